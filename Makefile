@@ -1,0 +1,62 @@
+# Two commands do everything: `make reproduce` and `make test`.
+#   PRESET=smoke|laptop|paper   how large (default laptop)
+#   PYTHON=python3.12           which Python makes the environment (3.11 or later)
+#   CORES=all                   how many cores the workflow may use
+
+PRESET ?= laptop
+PYTHON ?= python3
+CORES ?= all
+VENV ?= .venv
+
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+RESULTS := results/$(PRESET)
+SNAKEMAKE := snakemake --cores $(CORES) --config preset=$(PRESET)
+
+.PHONY: help setup reproduce report test lint format schema clean
+
+help:
+	@echo "make reproduce   every table and figure of the paper   (PRESET=smoke|laptop|paper)"
+	@echo "make test        the tests"
+	@echo "make lint        ruff, snakefmt, snakemake --lint"
+	@echo "make schema      workflow/schemas from resonance.record.config"
+	@echo "make clean       remove the environment (results/ stays)"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python must be >= 3.11, got {sys.version.split()[0]}; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[workflow,test]'
+	touch $@
+
+reproduce: setup
+	$(SNAKEMAKE)
+	@$(MAKE) --no-print-directory report
+
+# Remade only where a table or figure is newer, so that a second `make reproduce` does nothing.
+report: setup
+	@if [ ! -e $(RESULTS)/report.html ] || \
+	    [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures -newer $(RESULTS)/report.html)" ]; then \
+	    $(SNAKEMAKE) --report $(RESULTS)/report.html; \
+	fi
+	@echo "Tables and figures: $(RESULTS)/tables, $(RESULTS)/figures; all of them on one page: $(RESULTS)/report.html"
+
+test: setup
+	python -m pytest
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: setup
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+schema: setup
+	python -m resonance config schema workflow/schemas/preset.schema.json
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""The paper's tables and figures: parquet in; pdf, svg, png, tex out. Nothing here imports torch."""

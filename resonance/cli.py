@@ -1,0 +1,225 @@
+"""The command line: parses, calls one function, exits. Every workflow rule is one of these lines.
+
+Bad input ends in one line on stderr and status 2, without a traceback.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resonance.record import config, files, paths, results, runs
+from resonance.record.settings import SettingsError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Resonance RoPE and PosGen."
+)
+posgen = typer.Typer(no_args_is_help=True, help="The synthetic half: generate, train, evaluate.")
+config_app = typer.Typer(no_args_is_help=True, help="The workflow's config.")
+app.add_typer(posgen, name="posgen")
+app.add_typer(config_app, name="config")
+
+Folder = Annotated[Path, typer.Option(help="The config folder.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
+
+
+@config_app.command("check")
+def check(preset: str, folder: Folder = Path("config")) -> None:
+    """Validate a preset with the encodings and protocols that it names."""
+    loaded = config.load(folder, preset).preset.posgen
+    trainings, evaluations = 0, 0
+    for protocol in loaded.protocols:
+        names = {config.load(folder, preset).train_encoding(protocol, name) for name in loaded.encodings}
+        trainings += len(names) * len(loaded.tasks) * len(loaded.seeds)
+        evaluations += len(loaded.encodings) * len(loaded.tasks) * len(loaded.seeds)
+    print(f"{preset}: valid; PosGen: {trainings} trainings, {evaluations} evaluations")
+
+
+@config_app.command("schema")
+def schema(output: Path) -> None:
+    """Write the JSON schema of a preset, for editors; generated from resonance.record.config."""
+    files.write_json(output, config.Preset.model_json_schema())
+
+
+@posgen.command("generate")
+def generate(settings: Path, output: Annotated[list[Path], typer.Option(help="One file a split.")]) -> None:
+    """Draw the prefixes of a task and write its train, validation and test sequences."""
+    from resonance.posgen import tasks
+
+    run = runs.read_settings(runs.DataRun, settings)
+    data = run.data
+    outputs = {path.stem: path for path in output}
+    if sorted(outputs) != sorted(tasks.SPLITS):
+        raise SettingsError(
+            f"output must name {', '.join(f'{s}.parquet' for s in tasks.SPLITS)}, one each, got {sorted(outputs)}"
+        )
+    rule = tasks.Rule(task=run.task, modulus=data.modulus, j=data.j, k=data.k)
+    counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+    prefixes = tasks.draw_prefixes(run.prefixes, rule, counts, tasks.prefix_generator(data.seed, run.task))
+    for split, path in outputs.items():
+        length = data.train_length if split == "train" else data.test_length
+        sequences = tasks.generate(rule, prefixes[split], length)
+        results.write_sequences(
+            path, sequences, {**run.model_dump(), "split": split, "sha256": tasks.digest(sequences)}
+        )
+        print(f"{path}: {len(sequences)} sequences of {length} tokens, {tasks.digest(sequences)[:12]}")
+
+
+@posgen.command("baseline")
+def baseline(settings: Path, test: Path, protocol: str, output: Path) -> None:
+    """Score what needs no training on a task's test split: the best local rule, and chance."""
+    from resonance.posgen import tasks
+    from resonance.posgen.evaluate import baselines
+
+    run = runs.read_settings(runs.DataRun, settings)
+    rule = tasks.Rule(task=run.task, modulus=run.data.modulus, j=run.data.j, k=run.data.k)
+    rows = baselines(rule, run.data, results.read_sequences(test))
+    named = [{"protocol": protocol, "task": run.task, **row} for row in rows]
+    results.write_rows(output, "baseline", named, run.model_dump())
+
+
+@posgen.command("train")
+def train(
+    settings: Path,
+    encoding: Path,
+    train_data: Path,
+    validation_data: Path,
+    output_folder: Path,
+    seed: Annotated[int, typer.Option(min=0)],
+    threads: Threads = 1,
+) -> None:
+    """Train one decoder: weights, weights of every look, curve and run.json into a folder."""
+    import torch
+
+    from resonance.posgen import train as training
+    from resonance.posgen.progress import Progress
+    from resonance.record.checkpoint import save_weights
+
+    watch, made = runs.Stopwatch(), runs.provenance()
+    run = runs.read_settings(runs.TrainRun, settings)
+    spec = runs.read_encoding(encoding)
+    _prepare_torch(torch, run.training.device, threads)
+    training.tune_allocator()
+    with Progress(f"{run.protocol} {run.task} {encoding.stem} seed {seed}", run.steps) as progress:
+        trained = training.train(
+            run,
+            spec,
+            seed,
+            results.read_sequences(train_data),
+            results.read_sequences(validation_data),
+            progress.report,
+        )
+    record = {
+        "settings": run.model_dump(mode="json"),
+        "train_encoding": encoding.stem,
+        "spec": json.loads(spec.to_json()),
+        "seed": seed,
+        "selected_step": trained.step,
+        "threads": threads,
+        "compiled": trained.compiled,
+        "rotation": "torch reference",
+        "device": runs.device_name(run.training.device),
+        "provenance": made,
+        "cost": watch.read(),
+    }
+    header = {"settings": run.to_json(), "seed": str(seed), "step": str(trained.step)}
+    snapshots = {f"{step}/{name}": w for step, kept in trained.snapshots.items() for name, w in kept.items()}
+    save_weights(output_folder / Path(paths.SNAPSHOTS).name, snapshots, header)
+    save_weights(output_folder / Path(paths.MODEL).name, trained.decoder.state_dict(), header)
+    results.write_rows(output_folder / Path(paths.TRAINING).name, "training", trained.rows, record)
+    files.write_json(output_folder / Path(paths.RUN).name, record)
+
+
+@posgen.command("evaluate")
+def evaluate(
+    run_folder: Path,
+    encoding: Path,
+    settings: Path,
+    validation_data: Path,
+    test_data: Path,
+    output: Path,
+    threads: Threads = 1,
+) -> None:
+    """Measure a trained decoder with an encoding, in and out of distribution, position by position."""
+    import torch
+
+    from resonance.posgen import evaluate as evaluation
+    from resonance.posgen.train import tune_allocator
+    from resonance.record.checkpoint import load_weights
+
+    watch, made = runs.Stopwatch(), runs.provenance()
+    weights, header = load_weights(run_folder / Path(paths.MODEL).name)
+    flat, _ = load_weights(run_folder / Path(paths.SNAPSHOTS).name)
+    snapshots: dict[int, dict] = {}
+    for key, tensor in flat.items():
+        step, name = key.split("/", 1)
+        snapshots.setdefault(int(step), {})[name] = tensor
+    run = runs.TrainRun.model_validate_json(header["settings"])
+    spec, seed = runs.read_encoding(encoding), int(header["seed"])
+    asked = runs.read_settings(runs.EvaluateRun, settings).evaluation
+    _prepare_torch(torch, run.training.device, threads)
+    tune_allocator()
+    rows = evaluation.evaluate(
+        run,
+        spec,
+        seed,
+        weights,
+        int(header["step"]),
+        snapshots,
+        results.read_sequences(validation_data),
+        results.read_sequences(test_data),
+        asked,
+    )
+    trained_with = files.read_json(run_folder / Path(paths.RUN).name)["train_encoding"]
+    names = {
+        "protocol": run.protocol,
+        "task": run.task,
+        "train_encoding": trained_with,
+        "encoding": encoding.stem,
+        "seed": seed,
+    }
+    rows = [{**names, **row} for row in rows]
+    record = {
+        **names,
+        "settings": run.model_dump(mode="json"),
+        "evaluation": asked.model_dump(mode="json"),
+        "spec": json.loads(spec.to_json()),
+        "threads": threads,
+        "rotation": "torch reference",
+        "device": runs.device_name(run.training.device),
+        "provenance": made,
+        "cost": watch.read(),
+    }
+    results.write_rows(output, "evaluation", rows, record)
+    shown = {r["metric"]: r["value"] for r in rows if r["split"] == "test" and r["position"] is None}
+    print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
+
+
+def _prepare_torch(torch, device: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            "posgen.training.device is cuda, but torch sees no GPU here; run on a machine with one, or choose "
+            "a preset for the CPU (PRESET=laptop)"
+        )
+
+
+def main() -> None:
+    """The console script: as `app`, with one line for every error that a user can mend."""
+    try:
+        app()
+    except (SettingsError, ValueError, FloatingPointError, FileNotFoundError, PermissionError) as error:
+        if os.environ.get("RESONANCE_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or ''}; nothing half-written is kept", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

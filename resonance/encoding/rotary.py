@@ -1,0 +1,116 @@
+"""Rotary: from a spec to tables to the rotation; the only caller of `frequencies` and `ops`.
+
+A model is handed a Rotary and never learns which method stands behind it.
+
+Legend: T positions, D head dimension, P entries of the packed table.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from resonance.encoding.frequencies import frequency_table
+from resonance.encoding.ops import PAIR_LAYOUTS, rotate
+from resonance.encoding.spec import EncodingSpec
+
+
+class Rotary(torch.nn.Module):
+    """One encoding, ready to turn queries and keys.
+
+    spec           the encoding
+    head_dim       D, even
+    num_positions  how many positions the table covers
+    pair_layout    `half_split` (j, j + D/2) or `interleaved` (2j, 2j+1)
+
+    The table is packed: a feature with an integer period of at most num_positions stores one
+    period and is looked up at m mod period, any other stores num_positions entries. So a periodic
+    feature takes *the same stored numbers* at m and at m + period: the feature gap of Theorem 1 is
+    zero bit for bit, which m*theta in floating point cannot give (2e-3 in float32 at 32,768).
+    Entries are made in float64 and stored in float32. YaRN's amplitude is folded into the table
+    here and applied nowhere else.
+
+    Memory: 8 bytes (cos and sin) for every packed entry. Buffers are not part of the state dict:
+    they are a function of the spec.
+    """
+
+    def __init__(
+        self,
+        spec: EncodingSpec,
+        *,
+        head_dim: int,
+        num_positions: int,
+        pair_layout: str = "half_split",
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if num_positions < 1:
+            raise ValueError(f"num_positions must be >= 1, got {num_positions}; it is the longest sequence")
+        if pair_layout not in PAIR_LAYOUTS:
+            raise ValueError(f"pair_layout must be one of {', '.join(PAIR_LAYOUTS)}, got {pair_layout!r}")
+        self.spec, self.head_dim, self.num_positions, self.pair_layout = spec, head_dim, num_positions, pair_layout
+        table = frequency_table(spec, head_dim, seq_len=num_positions)
+        packed = (table.period > 0) & (table.period <= num_positions)
+        entries = np.where(packed, table.period, num_positions)
+        start = np.concatenate(([0], np.cumsum(entries)[:-1]))
+        position = np.arange(entries.sum()) - np.repeat(start, entries)
+        # Reduce by the period before multiplying, where there is one: m*theta loses what m adds.
+        angle = position * np.repeat(table.theta, entries)
+        for name, values in (("packed_cos", np.cos(angle)), ("packed_sin", np.sin(angle))):
+            values = torch.from_numpy(table.attention_factor * values).float()
+            self.register_buffer(name, values.to(device), persistent=False)
+        for name, values in (("start", start), ("modulus", entries)):
+            self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
+        # A position past the table is exact for packed features and unknown for the others.
+        self.periodic_everywhere = bool(packed.all())
+
+    def tables(self, positions: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin at some positions: float32 [..., D/2] each.
+
+        positions  int64 [...], or an int T for 0 .. T-1
+
+        Raises ValueError for a negative position, or for one past the table where a feature has
+        no period.
+        """
+        if isinstance(positions, int):
+            self._check(0, positions - 1)
+            positions = torch.arange(positions, device=self.start.device)
+        elif positions.is_floating_point():
+            raise ValueError(f"positions must be integers, got {positions.dtype}: in bfloat16 they are off by up to pi")
+        elif positions.numel():
+            self._check(*(int(value) for value in positions.aminmax()))
+        index = self.start + positions.long().unsqueeze(-1) % self.modulus
+        return self.packed_cos[index], self.packed_sin[index]
+
+    def at(self, positions: torch.Tensor | int) -> "Rotation":
+        """The rotation at some positions, looked up once to be used in every layer."""
+        return Rotation(*self.tables(positions), self.pair_layout)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """q and k [..., T, D], turned; positions int64, broadcastable to [..., T]; None: 0 .. T-1."""
+        return self.at(q.shape[-2] if positions is None else positions)(q, k)
+
+    def _check(self, least: int, most: int) -> None:
+        if least < 0:
+            raise ValueError(f"positions must be >= 0, got {least}")
+        if most >= self.num_positions and not self.periodic_everywhere:
+            raise ValueError(
+                f"positions must be < num_positions = {self.num_positions}, got {most}; "
+                "make the Rotary with a larger num_positions"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.spec.to_json()}, head_dim={self.head_dim}, num_positions={self.num_positions}"
+
+
+class Rotation(NamedTuple):
+    """cos and sin [..., T, D/2] of some positions, ready to turn queries and keys [..., T, D]."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    pair_layout: str
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return rotate(q, self.cos, self.sin, self.pair_layout), rotate(k, self.cos, self.sin, self.pair_layout)

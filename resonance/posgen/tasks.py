@@ -1,0 +1,159 @@
+"""PosGen's three tasks as pure functions of integers (section 5). Imports numpy alone.
+
+Every new token is h of j + k earlier ones, h being addition modulo m (section 6.1.1), so the
+difficulty of a token does not depend on its position:
+
+    x_l = (far_0 + .. + far_{j-1} + x_{l-k} + .. + x_{l-1}) mod m        for l >= j + k
+
+and the tasks differ in where the j far tokens stand:
+
+    recursive       x_{l-(j+k)} .. x_{l-k-1}     right before the k near ones
+    cot             x_0 .. x_{j-1}               the question, as in chain-of-thought
+    semi_recursive  x_p .. x_{p+j-1}             p = floor((l - (j+k)) / 2), one step every two tokens
+
+Paper: semi_recursive's index is printed floor(l - (j+k)/2) - j, which read literally is a constant
+distance; released code and Figure 2: the moving pointer above, taken here.
+
+Legend: N sequences, T positions, W = j + k the length of a prefix.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import combinations, cycle, islice
+
+import numpy as np
+
+TASKS = ("recursive", "cot", "semi_recursive")
+PREFIX_RULES = ("distinct", "combinations")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """h and its dependencies: the task, the modulus m, and how many far (j) and near (k) tokens."""
+
+    task: str
+    modulus: int
+    j: int
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        for name, least in (("modulus", 2), ("j", 1), ("k", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+
+    @property
+    def prefix_length(self) -> int:
+        """W = j + k, the tokens that must be given."""
+        return self.j + self.k
+
+    def far_start(self, position: int) -> int:
+        """The index of the first of the j far tokens that x_position depends on."""
+        if self.task == "recursive":
+            return position - self.prefix_length
+        if self.task == "cot":
+            return 0
+        return (position - self.prefix_length) // 2
+
+    def dependencies(self, position: int) -> list[int]:
+        """The j + k positions that x_position is the sum of, far ones first. Figure 2."""
+        far = self.far_start(position)
+        return [*range(far, far + self.j), *range(position - self.k, position)]
+
+
+def generate(rule: Rule, prefixes_NW: np.ndarray, length: int) -> np.ndarray:
+    """The sequences that prefixes determine: int64 [N, T], T = length.
+
+    Raises ValueError if prefixes are not [N, j + k], leave 0 .. m-1, or length is shorter.
+    """
+    prefixes_NW = np.asarray(prefixes_NW)
+    width = rule.prefix_length
+    if prefixes_NW.ndim != 2 or prefixes_NW.shape[1] != width:
+        raise ValueError(f"prefixes must have shape [N, j + k = {width}], got {list(prefixes_NW.shape)}")
+    if length < width:
+        raise ValueError(f"length must be >= j + k = {width}, the given tokens, got {length}")
+    if prefixes_NW.size and (prefixes_NW.min() < 0 or prefixes_NW.max() >= rule.modulus):
+        raise ValueError(f"prefixes must lie in 0 .. {rule.modulus - 1}, got up to {prefixes_NW.max()}")
+    x_TN = np.empty((length, len(prefixes_NW)), dtype=np.int64)  # position first: every step adds whole rows
+    x_TN[:width] = prefixes_NW.T
+    for position in range(width, length):
+        x_TN[position] = x_TN[rule.dependencies(position)].sum(axis=0) % rule.modulus
+    return np.ascontiguousarray(x_TN.T)
+
+
+def follows(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
+    """Where a token is what the rule asks for: bool [N, T - (j+k)], from position j + k on."""
+    positions = range(rule.prefix_length, x_NT.shape[1])
+    return np.stack([x_NT[:, rule.dependencies(p)].sum(axis=1) % rule.modulus == x_NT[:, p] for p in positions], axis=1)
+
+
+def local_rule(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
+    """What a solver that never looks far would say: int64 [N, T], -1 where it has nothing to say.
+
+    Two successive sums share all but a few terms, so modular addition leaves shortcuts:
+
+        recursive            x_{l+1} = 2*x_l - x_{l-(j+k)}    exact for every l >= j + k
+        cot, semi_recursive  x_{l+1} = 2*x_l - x_{l-k}        exact where both sums share their far
+                                                              tokens: always for cot, every second
+                                                              token for semi_recursive
+
+    In nobody's paper; without it an accuracy of 53 % on semi_recursive looks like half a solution.
+    """
+    distance = rule.prefix_length if rule.task == "recursive" else rule.k
+    said = np.full_like(x_NT, -1)
+    first = rule.prefix_length + 1
+    said[:, first:] = (2 * x_NT[:, first - 1 : -1] - x_NT[:, first - 1 - distance : -1 - distance]) % rule.modulus
+    return said
+
+
+def draw_prefixes(
+    prefix_rule: str, rule: Rule, counts: dict[str, int], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The given tokens of every split: {split: int64 [count, j + k]}.
+
+    `distinct` (paper, 6.1.1): all different, drawn from the m^(j+k) there are, so no split shares
+    one with another. `combinations` (released code): strictly increasing tuples in lexicographic
+    order, cycled; validation and test are the first rows of the *training* list.
+    """
+    width = rule.prefix_length
+    if prefix_rule == "distinct":
+        total, wanted = rule.modulus**width, sum(counts.values())
+        if wanted > total:
+            raise ValueError(
+                f"num_train + num_validation + num_test must be <= modulus^(j+k) = {total}, the distinct prefixes "
+                f"there are, got {wanted}; ask for fewer sequences or a larger modulus"
+            )
+        if total > 2**62:
+            raise ValueError(f"modulus^(j+k) must be <= 2^62, got {rule.modulus}^{width}; lower modulus, j or k")
+        codes = rng.choice(total, size=wanted, replace=False)
+        powers = rule.modulus ** np.arange(width - 1, -1, -1, dtype=np.int64)
+        rows = codes[:, None] // powers % rule.modulus
+        ends = np.cumsum(list(counts.values()))[:-1]
+        return dict(zip(counts, np.split(rows, ends), strict=True))
+    if prefix_rule == "combinations":
+        if rule.modulus < width:
+            raise ValueError(
+                f"modulus must be >= j + k = {width} for prefixes `combinations`, got {rule.modulus}: "
+                "there is no strictly increasing prefix"
+            )
+        needed = max(counts["train"], counts["validation"] + counts["test"])
+        rows = np.array(list(islice(cycle(combinations(range(rule.modulus), width)), needed)), dtype=np.int64)
+        middle = counts["validation"]
+        return {
+            "train": rows[: counts["train"]],
+            "validation": rows[:middle],
+            "test": rows[middle : middle + counts["test"]],
+        }
+    raise ValueError(f"prefixes must be one of {', '.join(PREFIX_RULES)}, got {prefix_rule!r}")
+
+
+def prefix_generator(seed: int, task: str) -> np.random.Generator:
+    """The generator of a task's prefixes; the same everywhere for the same seed and task."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, TASKS.index(task)])))
+
+
+def digest(x_NT: np.ndarray) -> str:
+    """SHA-256 of a set of sequences, independent of file format and machine."""
+    return hashlib.sha256(np.ascontiguousarray(x_NT, dtype="<i8").tobytes()).hexdigest()

@@ -1,0 +1,268 @@
+"""The config of a workflow run: one complete preset, the named encodings and protocols.
+
+`load` is what the Snakefile calls before the DAG is built; the JSON schema in workflow/schemas is
+generated from these classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from resonance.encoding.spec import EncodingSpec
+from resonance.record.protocol import Protocol
+from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+
+Count = Annotated[int, Field(ge=1)]
+TaskName = Literal["recursive", "cot", "semi_recursive"]
+
+
+class DataSettings(Settings):
+    """The sequences of a task."""
+
+    modulus: int = Field(ge=2)
+    """m of the modular addition (paper: 17)."""
+    j: Count
+    """How many far tokens a token depends on (paper: 1)."""
+    k: Count
+    """How many near tokens a token depends on (paper: 3)."""
+    train_length: Count
+    """L, tokens of a training sequence (paper: 64)."""
+    test_length: Count
+    """L', tokens of a validation or test sequence (paper: 256)."""
+    num_train: Count
+    """Training sequences (paper: 10,000)."""
+    num_validation: Count
+    """Validation sequences (paper: 1,000)."""
+    num_test: Count
+    """Test sequences (paper: 1,000)."""
+    seed: int = Field(ge=0)
+    """Seed of the prefixes; shared by all training seeds, as in the paper."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataSettings":
+        if not self.j + self.k + 1 < self.train_length < self.test_length:
+            raise ValueError(
+                "train_length and test_length must satisfy j + k + 1 < train_length < test_length, got "
+                f"{self.train_length} and {self.test_length}: train short, test long"
+            )
+        return self
+
+
+class ModelSettings(Settings):
+    """Sizes of the decoder; its depth is the protocol's (P5) unless said here."""
+
+    d_model: Count
+    """Width of the residual stream (T5-Small: 512)."""
+    d_ff: Count
+    """Width of the feed-forward blocks (T5-Small: 2048)."""
+    num_heads: Count
+    """Attention heads (T5-Small: 8)."""
+    head_dim: int = Field(ge=2)
+    """Dimensions of a head, even; 64 keeps the paper's 32 features."""
+    num_layers: Count | None = None
+    """Depth in place of the protocol's P5; left out: the protocol's."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelSettings":
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, got {self.head_dim}; a rotation turns pairs of dimensions")
+        return self
+
+
+class LoopSettings(Settings):
+    """How a decoder is trained."""
+
+    batch_size: Count
+    """Sequences per step (paper: 128)."""
+    learning_rate: float = Field(gt=0)
+    """AdamW's learning rate, the peak of a schedule (paper: 2e-4)."""
+    weight_decay: float = Field(ge=0)
+    """AdamW's weight decay (paper: 1e-2)."""
+    num_looks: Count
+    """How often training stops to validate in distribution (P10's selection looks at these)."""
+    num_snapshots: Count
+    """How many of the looks keep their weights, for Figure 3's curve; divides num_looks."""
+    look_sequences: Count
+    """Validation sequences read at each look."""
+    precision: Literal["fp32", "bf16"]
+    """bf16: matrix products in bfloat16, weights and optimizer in float32."""
+    device: Literal["cpu", "cuda"]
+    """Where training and evaluation run."""
+    compile: bool
+    """Whether the training step goes through torch.compile."""
+
+
+class TrainingSettings(LoopSettings):
+    """The same, and for how long."""
+
+    steps: dict[str, dict[TaskName, Count]]
+    """Optimizer steps by protocol and task (paper: 150 epochs of 79 steps = 11,850)."""
+
+
+class EvaluationSettings(Settings):
+    """How a trained decoder is measured."""
+
+    curve_sequences: Count
+    """Validation sequences behind each point of Figure 3's curve."""
+    test_sequences: Count
+    """Test sequences behind Table 1, spread evenly over the test split."""
+    batch_size: Count
+    """Sequences in memory at a time."""
+    precision: Literal["fp32", "bf16"]
+    """As in training."""
+
+
+class PosgenSettings(Settings):
+    """The synthetic half: Table 1, Figures 1 to 3."""
+
+    protocols: list[str] = Field(min_length=1)
+    """Names of config/protocols.yaml to run."""
+    tasks: list[TaskName] = Field(min_length=1)
+    """The tasks to run."""
+    encodings: list[str] = Field(min_length=1)
+    """Names of config/encodings.yaml to compare, in the order of Table 1's rows."""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    """Training seeds: initialisation, order of sequences, dropout. Released code: 5549, 4955, 42,
+    3701, 49 (P14)."""
+    data: DataSettings
+    model: ModelSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+
+    @model_validator(mode="after")
+    def _check(self) -> "PosgenSettings":
+        for name in ("protocols", "tasks", "encodings", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} must name each entry once, got {values}")
+        for least, most, limit in (
+            ("training.look_sequences", self.training.look_sequences, self.data.num_validation),
+            ("evaluation.curve_sequences", self.evaluation.curve_sequences, self.data.num_validation),
+            ("evaluation.test_sequences", self.evaluation.test_sequences, self.data.num_test),
+        ):
+            if most > limit:
+                raise ValueError(f"{least} must be <= the split's size {limit}, got {most}")
+        if self.training.num_looks % self.training.num_snapshots:
+            raise ValueError(
+                f"training.num_snapshots must divide num_looks = {self.training.num_looks}, got "
+                f"{self.training.num_snapshots}; every so many looks one is kept"
+            )
+        if self.training.batch_size > self.data.num_train:
+            raise ValueError(
+                f"training.batch_size must be <= data.num_train = {self.data.num_train}, got {self.training.batch_size}"
+            )
+        for protocol in self.protocols:
+            for task in self.tasks:
+                steps = self.training.steps.get(protocol, {}).get(task)
+                if steps is None:
+                    raise ValueError(f"training.steps.{protocol}.{task} must be given, since both are to be run")
+                if steps < self.training.num_looks:
+                    raise ValueError(
+                        f"training.steps.{protocol}.{task} must be >= num_looks = {self.training.num_looks}, got {steps}"
+                    )
+        return self
+
+
+class RuleResources(Settings):
+    """What one job of a rule asks of a scheduler."""
+
+    threads: Count
+    """Cores."""
+    mem_mb: Count
+    """Memory in MB."""
+    runtime: Count
+    """Minutes."""
+    gpu: int = Field(ge=0)
+    """GPUs."""
+
+
+class Resources(Settings):
+    """Resources by kind of rule."""
+
+    data: RuleResources
+    train: RuleResources
+    evaluate: RuleResources
+    render: RuleResources
+
+
+class Preset(Settings):
+    """One complete size of the whole workflow."""
+
+    preset: str
+    """Its name, that of its file."""
+    posgen: PosgenSettings
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Config:
+    """A validated preset with the encodings and protocols that its names stand for."""
+
+    preset: Preset
+    encodings: dict[str, dict]
+    protocols: dict[str, Protocol]
+
+    def posgen_spec(self, protocol: str, encoding: str) -> EncodingSpec:
+        """The encoding as the protocol uses it on PosGen."""
+        data = self.preset.posgen.data
+        return self.protocols[protocol].encoding_spec(self.encodings[encoding], data.train_length, data.test_length)
+
+    def train_encoding(self, protocol: str, encoding: str) -> str:
+        return self.protocols[protocol].train_encoding_name(encoding, self.encodings)
+
+
+def load(folder: Path, preset: str) -> Config:
+    """config/{preset}.yaml with encodings.yaml and protocols.yaml beside it, checked as a whole.
+
+    Raises SettingsError: one line that names file, key, rule, value and cure.
+    """
+    folder = Path(folder)
+    presets = sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in ("encodings", "protocols", "published"))
+    if preset not in presets:
+        raise SettingsError(f"preset must be one of {', '.join(presets)}, got {preset!r}; each is a file of {folder}")
+    source = folder / f"{preset}.yaml"
+    parsed = parse(Preset, read_yaml(source), str(source))
+    if parsed.preset != preset:
+        raise SettingsError(
+            f"{source}: preset must be the file's name {preset}, got {parsed.preset!r}; "
+            "two presets under one name would share a results folder"
+        )
+    encodings = _mapping(folder / "encodings.yaml")
+    protocols = {
+        name: parse(Protocol, fields, f"{folder / 'protocols.yaml'}: {name}")
+        for name, fields in _mapping(folder / "protocols.yaml").items()
+    }
+    config = Config(preset=parsed, encodings=encodings, protocols=protocols)
+    _check_names(config, source, folder)
+    return config
+
+
+def _mapping(path: Path) -> dict[str, dict]:
+    values = read_yaml(path)
+    if not isinstance(values, dict) or not all(isinstance(fields, dict) for fields in values.values()):
+        raise SettingsError(f"{path}: must map names to fields")
+    return values
+
+
+def _check_names(config: Config, source: Path, folder: Path) -> None:
+    posgen = config.preset.posgen
+    for key, names, known, where in (
+        ("protocols", posgen.protocols, config.protocols, "protocols.yaml"),
+        ("encodings", posgen.encodings, config.encodings, "encodings.yaml"),
+    ):
+        for name in names:
+            if name not in known:
+                raise SettingsError(
+                    f"{source}: posgen.{key}: {name!r} is not defined; {folder / where} names {', '.join(known)}"
+                )
+    for name, fields in config.encodings.items():
+        for protocol in config.protocols.values():
+            try:
+                protocol.encoding_spec(fields, posgen.data.train_length, posgen.data.test_length)
+            except ValueError as error:
+                raise SettingsError(f"{folder / 'encodings.yaml'}: {name}: {error}") from None
+    for protocol in posgen.protocols:
+        for name in posgen.encodings:
+            config.train_encoding(protocol, name)

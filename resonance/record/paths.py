@@ -1,0 +1,26 @@
+"""Every path template of the workflow, once. A wildcard is a name; a value never enters a path.
+
+Legend of wildcards: preset, protocol, task, stage, split, train_encoding, encoding, seed.
+"""
+
+RESULTS = "results/{preset}"
+LOGS = "logs/{preset}"
+BENCHMARKS = "results/{preset}/benchmarks"
+
+_POSGEN = RESULTS + "/posgen"
+SETTINGS = _POSGEN + "/settings/{protocol}/{task}/{stage}.json"
+ENCODING = _POSGEN + "/encodings/{protocol}/{encoding}.json"
+
+SEQUENCES = _POSGEN + "/data/{protocol}/{task}/{split}.parquet"
+BASELINE = _POSGEN + "/data/{protocol}/{task}/baseline.parquet"
+
+RUN_FOLDER = _POSGEN + "/runs/{protocol}/{task}/{train_encoding}/seed{seed}"
+RUN = RUN_FOLDER + "/run.json"
+MODEL = RUN_FOLDER + "/model.safetensors"
+SNAPSHOTS = RUN_FOLDER + "/snapshots.safetensors"
+TRAINING = RUN_FOLDER + "/train.parquet"
+EVALUATION = RUN_FOLDER + "/eval/{encoding}.parquet"
+
+TABLE1 = RESULTS + "/tables/table1_{protocol}"
+FIGURES = RESULTS + "/figures"
+REPORT = RESULTS + "/report.html"

@@ -1,0 +1,118 @@
+"""Protocol: every choice of PosGen where the paper's text and its released code differ.
+
+One field a choice, P1 to P15 as in config/protocols.yaml, where the two named protocols stand.
+Further protocols, with one choice flipped, say, are further entries there.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from resonance.encoding.spec import EncodingSpec
+from resonance.record.settings import Settings, SettingsError
+
+
+class TrainChoices(Settings):
+    """The choices that a training depends on; the others show in its data or in its encoding."""
+
+    num_layers: int = Field(ge=1)
+    """P5. Depth of the decoder."""
+    trained: Literal["all", "all_but_feed_forward"]
+    """P6. `all_but_feed_forward`: feed-forward blocks and their norms stay as initialised."""
+    attention_scale: Literal["sqrt_head_dim", "initialisation"]
+    """P7. softmax(q.k/sqrt(d)), or softmax(q.k) with q initialised sqrt(d) narrower (T5)."""
+    pair_layout: Literal["half_split", "interleaved"]
+    """P8. Which two dimensions a rotation turns: (j, j + d/2) or (2j, 2j+1)."""
+    start_token: bool
+    """P9. Whether an end token is prepended, so that every token stands one position later."""
+    schedule: Literal["constant", "one_cycle"]
+    """P10. The learning rate over the steps: flat, or OneCycleLR (10 % warm-up, cosine, from
+    peak/25 to peak/25e4, beta1 cycling 0.95 to 0.85)."""
+    dropout: float = Field(ge=0, lt=1)
+    """P10. Rate, everywhere T5 has dropout; rounded to 1/256 (`Dropout` says why)."""
+    selection: Literal["last", "best_in_distribution"]
+    """P10. Which of the looked-at steps is evaluated: the last, or the one with the best
+    in-distribution validation accuracy (the later of equals)."""
+    num_extra_tokens: int = Field(ge=0)
+    """P15. Entries of the vocabulary beside the m digits; the last one is the end token."""
+
+    @model_validator(mode="after")
+    def _check_start_token(self) -> "TrainChoices":
+        if self.start_token and self.num_extra_tokens == 0:
+            raise ValueError("num_extra_tokens must be >= 1 with start_token, got 0; the end token needs an entry")
+        return self
+
+
+class Protocol(TrainChoices):
+    """How PosGen is drawn, trained and measured."""
+
+    prefixes: Literal["distinct", "combinations"]
+    """P1. `distinct`: drawn from all m^(j+k), none shared between splits. `combinations`: strictly
+    increasing tuples, cycled; validation and test are rows of the training list."""
+    train_encoding: Literal["evaluated", "unscaled"]
+    """P2. `evaluated`: trained with the encoding it is tested with. `unscaled`: trained with RoPE
+    (or Resonance RoPE); the scaled table is used in evaluation only."""
+    yarn_ramp: Literal["wavelength", "index"]
+    """P3. What YaRN's gamma is linear in: L/lambda_j (section 3.3) or the feature's index."""
+    yarn_blend: Literal["wavelength", "frequency"]
+    """P3. What gamma mixes: lambda_j (section 3.3) or theta_j (YaRN's paper and code)."""
+    yarn_beta_fast: float = Field(gt=0)
+    """P3. YaRN's beta, in turns over L."""
+    yarn_beta_slow: float = Field(gt=0)
+    """P3. YaRN's alpha, in turns over L."""
+    yarn_lengths: Literal["sequence", "table"]
+    """P3. `sequence`: L and s = L'/L. `table`: L'+1 in L's place and s = (L'+1)/(L+1), the sizes of
+    the released code's tables."""
+    yarn_temperature: bool
+    """P4. Whether cos and sin carry YaRN's 0.1*ln(s) + 1 (wherever the scaled table is used)."""
+
+    @model_validator(mode="after")
+    def _check_betas(self) -> "Protocol":
+        if self.yarn_beta_slow >= self.yarn_beta_fast:
+            raise ValueError(
+                f"yarn_beta_slow must be < yarn_beta_fast, got {self.yarn_beta_slow} and {self.yarn_beta_fast}"
+            )
+        return self
+
+    def train_choices(self) -> TrainChoices:
+        return TrainChoices(**{name: getattr(self, name) for name in TrainChoices.model_fields})
+
+    def encoding_spec(self, fields: dict, train_length: int, test_length: int) -> EncodingSpec:
+        """An encoding's fields of config/encodings.yaml, completed for a train-short-test-long task.
+
+        What the entry leaves out is filled in: L and s from the lengths (P3), YaRN's constants
+        from the protocol. What it says wins.
+        """
+        spec = dict(fields)
+        if spec.get("method", "rope") != "rope":
+            spec.setdefault("train_length", train_length)
+            spec.setdefault("scale", test_length / train_length)
+        if spec.get("method") == "yarn":
+            if self.yarn_lengths == "table":
+                spec["train_length"] = fields.get("train_length", test_length + 1)
+                spec["scale"] = fields.get("scale", (test_length + 1) / (train_length + 1))
+            spec.setdefault("ramp", self.yarn_ramp)
+            spec.setdefault("blend", self.yarn_blend)
+            spec.setdefault("beta_fast", self.yarn_beta_fast)
+            spec.setdefault("beta_slow", self.yarn_beta_slow)
+            if not self.yarn_temperature:
+                spec.setdefault("attention_factor", 1.0)
+        return EncodingSpec.from_dict(spec)
+
+    def train_encoding_name(self, name: str, encodings: dict[str, dict]) -> str:
+        """The encoding that is in the model while `name` is trained for (P2)."""
+        if self.train_encoding == "evaluated":
+            return name
+        wanted = _unscaled(encodings[name])
+        for candidate, fields in encodings.items():
+            if fields.get("method", "rope") == "rope" and _unscaled(fields) == wanted:
+                return candidate
+        raise SettingsError(
+            f"config/encodings.yaml: train_encoding `unscaled` (P2) trains {name} with its unscaled encoding "
+            f"(method rope, base {wanted['base']:g}, resonance {str(wanted['resonance']).lower()}), which no entry "
+            "is; add one"
+        )
+
+
+def _unscaled(fields: dict) -> dict:
+    return {"resonance": fields.get("resonance", False), "base": float(fields.get("base", EncodingSpec.base))}

@@ -1,0 +1,131 @@
+# The paper's tables and figures: parquet in; csv, md, tex, html, pdf, svg, png out. No torch.
+
+
+rule table1:
+    input:
+        script="figures/table1_posgen.py",
+        style="figures/style.py",
+        published="config/published.yaml",
+        evaluations=lambda wildcards: posgen_evaluations(wildcards.protocol),
+        baselines=expand(at(paths.BASELINE), task=POSGEN.tasks, allow_missing=True),
+    output:
+        report(
+            at(paths.TABLE1) + ".html",
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"table": "Table 1", "protocol": "{protocol}"},
+        ),
+        multiext(at(paths.TABLE1), ".csv", "_pairs.csv", ".md", ".tex"),
+    params:
+        stem=at(paths.TABLE1),
+        encodings=[f"--encoding={name}" for name in POSGEN.encodings],
+        evaluations=lambda wildcards, input: [f"--evaluation={path}" for path in input.evaluations],
+        baselines=lambda wildcards, input: [f"--baseline={path}" for path in input.baselines],
+    log:
+        log_of("table1/{protocol}"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/table1/{protocol}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: need("render", "threads")
+    resources:
+        mem_mb=need("render", "mem_mb"),
+        runtime=need("render", "runtime"),
+        gpu=need("render", "gpu"),
+    shell:
+        "python -m figures.table1_posgen --output {params.stem:q} --preset {PRESET} --protocol {wildcards.protocol:q}"
+        " --published {input.published:q} {params.encodings:q} {params.evaluations:q} {params.baselines:q}"
+        " > {log:q} 2>&1"
+
+
+rule figure1:
+    input:
+        script="figures/fig1_rotation_angles.py",
+        style="figures/style.py",
+        sheet="figures/style.mplstyle",
+    output:
+        report(
+            at(paths.FIGURES) + "/fig1_rotation_angles.png",
+            caption="../report/fig1.rst",
+            category="Figures",
+            labels={"figure": "Figure 1", "protocol": "-"},
+        ),
+        multiext(at(paths.FIGURES) + "/fig1_rotation_angles", ".pdf", ".svg"),
+    params:
+        stem=at(paths.FIGURES) + "/fig1_rotation_angles",
+    log:
+        log_of("figure1"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/figure1.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: need("render", "threads")
+    resources:
+        mem_mb=need("render", "mem_mb"),
+        runtime=need("render", "runtime"),
+        gpu=need("render", "gpu"),
+    shell:
+        "python -m figures.fig1_rotation_angles --output {params.stem:q} --preset {PRESET} > {log:q} 2>&1"
+
+
+rule figure2:
+    input:
+        script="figures/fig2_dependencies.py",
+        style="figures/style.py",
+        sheet="figures/style.mplstyle",
+    output:
+        report(
+            at(paths.FIGURES) + "/fig2_dependencies.png",
+            caption="../report/fig2.rst",
+            category="Figures",
+            labels={"figure": "Figure 2", "protocol": "-"},
+        ),
+        multiext(at(paths.FIGURES) + "/fig2_dependencies", ".pdf", ".svg"),
+    params:
+        stem=at(paths.FIGURES) + "/fig2_dependencies",
+    log:
+        log_of("figure2"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/figure2.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: need("render", "threads")
+    resources:
+        mem_mb=need("render", "mem_mb"),
+        runtime=need("render", "runtime"),
+        gpu=need("render", "gpu"),
+    shell:
+        "python -m figures.fig2_dependencies --output {params.stem:q} --preset {PRESET} > {log:q} 2>&1"
+
+
+rule figure3:
+    input:
+        script="figures/fig3_validation_loss.py",
+        style="figures/style.py",
+        sheet="figures/style.mplstyle",
+        evaluations=lambda wildcards: posgen_evaluations(wildcards.protocol),
+    output:
+        report(
+            at(paths.FIGURES) + "/fig3_validation_loss_{protocol}.png",
+            caption="../report/fig3.rst",
+            category="Figures",
+            labels={"figure": "Figure 3", "protocol": "{protocol}"},
+        ),
+        multiext(at(paths.FIGURES) + "/fig3_validation_loss_{protocol}", ".pdf", ".svg"),
+    params:
+        stem=at(paths.FIGURES) + "/fig3_validation_loss_{protocol}",
+        evaluations=lambda wildcards, input: [f"--evaluation={path}" for path in input.evaluations],
+    log:
+        log_of("figure3/{protocol}"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/figure3/{protocol}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: need("render", "threads")
+    resources:
+        mem_mb=need("render", "mem_mb"),
+        runtime=need("render", "runtime"),
+        gpu=need("render", "gpu"),
+    shell:
+        "python -m figures.fig3_validation_loss --output {params.stem:q} --preset {PRESET}"
+        " --protocol {wildcards.protocol:q} {params.evaluations:q} > {log:q} 2>&1"

@@ -1,0 +1,132 @@
+# PosGen: settings -> sequences -> training -> evaluation. One rule, one subcommand of the package.
+
+
+localrules:
+    posgen_settings,
+    posgen_encoding,
+
+
+rule posgen_settings:
+    output:
+        at(paths.SETTINGS),
+    params:
+        json=settings_json,
+    log:
+        log_of("posgen_settings/{protocol}/{task}/{stage}"),
+    conda:
+        "../../envs/figures.yaml"
+    shell:
+        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
+
+
+rule posgen_encoding:
+    output:
+        at(paths.ENCODING),
+    params:
+        json=encoding_json,
+    log:
+        log_of("posgen_encoding/{protocol}/{encoding}"),
+    conda:
+        "../../envs/figures.yaml"
+    shell:
+        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
+
+
+rule posgen_data:
+    input:
+        settings=at(paths.SETTINGS).replace("{stage}", "data"),
+    output:
+        expand(at(paths.SEQUENCES), split=SPLITS, allow_missing=True),
+    params:
+        outputs=lambda wildcards, output: [f"--output={path}" for path in output],
+    log:
+        log_of("posgen_data/{protocol}/{task}"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/posgen_data/{protocol}/{task}.tsv"
+    conda:
+        "../../envs/posgen.yaml"
+    threads: need("data", "threads")
+    resources:
+        mem_mb=need("data", "mem_mb"),
+        runtime=need("data", "runtime"),
+        gpu=need("data", "gpu"),
+    shell:
+        "python -m resonance posgen generate {input.settings:q} {params.outputs:q} > {log:q} 2>&1"
+
+
+rule posgen_baseline:
+    input:
+        settings=at(paths.SETTINGS).replace("{stage}", "data"),
+        test=at(paths.SEQUENCES).replace("{split}", "test"),
+    output:
+        at(paths.BASELINE),
+    log:
+        log_of("posgen_baseline/{protocol}/{task}"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/posgen_baseline/{protocol}/{task}.tsv"
+    conda:
+        "../../envs/posgen.yaml"
+    threads: need("data", "threads")
+    resources:
+        mem_mb=need("data", "mem_mb"),
+        runtime=need("data", "runtime"),
+        gpu=need("data", "gpu"),
+    shell:
+        "python -m resonance posgen baseline {input.settings:q} {input.test:q} {wildcards.protocol:q} {output:q}"
+        " > {log:q} 2>&1"
+
+
+rule posgen_train:
+    input:
+        settings=at(paths.SETTINGS).replace("{stage}", "train"),
+        encoding=at(paths.ENCODING).replace("{encoding}", "{train_encoding}"),
+        train=at(paths.SEQUENCES).replace("{split}", "train"),
+        validation=at(paths.SEQUENCES).replace("{split}", "validation"),
+    output:
+        at(paths.MODEL),
+        at(paths.SNAPSHOTS),
+        at(paths.TRAINING),
+        at(paths.RUN),
+    params:
+        folder=at(paths.RUN_FOLDER),
+    log:
+        log_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}.tsv"
+    conda:
+        "../../envs/posgen.yaml"
+    threads: need("train", "threads")
+    resources:
+        mem_mb=need("train", "mem_mb"),
+        runtime=need("train", "runtime"),
+        gpu=need("train", "gpu"),
+    shell:
+        "python -m resonance posgen train {input.settings:q} {input.encoding:q} {input.train:q} {input.validation:q}"
+        " {params.folder:q} --seed {wildcards.seed} --threads {threads} > {log:q} 2>&1"
+
+
+rule posgen_evaluate:
+    input:
+        rules.posgen_train.output,
+        settings=at(paths.SETTINGS).replace("{stage}", "evaluate"),
+        encoding=at(paths.ENCODING),
+        validation=at(paths.SEQUENCES).replace("{split}", "validation"),
+        test=at(paths.SEQUENCES).replace("{split}", "test"),
+    output:
+        at(paths.EVALUATION),
+    params:
+        folder=at(paths.RUN_FOLDER),
+    log:
+        log_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}"),
+    benchmark:
+        at(paths.BENCHMARKS) + "/posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}.tsv"
+    conda:
+        "../../envs/posgen.yaml"
+    threads: need("evaluate", "threads")
+    resources:
+        mem_mb=need("evaluate", "mem_mb"),
+        runtime=need("evaluate", "runtime"),
+        gpu=need("evaluate", "gpu"),
+    shell:
+        "python -m resonance posgen evaluate {params.folder:q} {input.encoding:q} {input.settings:q}"
+        " {input.validation:q} {input.test:q} {output:q} --threads {threads} > {log:q} 2>&1"

@@ -22,10 +22,10 @@ localrules:
 
 
 rule all:
+    default_target: True
     input:
         TABLES,
         FIGURES,
-    default_target: True
 
 
 rule tables:

@@ -112,8 +112,7 @@ def train(
         )
 
     def batch_loss(inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-        with autocast(device, settings.precision):
-            logits_BTV = decoder(inputs_BT, rotation)
+        logits_BTV = decoder(inputs_BT, rotation)
         return F.cross_entropy(logits_BTV[:, first:].flatten(0, 1).float(), targets_BT[:, first:].flatten())
 
     step_loss = _StepLoss(batch_loss, settings.compile)
@@ -125,7 +124,10 @@ def train(
     for step in range(1, run.steps + 1):
         index = next(batches)
         masks.draw()
-        loss = step_loss(inputs[index].to(device), targets[index].to(device))
+        # Outside the compiled function: with it inside, its cache on disk refuses the graph and every
+        # run pays for the compilation again.
+        with autocast(device, settings.precision):
+            loss = step_loss(inputs[index].to(device), targets[index].to(device))
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):
             raise FloatingPointError(

@@ -1,5 +1,6 @@
 # The only rule file with Python. Reads and checks the whole config before the graph is built, and
 # turns names into paths. Knows names and paths; never torch.
+import os
 import sys
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def encoding_json(wildcards):
     return CONFIG.posgen_spec(wildcards.protocol, wildcards.encoding).to_json()
 
 
+def stem_of_output(wildcards, output):
+    """What the files of a table or figure have in common, up to their ending."""
+    return os.path.splitext(output[0])[0]
+
+
 def posgen_files(template, **wildcards):
     """A template over every protocol and task."""
     return expand(at(template), protocol=POSGEN.protocols, task=POSGEN.tasks, **wildcards)
@@ -80,9 +86,7 @@ def posgen_trained(template):
         path
         for protocol in POSGEN.protocols
         for name in sorted({CONFIG.train_encoding(protocol, encoding) for encoding in POSGEN.encodings})
-        for path in expand(
-            at(template), protocol=protocol, task=POSGEN.tasks, train_encoding=name, seed=POSGEN.seeds
-        )
+        for path in expand(at(template), protocol=protocol, task=POSGEN.tasks, train_encoding=name, seed=POSGEN.seeds)
     ]
 
 

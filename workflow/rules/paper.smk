@@ -4,7 +4,7 @@
 rule table1:
     input:
         script="figures/table1_posgen.py",
-        style="figures/style.py",
+        shared=["figures/style.py", "figures/inputs.py"],
         published="config/published.yaml",
         evaluations=lambda wildcards: posgen_evaluations(wildcards.protocol),
         baselines=expand(at(paths.BASELINE), task=POSGEN.tasks, allow_missing=True),
@@ -16,11 +16,6 @@ rule table1:
             labels={"table": "Table 1", "protocol": "{protocol}"},
         ),
         multiext(at(paths.TABLE1), ".csv", "_pairs.csv", ".md", ".tex"),
-    params:
-        stem=at(paths.TABLE1),
-        encodings=[f"--encoding={name}" for name in POSGEN.encodings],
-        evaluations=lambda wildcards, input: [f"--evaluation={path}" for path in input.evaluations],
-        baselines=lambda wildcards, input: [f"--baseline={path}" for path in input.baselines],
     log:
         log_of("table1/{protocol}"),
     benchmark:
@@ -32,8 +27,14 @@ rule table1:
         mem_mb=need("render", "mem_mb"),
         runtime=need("render", "runtime"),
         gpu=need("render", "gpu"),
+    params:
+        stem=stem_of_output,
+        preset=PRESET,
+        encodings=[f"--encoding={name}" for name in POSGEN.encodings],
+        evaluations=lambda wildcards, input: [f"--evaluation={path}" for path in input.evaluations],
+        baselines=lambda wildcards, input: [f"--baseline={path}" for path in input.baselines],
     shell:
-        "python -m figures.table1_posgen --output {params.stem:q} --preset {PRESET} --protocol {wildcards.protocol:q}"
+        "python -m figures.table1_posgen --output {params.stem:q} --preset {params.preset:q} --protocol {wildcards.protocol:q}"
         " --published {input.published:q} {params.encodings:q} {params.evaluations:q} {params.baselines:q}"
         " > {log:q} 2>&1"
 
@@ -41,8 +42,7 @@ rule table1:
 rule figure1:
     input:
         script="figures/fig1_rotation_angles.py",
-        style="figures/style.py",
-        sheet="figures/style.mplstyle",
+        shared=["figures/style.py", "figures/style.mplstyle"],
     output:
         report(
             at(paths.FIGURES) + "/fig1_rotation_angles.png",
@@ -51,8 +51,6 @@ rule figure1:
             labels={"figure": "Figure 1", "protocol": "-"},
         ),
         multiext(at(paths.FIGURES) + "/fig1_rotation_angles", ".pdf", ".svg"),
-    params:
-        stem=at(paths.FIGURES) + "/fig1_rotation_angles",
     log:
         log_of("figure1"),
     benchmark:
@@ -64,15 +62,17 @@ rule figure1:
         mem_mb=need("render", "mem_mb"),
         runtime=need("render", "runtime"),
         gpu=need("render", "gpu"),
+    params:
+        stem=stem_of_output,
+        preset=PRESET,
     shell:
-        "python -m figures.fig1_rotation_angles --output {params.stem:q} --preset {PRESET} > {log:q} 2>&1"
+        "python -m figures.fig1_rotation_angles --output {params.stem:q} --preset {params.preset:q} > {log:q} 2>&1"
 
 
 rule figure2:
     input:
         script="figures/fig2_dependencies.py",
-        style="figures/style.py",
-        sheet="figures/style.mplstyle",
+        shared=["figures/style.py", "figures/style.mplstyle"],
     output:
         report(
             at(paths.FIGURES) + "/fig2_dependencies.png",
@@ -81,8 +81,6 @@ rule figure2:
             labels={"figure": "Figure 2", "protocol": "-"},
         ),
         multiext(at(paths.FIGURES) + "/fig2_dependencies", ".pdf", ".svg"),
-    params:
-        stem=at(paths.FIGURES) + "/fig2_dependencies",
     log:
         log_of("figure2"),
     benchmark:
@@ -94,15 +92,17 @@ rule figure2:
         mem_mb=need("render", "mem_mb"),
         runtime=need("render", "runtime"),
         gpu=need("render", "gpu"),
+    params:
+        stem=stem_of_output,
+        preset=PRESET,
     shell:
-        "python -m figures.fig2_dependencies --output {params.stem:q} --preset {PRESET} > {log:q} 2>&1"
+        "python -m figures.fig2_dependencies --output {params.stem:q} --preset {params.preset:q} > {log:q} 2>&1"
 
 
 rule figure3:
     input:
         script="figures/fig3_validation_loss.py",
-        style="figures/style.py",
-        sheet="figures/style.mplstyle",
+        shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py"],
         evaluations=lambda wildcards: posgen_evaluations(wildcards.protocol),
     output:
         report(
@@ -112,9 +112,6 @@ rule figure3:
             labels={"figure": "Figure 3", "protocol": "{protocol}"},
         ),
         multiext(at(paths.FIGURES) + "/fig3_validation_loss_{protocol}", ".pdf", ".svg"),
-    params:
-        stem=at(paths.FIGURES) + "/fig3_validation_loss_{protocol}",
-        evaluations=lambda wildcards, input: [f"--evaluation={path}" for path in input.evaluations],
     log:
         log_of("figure3/{protocol}"),
     benchmark:
@@ -126,6 +123,10 @@ rule figure3:
         mem_mb=need("render", "mem_mb"),
         runtime=need("render", "runtime"),
         gpu=need("render", "gpu"),
+    params:
+        stem=stem_of_output,
+        preset=PRESET,
+        evaluations=lambda wildcards, input: [f"--evaluation={path}" for path in input.evaluations],
     shell:
-        "python -m figures.fig3_validation_loss --output {params.stem:q} --preset {PRESET}"
+        "python -m figures.fig3_validation_loss --output {params.stem:q} --preset {params.preset:q}"
         " --protocol {wildcards.protocol:q} {params.evaluations:q} > {log:q} 2>&1"

@@ -9,12 +9,12 @@ localrules:
 rule posgen_settings:
     output:
         at(paths.SETTINGS),
-    params:
-        json=settings_json,
     log:
         log_of("posgen_settings/{protocol}/{task}/{stage}"),
     conda:
         "../../envs/figures.yaml"
+    params:
+        json=settings_json,
     shell:
         "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
 
@@ -22,12 +22,12 @@ rule posgen_settings:
 rule posgen_encoding:
     output:
         at(paths.ENCODING),
-    params:
-        json=encoding_json,
     log:
         log_of("posgen_encoding/{protocol}/{encoding}"),
     conda:
         "../../envs/figures.yaml"
+    params:
+        json=encoding_json,
     shell:
         "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
 
@@ -37,8 +37,6 @@ rule posgen_data:
         settings=at(paths.SETTINGS).replace("{stage}", "data"),
     output:
         expand(at(paths.SEQUENCES), split=SPLITS, allow_missing=True),
-    params:
-        outputs=lambda wildcards, output: [f"--output={path}" for path in output],
     log:
         log_of("posgen_data/{protocol}/{task}"),
     benchmark:
@@ -50,6 +48,8 @@ rule posgen_data:
         mem_mb=need("data", "mem_mb"),
         runtime=need("data", "runtime"),
         gpu=need("data", "gpu"),
+    params:
+        outputs=lambda wildcards, output: [f"--output={path}" for path in output],
     shell:
         "python -m resonance posgen generate {input.settings:q} {params.outputs:q} > {log:q} 2>&1"
 
@@ -87,8 +87,6 @@ rule posgen_train:
         at(paths.SNAPSHOTS),
         at(paths.TRAINING),
         at(paths.RUN),
-    params:
-        folder=at(paths.RUN_FOLDER),
     log:
         log_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}"),
     benchmark:
@@ -100,6 +98,8 @@ rule posgen_train:
         mem_mb=need("train", "mem_mb"),
         runtime=need("train", "runtime"),
         gpu=need("train", "gpu"),
+    params:
+        folder=at(paths.RUN_FOLDER),
     shell:
         "python -m resonance posgen train {input.settings:q} {input.encoding:q} {input.train:q} {input.validation:q}"
         " {params.folder:q} --seed {wildcards.seed} --threads {threads} > {log:q} 2>&1"
@@ -114,8 +114,6 @@ rule posgen_evaluate:
         test=at(paths.SEQUENCES).replace("{split}", "test"),
     output:
         at(paths.EVALUATION),
-    params:
-        folder=at(paths.RUN_FOLDER),
     log:
         log_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}"),
     benchmark:
@@ -127,6 +125,8 @@ rule posgen_evaluate:
         mem_mb=need("evaluate", "mem_mb"),
         runtime=need("evaluate", "runtime"),
         gpu=need("evaluate", "gpu"),
+    params:
+        folder=at(paths.RUN_FOLDER),
     shell:
         "python -m resonance posgen evaluate {params.folder:q} {input.encoding:q} {input.settings:q}"
         " {input.validation:q} {input.test:q} {output:q} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,73 @@
+"""What the tables and figures read, checked where it comes in; and the one way that they fail."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from resonance.record.results import read_rows
+
+Output = Annotated[Path, typer.Option(help="Path of the files to write, without a suffix.")]
+Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be printed.")]
+Protocol = Annotated[str, typer.Option(help="The one protocol that every file must be of.")]
+Evaluations = Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")]
+
+
+def run(main: Callable) -> None:
+    """`main` as a typer command; for bad input one line on stderr and status 2, no traceback."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(main)
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_evaluations(paths: list[Path], protocol: str, split: str) -> pl.DataFrame:
+    """Summaries (position is null) of one split, every run once.
+
+    Raises ValueError for no files, files of another protocol, or one run given twice.
+    """
+    rows = _of_protocol(paths, "evaluation", protocol)
+    summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == split)
+    if summaries.is_empty():
+        raise ValueError(f"--evaluation must hold rows of split {split}, got none; run the evaluation again")
+    _check_once(summaries, ["task", "encoding", "seed", "step", "metric"])
+    return summaries
+
+
+def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
+    """Summaries of the test split of what needs no training: `chance` and `local_rule`."""
+    rows = _of_protocol(paths, "baseline", protocol)
+    summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == "test")
+    _check_once(summaries, ["task", "encoding", "metric"])
+    return summaries
+
+
+def seeds_text(seeds: list[int]) -> str:
+    """`seeds 42, 49`; a single one is said to be single."""
+    return f"a single seed ({seeds[0]})" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+
+
+def _of_protocol(paths: list[Path], kind: str, protocol: str) -> pl.DataFrame:
+    if not paths:
+        raise ValueError(f"--{kind} must name at least one file, got none; give it once a file")
+    rows = read_rows(paths, kind)
+    found = sorted(rows["protocol"].unique())
+    if found != [protocol]:
+        raise ValueError(
+            f"--{kind} files must all be of protocol {protocol}, got {', '.join(found) or 'no rows'}; "
+            "protocols are never averaged, render each by itself"
+        )
+    return rows
+
+
+def _check_once(rows: pl.DataFrame, key: list[str]) -> None:
+    twice = rows.group_by(key).len().filter(pl.col("len") > 1).sort(key)
+    if not twice.is_empty():
+        named = ", ".join(f"{name} {value}" for name, value in twice.row(0, named=True).items() if name != "len")
+        raise ValueError(f"every run must be given once, got {named} twice; leave one file out")

@@ -1,0 +1,249 @@
+"""Table 1: OOD accuracy on PosGen, ours beside the paper's, with a verdict for every published cell.
+
+Two blocks. The cells: mean over seeds, its spread, and what it takes to read it (in-distribution
+accuracy, first token, parity, the best local rule). The pairs: Resonance minus plain, seed by seed,
+which is what the paper claims. All numbers in percent, differences in percentage points.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from figures import style
+from figures.inputs import Evaluations, Output, Preset, Protocol, read_baselines, read_evaluations, run, seeds_text
+from figures.tables import Table, latex, markdown, page
+from resonance.record.files import write_text
+from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+from resonance.record.stats import Estimate, estimate, paired_difference
+
+BASELINES = ["local_rule", "chance"]
+DIAGNOSTICS = ["in_distribution_accuracy", "first_token_accuracy", "ood_accuracy_even", "ood_accuracy_odd"]
+
+Runs = dict[tuple[str, str, str], dict[int, float]]
+"""(encoding, task, metric) -> seed -> percent."""
+
+
+class Cell(Settings):
+    """A published mean in percent, and what is printed behind its plus-minus."""
+
+    mean: float
+    spread: float
+
+
+class Published(Settings):
+    """Section table1 of config/published.yaml."""
+
+    source: str
+    rows: dict[str, dict[str, Cell]]
+
+    def cell(self, encoding: str, task: str) -> Cell | None:
+        return self.rows.get(encoding, {}).get(task)
+
+
+def main(
+    output: Output,
+    preset: Preset,
+    protocol: Protocol,
+    published: Annotated[Path, typer.Option(help="config/published.yaml.")],
+    encoding: Annotated[list[str], typer.Option(help="A row, in this order; once a row.")],
+    evaluation: Evaluations = (),
+    baseline: Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")] = (),
+) -> None:
+    """Table 1 of the paper: STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
+    paper = read_published(published)
+    evaluations = read_evaluations(evaluation, protocol, "test")
+    runs, tasks = by_run(evaluations), style.in_order(set(evaluations["task"]))
+    check_complete(runs, encoding, tasks)
+    names = {"preset": preset, "protocol": protocol}
+    cells = [names | cell_row(runs, paper, name, task) for task in tasks for name in encoding]
+    cells += [names | row for row in baseline_rows(read_baselines(baseline, protocol), tasks)]
+    pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
+    tables = [cell_table(cells, tasks, caption(names, runs, paper))]
+    if pairs:
+        tables.append(pair_table(pairs, tasks))
+    write_text(Path(f"{output}.csv"), pl.DataFrame(cells, infer_schema_length=None).write_csv())
+    write_text(Path(f"{output}_pairs.csv"), pl.DataFrame(pairs, infer_schema_length=None).write_csv())
+    write_text(Path(f"{output}.md"), markdown(tables))
+    write_text(Path(f"{output}.tex"), latex(tables))
+    write_text(Path(f"{output}.html"), page(f"Table 1, preset {preset}, protocol {protocol}", tables))
+
+
+def read_published(path: Path) -> Published:
+    sections = read_yaml(path)
+    if not isinstance(sections, dict) or "table1" not in sections:
+        raise SettingsError(f"{path}: table1 must be given, the paper's numbers by encoding and task")
+    return parse(Published, sections["table1"], f"{path}: table1")
+
+
+def by_run(evaluations: pl.DataFrame) -> Runs:
+    """The test split's summaries in percent, looked up by name and seed."""
+    runs: Runs = {}
+    for row in evaluations.sort("seed").iter_rows(named=True):
+        runs.setdefault((row["encoding"], row["task"], row["metric"]), {})[row["seed"]] = 100 * row["value"]
+    return runs
+
+
+def check_complete(runs: Runs, encodings: list[str], tasks: list[str]) -> None:
+    """Raises ValueError if a row is asked for twice, or has no runs, or lacks one of its metrics."""
+    if len(set(encodings)) != len(encodings):
+        raise ValueError(f"--encoding must name each row once, got {', '.join(encodings)}")
+    for name in encodings:
+        for task in tasks:
+            seeds = runs.get((name, task, "ood_accuracy"), {}).keys()
+            if not seeds:
+                raise ValueError(f"--evaluation must cover encoding {name} on task {task}, got no run of it")
+            for metric in DIAGNOSTICS:
+                if runs.get((name, task, metric), {}).keys() != seeds:
+                    raise ValueError(f"{metric} of {name} on {task} must be there for every seed; run it again")
+
+
+def cell_row(runs: Runs, paper: Published, encoding: str, task: str) -> dict:
+    by_seed = runs[encoding, task, "ood_accuracy"]
+    ours, theirs = estimate(list(by_seed.values())), paper.cell(encoding, task)
+    return {
+        "encoding": encoding,
+        "task": task,
+        "num_seeds": ours.n,
+        "seeds": " ".join(map(str, by_seed)),
+        "ood_accuracy_percent": ours.mean,
+        "ood_sd_points": _known(ours.sd),
+        "ood_variance_points2": _known(ours.variance),
+        "ood_low95_percent": _known(ours.low),
+        "ood_high95_percent": _known(ours.high),
+        "paper_mean_percent": theirs.mean if theirs else None,
+        "paper_spread": theirs.spread if theirs else None,
+        "verdict": cell_verdict(ours, theirs.mean) if theirs else None,
+    } | {f"{metric}_percent": estimate(list(runs[encoding, task, metric].values())).mean for metric in DIAGNOSTICS}
+
+
+def baseline_rows(baselines: pl.DataFrame, tasks: list[str]) -> list[dict]:
+    """What needs no training, and so has neither seeds nor spread."""
+    found = {(r["encoding"], r["task"], r["metric"]): 100 * r["value"] for r in baselines.iter_rows(named=True)}
+    rows = []
+    for task in tasks:
+        for name in BASELINES:
+            if (name, task, "ood_accuracy") not in found:
+                raise ValueError(f"--baseline must cover {name} on task {task}, got no row of it")
+            diagnostics = {f"{metric}_percent": found[name, task, metric] for metric in DIAGNOSTICS}
+            rows.append(
+                {"encoding": name, "task": task, "ood_accuracy_percent": found[name, task, "ood_accuracy"]}
+                | diagnostics
+            )
+    return rows
+
+
+def pair_row(runs: Runs, paper: Published, resonance: str, plain: str, task: str) -> dict:
+    """Resonance - plain, paired by seed, beside the difference of the paper's two means."""
+    ours = paired_difference(runs[resonance, task, "ood_accuracy"], runs[plain, task, "ood_accuracy"])
+    cells = paper.cell(resonance, task), paper.cell(plain, task)
+    theirs = cells[0].mean - cells[1].mean if all(cells) else None
+    return {
+        "resonance": resonance,
+        "plain": plain,
+        "task": task,
+        "num_seeds": ours.n,
+        "difference_points": ours.mean,
+        "difference_sd_points": _known(ours.sd),
+        "difference_low95_points": _known(ours.low),
+        "difference_high95_points": _known(ours.high),
+        "paper_difference_points": theirs,
+        "verdict": None if theirs is None else pair_verdict(ours, theirs),
+    }
+
+
+def cell_verdict(ours: Estimate, paper: float) -> str:
+    """Where the paper's mean lies beside our 95 % interval."""
+    if ours.n < 2:
+        return "one seed"
+    if paper > ours.high:
+        return "paper above"
+    return "paper below" if paper < ours.low else "paper within our interval"
+
+
+def pair_verdict(ours: Estimate, paper: float) -> str:
+    """Whether our difference has the paper's sign: only said if our 95 % interval leaves 0 out."""
+    if ours.n < 2 or ours.low <= 0 <= ours.high:
+        return "undecided"
+    return "agrees" if ours.mean * paper > 0 else "contradicts"
+
+
+def cell_table(cells: list[dict], tasks: list[str], text: str) -> Table:
+    header = ["", "Seeds", "OOD accuracy ± sd", "95% interval", "Variance", "Paper", "Verdict"]
+    header += ["In distribution", "First token", "OOD, even", "OOD, odd"]
+    return Table("posgen", text, header, [(style.task_title(t), [_cell(r) for r in cells if r["task"] == t]) for t in tasks])
+
+
+def _cell(row: dict) -> list[str]:
+    mean, paper = number(row["ood_accuracy_percent"]), number(row.get("paper_mean_percent"))
+    return [
+        style.encoding_title(row["encoding"]),
+        str(row.get("num_seeds", "–")),
+        mean if row.get("ood_sd_points") is None else f"{mean} ± {number(row['ood_sd_points'])}",
+        interval(row.get("ood_low95_percent"), row.get("ood_high95_percent")),
+        number(row.get("ood_variance_points2")),
+        paper if row.get("paper_spread") is None else f"{paper} ± {number(row['paper_spread'])}",
+        row.get("verdict") or "–",
+        *(number(row[f"{metric}_percent"]) for metric in DIAGNOSTICS),
+    ]
+
+
+def pair_table(pairs: list[dict], tasks: list[str]) -> Table:
+    text = (
+        "Resonance minus plain, in percentage points of OOD accuracy: the mean of the differences seed by seed with "
+        "its 95% t-interval, beside the difference of the paper's means. agrees / contradicts: our interval leaves 0 "
+        "out, on the paper's side / on the other; undecided: it holds 0, or there is a single seed. The intervals "
+        "are not corrected for the number of comparisons."
+    )
+    header = ["", "Seeds", "Difference", "95% interval", "Paper's difference", "Verdict"]
+    return Table("posgen-pairs", text, header, [(style.task_title(t), [_pair(r) for r in pairs if r["task"] == t]) for t in tasks])
+
+
+def _pair(row: dict) -> list[str]:
+    return [
+        f"{style.encoding_title(row['resonance'])} − {style.encoding_title(row['plain'])}",
+        str(row["num_seeds"]),
+        number(row["difference_points"], "+"),
+        interval(row["difference_low95_points"], row["difference_high95_points"], "+"),
+        number(row["paper_difference_points"], "+"),
+        row["verdict"] or "–",
+    ]
+
+
+def caption(names: dict, runs: Runs, paper: Published) -> str:
+    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
+    size = (
+        "This preset has the paper's sizes as far as the paper states them."
+        if names["preset"] == "paper"
+        else f"Preset {names['preset']} is a small stand-in for the paper's model, trained for less: its absolute "
+        "numbers are not comparable with the paper's and a cell verdict only says where the paper's mean lies; what "
+        "can be set beside the paper is the sign of a difference (next table), and that for this size alone."
+    )
+    return (
+        f"OOD accuracy on PosGen's test split in percent, x[L] to x[L'-1], teacher-forced. Preset {names['preset']}, "
+        f"protocol {names['protocol']}, {seeds_text(seeds)}. {size} Mean over seeds, standard deviation (sd, "
+        "percentage points), variance (squared percentage points) and 95% t-interval of the mean. The paper's ± is "
+        "captioned variance and has no unit; it is repeated as printed and decides no verdict. Verdict: the paper's "
+        "mean beside our interval. Beside it, accuracy in distribution (x[j+k] to x[L-1]), at the first new token "
+        "x[j+k], and at even and odd OOD positions. Local rule: the best rule that never looks far; Chance: one in "
+        f"as many tokens as the modulus. The paper's numbers: {paper.source}."
+    )
+
+
+def number(value: float | None, sign: str = "-") -> str:
+    return "–" if value is None else f"{value:{sign}.2f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, sign: str = "-") -> str:
+    return "–" if low is None else f"[{number(low, sign)}, {number(high, sign)}]"
+
+
+def _known(value: float) -> float | None:
+    """A single run has no spread: nothing, and not nan, in a file."""
+    return None if math.isnan(value) else value
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,108 @@
+"""A table for people, as Markdown, LaTeX and HTML. Knows text, and nothing of what it says.
+
+Cells are plain text with Unicode signs (±, −); each format escapes what it must.
+"""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in titled groups under one header, a caption above and notes below. The first column holds names."""
+
+    label: str
+    caption: str
+    header: list[str]
+    groups: list[tuple[str, list[list[str]]]]
+    notes: str
+
+
+def number(value: float | None, sign: str = "-") -> str:
+    """Two decimals, a true minus, a dash for nothing; sign `+` for differences."""
+    return "–" if value is None else f"{value:{sign}.2f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, sign: str = "-") -> str:
+    return "–" if low is None else f"[{number(low, sign)}, {number(high, sign)}]"
+
+
+def markdown(tables: Iterable[Table]) -> str:
+    return "\n".join(_markdown(table) for table in tables)
+
+
+def latex(tables: Iterable[Table]) -> str:
+    """Floats to \\input; needs the packages booktabs and adjustbox."""
+    return "% \\usepackage{booktabs,adjustbox}\n" + "\n".join(_latex(table) for table in tables)
+
+
+def page(title: str, tables: Iterable[Table]) -> str:
+    """One self-contained HTML page."""
+    body = "\n".join(_html(table) for table in tables)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f"<style>\n{_CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+
+
+def _markdown(table: Table) -> str:
+    def row(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+    blank = [""] * (len(table.header) - 1)
+    lines = row(table.header) + row([":--", *["--:"] * len(blank)])
+    for title, rows in table.groups:
+        lines += row([f"**{title}**", *blank]) + "".join(row(cells) for cells in rows)
+    return f"{table.caption}\n\n{lines}\n{table.notes}\n"
+
+
+def _latex(table: Table) -> str:
+    def row(cells: list[str]) -> str:
+        return " & ".join(_tex(cell) for cell in cells) + " \\\\\n"
+
+    width = len(table.header)
+    body = ""
+    for title, rows in table.groups:
+        body += f"\\midrule\n\\multicolumn{{{width}}}{{l}}{{\\textit{{{_tex(title)}}}}} \\\\\n"
+        body += "".join(row(cells) for cells in rows)
+    return (
+        "\\begin{table*}[t]\n\\centering\n\\begin{adjustbox}{max width=\\textwidth}\n"
+        f"\\begin{{tabular}}{{l{'r' * (width - 1)}}}\n\\toprule\n{row(table.header)}{body}"
+        f"\\bottomrule\n\\end{{tabular}}\n\\end{{adjustbox}}\n\\caption{{{_tex(f'{table.caption} {table.notes}')}}}\n\\label{{tab:{table.label}}}\n"
+        "\\end{table*}\n"
+    )
+
+
+_TEX = {"\\": "\\textbackslash{}", "±": "$\\pm$", "−": "$-$", "²": "$^2$", "–": "--", "~": "\\textasciitilde{}"}
+_TEX |= {sign: "\\" + sign for sign in "%&_#${}"} | {"^": "\\textasciicircum{}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(sign, sign) for sign in text)
+
+
+def _html(table: Table) -> str:
+    def row(tag: str, cells: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+
+    body = ""
+    for title, rows in table.groups:
+        body += f'<tr class="group"><th colspan="{len(table.header)}">{html.escape(title)}</th></tr>\n'
+        body += "".join(row("td", cells) for cells in rows)
+    return (
+        f"<table>\n<caption>{html.escape(table.caption)}</caption>\n<thead>\n{row('th', table.header)}</thead>\n"
+        f"<tbody>\n{body}</tbody>\n</table>\n<p>{html.escape(table.notes)}</p>\n"
+    )
+
+
+_CSS = """\
+body { font: 14px/1.45 Georgia, "Times New Roman", serif; color: #111; background: #fff; margin: 2em; }
+table { border-collapse: collapse; border-top: 2px solid #111; border-bottom: 2px solid #111; }
+caption { text-align: left; padding-bottom: .8em; }
+p { max-width: 70em; color: #444; margin: .8em 0 3em; }
+th, td { padding: .15em .7em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 1px solid #111; vertical-align: bottom; }
+tr.group th { border-top: 1px solid #bbb; padding-top: .5em; font-style: italic; font-weight: normal; }
+"""

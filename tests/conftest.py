@@ -1,0 +1,87 @@
+"""What several test files need: tiny runs, a copy of config/, and the data that lies outside the repository."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resonance.posgen import tasks
+from resonance.record.config import DataSettings, LoopSettings, ModelSettings
+from resonance.record.protocol import Protocol, TrainChoices
+from resonance.record.runs import TrainRun
+from resonance.record.settings import parse, read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("RESONANCE_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def config_folder(tmp_path: Path) -> Path:
+    """A copy of config/ to break."""
+    return Path(shutil.copytree(ROOT / "config", tmp_path / "config"))
+
+
+@pytest.fixture(scope="session")
+def protocols() -> dict[str, Protocol]:
+    return {name: parse(Protocol, fields, name) for name, fields in read_yaml(ROOT / "config/protocols.yaml").items()}
+
+
+@pytest.fixture(scope="session")
+def released_golden() -> dict[str, np.ndarray]:
+    """What the released decoder computed at a small size; shared/data/README.md says how it was made."""
+    path = DATA / "posgen_released_golden.npz"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in {DATA}; set RESONANCE_TEST_DATA to its folder")
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture
+def make_run(protocols: dict[str, Protocol]) -> Callable[..., TrainRun]:
+    """A TrainRun that trains in well under a second; every setting of every part may be given by name."""
+
+    def make(protocol: str = "paper", task: str = "cot", steps: int = 4, **settings: object) -> TrainRun:
+        choices = protocols[protocol].train_choices().model_dump() | {"num_layers": 2}
+        data = {
+            "modulus": 7, "j": 1, "k": 3, "train_length": 12, "test_length": 24,
+            "num_train": 40, "num_validation": 12, "num_test": 12, "seed": 0,
+        }  # fmt: skip
+        model = {"d_model": 16, "d_ff": 24, "num_heads": 2, "head_dim": 8}
+        training = {
+            "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 1e-2, "num_looks": 4, "num_snapshots": 4,
+            "look_sequences": 6, "precision": "fp32", "device": "cpu", "compile": False,
+        }  # fmt: skip
+        for part in (choices, data, model, training):
+            part.update({name: settings.pop(name) for name in list(settings) if name in part})
+        assert not settings, f"no such settings: {settings}"
+        return TrainRun(
+            protocol=protocol,
+            task=task,
+            choices=TrainChoices(**choices),
+            data=DataSettings(**data),
+            model=ModelSettings(**model),
+            training=LoopSettings(**training),
+            steps=steps,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_sequences() -> Callable[[TrainRun], dict[str, np.ndarray]]:
+    """The sequences of a run by split, all of the test length."""
+
+    def make(run: TrainRun) -> dict[str, np.ndarray]:
+        data = run.data
+        rule = tasks.Rule(task=run.task, modulus=data.modulus, j=data.j, k=data.k)
+        counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+        prefixes = tasks.draw_prefixes("distinct", rule, counts, tasks.prefix_generator(data.seed, run.task))
+        return {split: tasks.generate(rule, rows, data.test_length) for split, rows in prefixes.items()}
+
+    return make

@@ -1,0 +1,422 @@
+"""Settings, protocols and presets: what is valid loads, and everything else is one line that tells the cure."""
+
+import copy
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from resonance.encoding.spec import EncodingSpec
+from resonance.record import config, runs
+from resonance.record.config import Config, Preset, load
+from resonance.record.protocol import Protocol
+from resonance.record.settings import SettingsError, read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_PRESETS = {"encodings", "protocols", "published"}
+PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem not in NO_PRESETS)
+Replacement = tuple[str, str]
+
+# A preset of our own to break, so that those of config/ may change.
+TINY = """\
+preset: tiny  # its name
+posgen:
+  protocols: [paper, released]
+  tasks: [recursive, cot, semi_recursive]
+  encodings: [rope, resonance_rope, yarn, resonance_yarn]
+  seeds: [5549, 4955]
+  data: {modulus: 17, j: 1, k: 3, train_length: 64, test_length: 256, num_train: 100, num_validation: 50, num_test: 40,
+         seed: 0}
+  model: {d_model: 16, d_ff: 32, num_heads: 2, head_dim: 64}
+  training:
+    batch_size: 32
+    learning_rate: 2e-3
+    weight_decay: 1e-2
+    num_looks: 4
+    num_snapshots: 2
+    look_sequences: 30
+    precision: bf16
+    device: cpu
+    compile: true
+    steps:
+      paper: {recursive: 8, cot: 9, semi_recursive: 10}
+      released: {recursive: 8, cot: 9, semi_recursive: 10}
+  evaluation: {curve_sequences: 5, test_sequences: 40, batch_size: 10, precision: fp32}
+resources:
+  data: {threads: 1, mem_mb: 1000, runtime: 5, gpu: 0}
+  train: {threads: 1, mem_mb: 4000, runtime: 30, gpu: 0}
+  evaluate: {threads: 1, mem_mb: 2000, runtime: 10, gpu: 0}
+  render: {threads: 1, mem_mb: 1000, runtime: 5, gpu: 0}
+"""
+
+
+@pytest.fixture
+def folder(config_folder: Path) -> Path:
+    """A copy of config/ with the preset `tiny`."""
+    (config_folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    return config_folder
+
+
+def refusal(folder: Path, preset: str = "tiny") -> str:
+    """The one line with which a folder is refused."""
+    with pytest.raises(SettingsError) as error:
+        load(folder, preset)
+    message = str(error.value)
+    assert message and message.isprintable(), f"more than one plain line: {message!r}"
+    return message
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{path.name} has no {old!r}"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def put(path: Path, name: str, **fields: object) -> None:
+    """Fields of one entry of a file of named entries; None deletes one."""
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree[name] = {key: value for key, value in (tree.get(name, {}) | fields).items() if value is not None}
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+
+
+# What is there is valid
+
+
+def test_our_own_preset_is_valid(folder: Path) -> None:
+    """Otherwise no test below that breaks it says anything."""
+    assert load(folder, "tiny").preset.posgen.training.learning_rate == 2e-3
+    assert {"laptop", "paper"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_keeps_the_papers_task(preset: str) -> None:
+    loaded = load(ROOT / "config", preset)
+    data = loaded.preset.posgen.data
+    assert loaded.preset.preset == preset
+    assert (data.modulus, data.j, data.k, data.train_length, data.test_length) == (17, 1, 3, 64, 256)
+    assert loaded.preset.posgen.model.head_dim == 64
+
+
+def test_the_paper_preset_is_the_papers_size() -> None:
+    """Section 6.1.1 and appendix C.1; P10 and P14."""
+    posgen = load(ROOT / "config", "paper").preset.posgen
+    assert (posgen.data.num_train, posgen.data.num_validation, posgen.data.num_test) == (10_000, 1_000, 1_000)
+    assert (posgen.model.d_model, posgen.model.d_ff, posgen.model.num_heads) == (512, 2048, 8)
+    assert (posgen.training.batch_size, posgen.training.learning_rate) == (128, 2e-4)
+    assert posgen.training.weight_decay == 1e-2
+    assert posgen.seeds == [5549, 4955, 42, 3701, 49]
+    assert {n for tasks in posgen.training.steps.values() for n in tasks.values()} == {150 * 79}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_runs_survive_a_round_trip_through_json(preset: str) -> None:
+    loaded = load(ROOT / "config", preset)
+    for run in (
+        runs.data_run(loaded, "paper", "cot"),
+        runs.train_run(loaded, "released", "semi_recursive"),
+        runs.evaluate_run(loaded),
+    ):
+        again = type(run).model_validate_json(run.to_json())
+        assert again == run and again.to_json() == run.to_json()
+
+
+def test_what_a_training_depends_on_leaves_out_what_it_does_not(folder: Path) -> None:
+    before = load(folder, "tiny")
+    edit(folder / "tiny.yaml", "curve_sequences: 5", "curve_sequences: 4")
+    put(folder / "protocols.yaml", "paper", yarn_beta_fast=16.0)
+    after = load(folder, "tiny")
+    assert runs.train_run(before, "paper", "cot") == runs.train_run(after, "paper", "cot")
+    assert runs.evaluate_run(before) != runs.evaluate_run(after)
+    assert before.posgen_spec("paper", "yarn") != after.posgen_spec("paper", "yarn")
+
+
+def test_floats_may_be_written_as_everybody_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("[2e-3, 1E5, -3e+2, 1.e3, 2.5e-3, 0.1, 10, 1e, e3, 0x1f]")
+    assert read_yaml(path) == [2e-3, 1e5, -3e2, 1e3, 2.5e-3, 0.1, 10, "1e", "e3", 31]
+
+
+# Protocols: what they make of an encoding
+
+
+def test_paper_protocol_uses_yarn_as_the_text_has_it() -> None:
+    """P3: L = 64, s = 4, section 3.3's ramp and blend, alpha = 1, beta = 32; P4: its own temperature."""
+    loaded = load(ROOT / "config", "laptop")
+    assert loaded.posgen_spec("paper", "resonance_yarn") == EncodingSpec(
+        method="yarn", resonance=True, scale=4.0, train_length=64, beta_fast=32.0, beta_slow=1.0,
+        ramp="wavelength", blend="wavelength",
+    )  # fmt: skip
+    assert loaded.train_encoding("paper", "resonance_yarn") == "resonance_yarn"
+
+
+def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
+    """P2: trained unscaled. P3: 257 in L's place, s = 257/65, beta_fast 2."""
+    loaded = load(ROOT / "config", "laptop")
+    assert loaded.posgen_spec("released", "yarn") == EncodingSpec(
+        method="yarn", scale=257 / 65, train_length=257, beta_fast=2.0, beta_slow=1.0, ramp="index", blend="frequency"
+    )
+    trained = {name: loaded.train_encoding("released", name) for name in loaded.encodings}
+    assert trained == {name: "resonance_rope" if name.startswith("resonance") else "rope" for name in loaded.encodings}
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+def test_unscaled_encodings_are_the_same_in_every_protocol(protocol: str) -> None:
+    loaded = load(ROOT / "config", "laptop")
+    assert loaded.posgen_spec(protocol, "rope") == EncodingSpec()
+    assert loaded.posgen_spec(protocol, "resonance_rope") == EncodingSpec(resonance=True)
+    assert loaded.posgen_spec(protocol, "linear") == EncodingSpec(method="linear", scale=4.0, train_length=64)
+
+
+def test_what_an_encodings_entry_says_wins_over_lengths_and_protocol(protocols: dict[str, Protocol]) -> None:
+    fields = {"method": "yarn", "scale": 2.0, "train_length": 128, "beta_fast": 8.0, "ramp": "index", "truncate": False}
+    for protocol in protocols.values():
+        spec = protocol.encoding_spec(fields, 64, 256)
+        assert {name: getattr(spec, name) for name in fields} == fields
+
+
+def test_a_protocol_may_leave_out_yarns_temperature(folder: Path) -> None:
+    """P4."""
+    put(folder / "protocols.yaml", "paper", yarn_temperature=False)
+    loaded = load(folder, "tiny")
+    assert loaded.posgen_spec("paper", "yarn").attention_factor == 1.0
+    assert loaded.posgen_spec("paper", "rope").attention_factor is None
+    assert loaded.posgen_spec("released", "yarn").attention_factor is None
+
+
+def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path) -> None:
+    put(folder / "encodings.yaml", "yarn", base=5e5)
+    message = refusal(folder)
+    assert "train_encoding `unscaled` (P2) trains yarn with its unscaled encoding (method rope, base 500000" in message
+    put(folder / "encodings.yaml", "slow_rope", method="rope", base=5e5)
+    assert load(folder, "tiny").train_encoding("released", "yarn") == "slow_rope"
+
+
+# One bad thing at a time
+
+
+@pytest.mark.parametrize(
+    ("replacement", "key", "rule"),
+    [
+        # a key that is no key, in any place: the likeliest is named
+        (("batch_size: 32", "batchsize: 32"), "posgen.training.batchsize", "no such key; did you mean batch_size?"),
+        (("  evaluation: ", "  evaluations: "), "posgen.evaluations", "did you mean evaluation?"),
+        (("runtime: 30,", "runtime: 30, memory: 4,"), "resources.train.memory", "no such key"),
+        (("seed: 0", "seed: 0, zzz: 1"), "posgen.data.zzz", "no such key; the keys here are modulus, j, k, "),
+        (("posgen:", "llm: {}\nposgen:"), "llm", "no such key; the keys here are preset, posgen, resources"),
+        # a missing key
+        (("    batch_size: 32\n", ""), "posgen.training.batch_size", "must be given"),
+        (("preset: tiny", ""), "preset", "must be given"),
+        (("gpu: 0", ""), "resources.data.gpu", "must be given"),
+        # a wrong type: nothing is converted silently
+        (("batch_size: 32", "batch_size: 32.0"), "posgen.training.batch_size", "should be a valid integer, got 32.0"),
+        (("batch_size: 32", "batch_size: '32'"), "posgen.training.batch_size", "should be a valid integer, got '32'"),
+        (("batch_size: 32", "batch_size: true"), "posgen.training.batch_size", "should be a valid integer, got True"),
+        (("batch_size: 32", "batch_size:"), "posgen.training.batch_size", "should be a valid integer, got None"),
+        (("compile: true", "compile: 1"), "posgen.training.compile", "should be a valid boolean, got 1"),
+        (("learning_rate: 2e-3", "learning_rate: fast"), "posgen.training.learning_rate", "valid number, got 'fast'"),
+        (("seeds: [5549, 4955]", "seeds: 5549"), "posgen.seeds", "should be a valid list, got 5549"),
+        (("precision: bf16", "precision: fp16"), "posgen.training.precision", "should be 'fp32' or 'bf16', got 'fp16'"),
+        (("device: cpu", "device: tpu"), "posgen.training.device", "should be 'cpu' or 'cuda', got 'tpu'"),
+        (("model: {", "model: [{"), "", "not valid YAML"),
+        (("model: {d_model: 16, d_ff: 32, num_heads: 2, head_dim: 64}", "model: 3"), "posgen.model", "got 3"),
+        # a size out of range
+        (("d_model: 16", "d_model: -16"), "posgen.model.d_model", "should be greater than or equal to 1, got -16"),
+        (("num_train: 100", "num_train: 0"), "posgen.data.num_train", "greater than or equal to 1, got 0"),
+        (("seed: 0", "seed: -1"), "posgen.data.seed", "should be greater than or equal to 0, got -1"),
+        (("[5549, 4955]", "[5549, -1]"), "posgen.seeds.1", "should be greater than or equal to 0, got -1"),
+        (("learning_rate: 2e-3", "learning_rate: 0"), "posgen.training.learning_rate", "greater than 0, got 0"),
+        (("learning_rate: 2e-3", "learning_rate: .nan"), "posgen.training.learning_rate", "got nan"),
+        (("learning_rate: 2e-3", "learning_rate: .inf"), "posgen.training.learning_rate", "finite number, got inf"),
+        (("weight_decay: 1e-2", "weight_decay: 1e400"), "posgen.training.weight_decay", "finite number, got inf"),
+        (("modulus: 17", "modulus: 1"), "posgen.data.modulus", "should be greater than or equal to 2, got 1"),
+        (("head_dim: 64", "head_dim: 63"), "posgen.model", "head_dim must be even, got 63; a rotation turns pairs"),
+        # what must fit together
+        (("test_length: 256", "test_length: 64"), "posgen.data", "got 64 and 64: train short, test long"),
+        (("train_length: 64", "train_length: 5"), "posgen.data", "j + k + 1 < train_length < test_length"),
+        (("test_length: 256", "test_length: 65"), "posgen.data", "test_length"),  # neither an even nor an odd OOD token
+        (("seeds: [5549, 4955]", "seeds: [1, 1]"), "posgen", "seeds must name each entry once, got [1, 1]"),
+        (("seeds: [5549, 4955]", "seeds: []"), "posgen.seeds", "at least 1 item"),
+        (("[rope, resonance_rope,", "[rope, rope,"), "posgen", "encodings must name each entry once"),
+        (("look_sequences: 30", "look_sequences: 51"), "posgen", "look_sequences must be <= the split's size 50, got"),
+        (("test_sequences: 40", "test_sequences: 41"), "posgen", "evaluation.test_sequences must be <= "),
+        (("curve_sequences: 5", "curve_sequences: 51"), "posgen", "evaluation.curve_sequences must be <= "),
+        (("batch_size: 32", "batch_size: 101"), "posgen", "batch_size must be <= data.num_train = 100, got 101"),
+        (("num_snapshots: 2", "num_snapshots: 3"), "posgen", "training.num_snapshots must divide num_looks = 4, got 3"),
+        (("paper: {recursive: 8, cot: 9,", "paper: {recursive: 8,"), "posgen", "steps.paper.cot must be given"),
+        (("{recursive: 8", "{recursive: 3"), "posgen", "steps.paper.recursive must be >= num_looks = 4, got 3"),
+        (("{recursive: 8", "{recursiv: 8"), "posgen.training.steps.paper.recursiv", "should be 'recursive', 'cot' or"),
+        (("tasks: [recursive,", "tasks: [recurring,"), "posgen.tasks.0", "should be 'recursive', 'cot' or"),
+        # names
+        (("preset: tiny", "preset: small"), "", "preset must be the file's name tiny, got 'small'"),
+        (("[rope, resonance_rope,", "[rope, resonanse_rope,"), "posgen.encodings", "'resonanse_rope' is not defined; "),
+        (("protocols: [paper,", "protocols: [papr,"), "", "papr"),
+        # YAML itself
+        (("preset: tiny", "preset: tiny\npreset: paper"), "", "line 2: not valid YAML: key 'preset' is given twice"),
+        (("    batch_size: 32", "    batch_size: 32\n    batch_size: 1"), "", "key 'batch_size' is given twice"),
+        (("num_heads: 2", "num_heads: 2, num_heads: 5"), "", "key 'num_heads' is given twice; keep one"),
+        (("posgen:", "posgen: {"), "", "not valid YAML"),
+        (("seed: 0", "seed: *nowhere"), "", "not valid YAML: found undefined alias"),
+        (("seed: 0", "seed: !!python/object/apply:os.getcwd []"), "", "could not determine a constructor"),
+        (("posgen:", "--- {}\nposgen:"), "", "not valid YAML"),
+        (("    batch_size: 32", "\tbatch_size: 32"), "", "not valid YAML"),
+        (("seed: 0", "seed: \x01"), "", "not valid YAML"),
+        (("seed: 0", "seed: 2001-99-99"), "", ""),
+        (("seed: 0", "seed: !!int abc"), "", ""),
+        (("seed: 0", "seed: 1" + 5000 * "0"), "", ""),
+        (("    batch_size: 32", "    ? [1]\n    : 2"), "", ""),
+        (("seed: 0", '"se\\ned": 0'), "", "no such key"),
+    ],
+)  # fmt: skip
+def test_bad_preset_is_one_line_with_file_key_and_rule(
+    replacement: Replacement, key: str, rule: str, folder: Path
+) -> None:
+    edit(folder / "tiny.yaml", *replacement)
+    message = refusal(folder)
+    assert message.startswith(str(folder / "tiny.yaml"))
+    assert f": {key}: " in message or not key
+    assert rule in message
+
+
+@pytest.mark.parametrize(
+    ("file", "entry", "fields", "expected"),
+    [
+        ("encodings", "linear", {"method": "linar"}, "linear: method must be one of rope, linear, "),
+        ("encodings", "linear", {"scale": 0.25}, "linear: scale is L'/L and must be >= 1, got 0.25"),
+        ("encodings", "linear", {"scal": 2}, "linear: scal is not a field of an encoding"),
+        ("encodings", "linear", {"base": 10**400}, "linear: base must be a finite number"),
+        ("encodings", "linear", {"base": float("inf")}, "linear: base must be a finite number"),
+        ("encodings", "yarn", {"beta_slow": 64}, "yarn: beta_slow and beta_fast must satisfy 0 < beta_slow"),
+        ("encodings", 1, {"method": "linear"}, "1"),
+        ("encodings", "a/../b", {"method": "linear"}, "a/../b"),
+        ("encodings", "a\nb", {"method": "linear"}, "a\\nb"),
+        ("protocols", "paper", {"dropout": 1.0}, "paper: dropout: should be less than 1, got 1.0"),
+        ("protocols", "paper", {"trained": "most"}, "trained: should be 'all' or 'all_but_feed_forward', got 'most'"),
+        ("protocols", "paper", {"selection": None, "selektion": "last"}, "selektion: no such key; did you mean"),
+        ("protocols", "paper", {"selection": None}, "paper: selection: must be given"),
+        ("protocols", "paper", {"start_token": True}, "num_extra_tokens must be >= 1 with start_token, got 0"),
+        ("protocols", "paper", {"yarn_beta_slow": 32.0}, "yarn_beta_slow must be < yarn_beta_fast, got 32.0 and 32.0"),
+        ("protocols", "half", {"prefixes": "distinct"}, ": must be given"),
+    ],
+)  # fmt: skip
+def test_bad_encoding_or_protocol_is_one_line_with_file_name_and_rule(
+    file: str, entry: str, fields: dict, expected: str, folder: Path
+) -> None:
+    path = folder / f"{file}.yaml"
+    put(path, entry, **fields)
+    message = refusal(folder)
+    assert message.startswith(str(path)) and expected in message
+
+
+@pytest.mark.parametrize("preset", ["desktop", "encodings", "protocols", "", "../tiny", "tiny.yaml"])
+def test_unknown_preset_is_refused_with_the_names_there_are(preset: str, folder: Path) -> None:
+    assert refusal(folder, preset).startswith(f"preset must be one of {', '.join([*PRESETS, 'tiny'])}, got {preset!r}")
+
+
+def test_every_encoding_is_checked_not_only_those_that_the_preset_names(folder: Path) -> None:
+    put(folder / "encodings.yaml", "mine", method="my_method")
+    assert "mine: method must be one of" in refusal(folder)
+
+
+@pytest.mark.parametrize("file", ["tiny", "encodings", "protocols"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n# nothing\n", b"3", b"[]", b"text", b"a: 1", b"\xff\xfe\xfa", b"a: \x00", b"{", 2000 * b"["]
+)
+def test_a_file_of_something_else_is_one_line(content: bytes, file: str, folder: Path) -> None:
+    (folder / f"{file}.yaml").write_bytes(content)
+    assert refusal(folder).startswith(str(folder / f"{file}.yaml"))
+
+
+@pytest.mark.parametrize("file", ["encodings", "protocols"])
+def test_a_missing_file_is_one_line(file: str, folder: Path) -> None:
+    (folder / f"{file}.yaml").unlink()
+    assert refusal(folder) == f"{folder / file}.yaml: no such file"
+
+
+def test_settings_are_frozen(folder: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(folder, "tiny").preset.posgen.data.modulus = 3
+
+
+# Whatever one does to a file
+
+
+NASTY = [
+    *(None, True, False, -1, 0, 1, 2, 3, 2**31, 2**70, 10**400, 1.5, -0.5, float("inf"), float("nan")),
+    *("", "laptop", "1e-3", "a\nb", "../x", "\u2028", "recursive"),
+    *([], [1, 1], ["rope"], [[]], {}, {"rope": {"method": "rope"}}, {1: 2}, {"recursive": 5}, {None: []}),
+]
+SCRAPS = [*":[]{}-\n'\"0#|\t~", "", "", "  ", "&a ", "*a", "!!int ", "? ", "<<: ", "9e9"]
+
+
+def places(tree: object) -> Iterator[tuple[dict | list, object]]:
+    """Every (container, key) in a tree of mappings and lists."""
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        yield tree, key
+        if isinstance(tree[key], dict | list):
+            yield from places(tree[key])
+
+
+def broken_tree(tree: dict, draw: random.Random) -> str:
+    """YAML of a tree after one to three deletions, replacements, insertions or renamings."""
+    tree = copy.deepcopy(tree)
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        found = list(places(tree))
+        if not found:
+            break
+        container, key = draw.choice(found)
+        act = draw.choice(["delete", "replace", "replace", "insert", "rename"])
+        value = copy.deepcopy(draw.choice(NASTY))
+        if act == "delete":
+            del container[key]
+        elif act == "replace":
+            container[key] = value
+        elif isinstance(container, list):
+            container.insert(key, value)
+        elif act == "insert":
+            container[draw.choice(["extra", "seed", "method", 1, None, True, 2.5, "a\nb"])] = value
+        else:
+            container[draw.choice(["", "seeds", 7, str(key)[:-1], str(key) + "s"])] = container.pop(key)
+    return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+
+
+def broken_text(text: str, draw: random.Random) -> str:
+    """The text after one to three edits of a few characters."""
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        start = draw.randrange(len(text))
+        stop = start + draw.choice([0, 0, 1, 1, 2, 5, 30])
+        text = text[:start] + draw.choice(SCRAPS) + text[stop:]
+    return text
+
+
+@pytest.mark.parametrize("name", ["tiny.yaml", "encodings.yaml", "protocols.yaml"])
+@pytest.mark.parametrize("breaking", [broken_tree, broken_text])
+def test_load_succeeds_or_refuses_in_one_line_whatever_was_done_to_a_file(
+    breaking: Callable, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / name
+    source = path.read_text(encoding="utf-8")
+    original = yaml.safe_load(source) if breaking is broken_tree else source
+    unbroken = {other.name: read_yaml(other) for other in folder.glob("*.yaml")}
+    # The files left alone need not be parsed anew each time.
+    monkeypatch.setattr(config, "read_yaml", lambda p: read_yaml(p) if p.name == name else unbroken[p.name])
+    draw, accepted = random.Random(0), 0
+    for case in range(150):
+        path.write_text(breaking(original, draw), encoding="utf-8")
+        try:
+            accepted += isinstance(load(folder, "tiny"), Config)
+        except SettingsError as error:
+            assert str(error).isprintable(), f"case {case}: more than one plain line: {error!r}"
+        except Exception as error:
+            pytest.fail(f"case {case}: {error!r} from\n{path.read_text(encoding='utf-8')}")
+    assert 0 < accepted < 150
+
+
+def test_the_schema_for_editors_names_every_key_with_its_meaning() -> None:
+    schema = Preset.model_json_schema()
+    for kind in (schema, *schema["$defs"].values()):
+        assert kind["additionalProperties"] is False
+    described = schema["$defs"]["DataSettings"]["properties"]
+    assert all(re.search(r"\w", field["description"]) for field in described.values())

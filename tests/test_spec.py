@@ -1,0 +1,128 @@
+"""EncodingSpec: checked where it is made, canonical as JSON, and refused in one line that tells the cure."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resonance.encoding.spec import EncodingSpec
+from resonance.record.settings import read_yaml
+
+SPECS = [
+    EncodingSpec(),
+    EncodingSpec(resonance=True, base=500_000),
+    EncodingSpec(method="linear", scale=4),
+    EncodingSpec(method="ntk", scale=2.5, ntk_rule="paper"),
+    EncodingSpec(method="dynamic_ntk", scale=4, train_length=64, resonance=True),
+    EncodingSpec(method="yarn", scale=257 / 65, train_length=257, beta_fast=2, attention_factor=1.25),
+    EncodingSpec(method="yarn", train_length=4096, ramp="wavelength", blend="wavelength", truncate=False),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.method)
+def test_json_round_trip_gives_an_equal_spec(spec: EncodingSpec) -> None:
+    again = EncodingSpec.from_json(spec.to_json())
+    assert again == spec
+    assert again.to_json() == spec.to_json()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.method)
+def test_json_is_canonical(spec: EncodingSpec) -> None:
+    values = json.loads(spec.to_json())
+    assert spec.to_json() == json.dumps(values, sort_keys=True, separators=(",", ":"))
+    assert len(values) == 12, "every field is written, defaults too"
+    assert EncodingSpec(**dict(reversed(values.items()))).to_json() == spec.to_json()
+
+
+def test_equal_specs_give_equal_strings_whatever_the_number_type() -> None:
+    as_integers = EncodingSpec(method="yarn", base=10_000, scale=4, train_length=64, beta_fast=32, attention_factor=1)
+    as_floats = EncodingSpec(
+        method="yarn", base=np.float64(1e4), scale=4.0, train_length=64, beta_fast=32.0, attention_factor=1.0
+    )
+    assert as_integers == as_floats and hash(as_integers) == hash(as_floats)
+    assert as_integers.to_json() == as_floats.to_json()
+
+
+def test_different_specs_give_different_strings() -> None:
+    assert len({spec.to_json() for spec in SPECS}) == len(SPECS)
+
+
+def test_spec_is_frozen_and_keyword_only() -> None:
+    with pytest.raises(AttributeError):
+        EncodingSpec().scale = 2.0
+    with pytest.raises(TypeError):
+        EncodingSpec("yarn")
+
+
+def test_the_ten_named_encodings_of_config_are_five_methods_times_resonance() -> None:
+    named = read_yaml(Path(__file__).parents[1] / "config/encodings.yaml")
+    specs = {name: EncodingSpec(**{"train_length": 64} | fields) for name, fields in named.items()}
+    assert {(spec.method, spec.resonance) for spec in specs.values()} == {
+        (method, resonance)
+        for method in ("rope", "linear", "ntk", "dynamic_ntk", "yarn")
+        for resonance in (False, True)
+    }
+    assert all(name == "resonance_" * spec.resonance + spec.method for name, spec in specs.items())
+
+
+@pytest.mark.parametrize(
+    ("fields", "named", "rule"),
+    [
+        ({"method": "yarm"}, "method", "must be one of rope, linear, ntk, dynamic_ntk, yarn"),
+        ({"method": None}, "method", "must be one of"),
+        ({"method": ["rope"]}, "method", "must be one of"),
+        ({"resonance": 1}, "resonance", "must be true or false"),
+        ({"resonance": "yes"}, "resonance", "must be true or false"),
+        ({"truncate": None}, "truncate", "must be true or false"),
+        ({"base": 1.0}, "base", "must be > 1"),
+        ({"base": -10_000}, "base", "must be > 1"),
+        ({"base": "10000"}, "base", "must be a finite number"),
+        ({"base": True}, "base", "must be a finite number"),
+        ({"base": float("nan")}, "base", "must be a finite number"),
+        ({"base": float("inf")}, "base", "must be a finite number"),
+        ({"scale": 0.25}, "scale", "must be >= 1"),
+        ({"scale": None}, "scale", "must be a finite number"),
+        ({"beta_slow": 0.0}, "beta_slow", "0 < beta_slow < beta_fast"),
+        ({"beta_slow": 32.0}, "beta_slow", "0 < beta_slow < beta_fast"),
+        ({"beta_fast": 0.5}, "beta_fast", "0 < beta_slow < beta_fast"),
+        ({"beta_fast": []}, "beta_fast", "must be a finite number"),
+        ({"ramp": "indices"}, "ramp", "must be one of index, wavelength"),
+        ({"blend": "linear"}, "blend", "must be one of frequency, wavelength"),
+        ({"blend": {}}, "blend", "must be one of"),
+        ({"ntk_rule": "released"}, "ntk_rule", "must be one of bloc97, paper"),
+        ({"train_length": 0}, "train_length", "must be an integer >= 1"),
+        ({"train_length": 64.0}, "train_length", "must be an integer >= 1"),
+        ({"train_length": True}, "train_length", "must be an integer >= 1"),
+        ({"method": "yarn"}, "train_length", "must be given for method yarn"),
+        ({"method": "dynamic_ntk"}, "train_length", "must be given for method dynamic_ntk"),
+        ({"attention_factor": 0.0}, "attention_factor", "must be > 0"),
+        ({"attention_factor": "1"}, "attention_factor", "must be a finite number"),
+    ],
+)
+def test_bad_field_is_one_line_with_field_rule_and_value(fields: dict, named: str, rule: str) -> None:
+    with pytest.raises(ValueError) as error:
+        EncodingSpec.from_dict(fields)
+    message = str(error.value)
+    assert "\n" not in message
+    assert named in message.split("must")[0] and rule in message
+    assert repr(fields.get(named)) in message.split("got", 1)[1]
+
+
+def test_an_integer_past_the_largest_float_is_refused_as_any_other_bad_number() -> None:
+    with pytest.raises(ValueError, match=r"^base must be a finite number, got .*"):
+        EncodingSpec(base=10**400)
+
+
+def test_unknown_key_is_refused_and_never_ignored() -> None:
+    with pytest.raises(ValueError, match=r"^scales is not a field of an encoding; the fields are method, resonance, "):
+        EncodingSpec.from_dict({"method": "linear", "scales": 4})
+    with pytest.raises(ValueError, match="1 is not a field"):
+        EncodingSpec.from_dict({1: "rope"})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"rope"'])
+def test_json_that_is_no_mapping_is_a_value_error_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError) as error:
+        EncodingSpec.from_json(text)
+    assert "\n" not in str(error.value)

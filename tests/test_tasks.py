@@ -1,0 +1,300 @@
+"""PosGen's tasks: Figure 2 by hand, a slow scalar implementation, the splits, and the shortcuts they leave open."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from resonance.posgen.tasks import (
+    PREFIX_RULES,
+    TASKS,
+    Rule,
+    digest,
+    draw_prefixes,
+    follows,
+    generate,
+    local_rule,
+    prefix_generator,
+)
+
+COUNTS = {"train": 10_000, "validation": 1_000, "test": 1_000}
+
+
+def rule(task: str, modulus: int = 17, j: int = 1, k: int = 3) -> Rule:
+    return Rule(task=task, modulus=modulus, j=j, k=k)
+
+
+def sequences(task: str, count: int = 200, length: int = 256, **sizes: int) -> np.ndarray:
+    of = rule(task, **sizes)
+    prefixes = draw_prefixes("distinct", of, {"test": count}, prefix_generator(0, task))
+    return generate(of, prefixes["test"], length)
+
+
+# Figure 2: modulus 7, j = 1, k = 3, the 12th token (index 11)
+
+FIGURE_2 = {
+    #                                          index  4  5  6  7  8  9  10 11
+    "recursive": ([7, 8, 9, 10], [1, 2, 3, 4, 3, 5, 1, 6, 1, 6, 0, 6]),  # 6 + 1 + 6 + 0 = 13
+    "cot": ([0, 8, 9, 10], [1, 2, 3, 4, 3, 4, 5, 6, 2, 0, 2, 5]),  # 1 + 2 + 0 + 2 = 5
+    "semi_recursive": ([3, 8, 9, 10], [1, 2, 3, 4, 3, 4, 6, 1, 0, 3, 1, 1]),  # 4 + 0 + 3 + 1 = 8
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_figure_2_by_hand(task: str) -> None:
+    dependencies, tokens = FIGURE_2[task]
+    of = rule(task, modulus=7)
+    assert of.dependencies(11) == dependencies
+    assert generate(of, [[1, 2, 3, 4]], 12).tolist() == [tokens]
+
+
+def test_semi_recursive_pointer_moves_one_step_every_two_tokens() -> None:
+    of = rule("semi_recursive")
+    assert [of.far_start(position) for position in range(4, 12)] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def scalar(task: str, modulus: int, j: int, k: int, prefix: list[int], length: int) -> list[int]:
+    """The rule of section 5, one token at a time, with P12's moving pointer."""
+    x = list(prefix)
+    while len(x) < length:
+        here = len(x)
+        if task == "recursive":
+            far = x[here - (j + k) : here - k]
+        elif task == "cot":
+            far = x[:j]
+        else:
+            pointer = int((here - (j + k)) / 2)
+            far = x[pointer : pointer + j]
+        assert len(far) == j
+        x.append((sum(far) + sum(x[here - k :])) % modulus)
+    return x
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("modulus", "j", "k", "length"),
+    [(17, 1, 3, 64), (7, 2, 3, 40), (5, 3, 1, 33), (2, 2, 2, 21), (97, 3, 4, 30), (17, 1, 3, 4)],
+)
+def test_generation_equals_a_scalar_implementation(task: str, modulus: int, j: int, k: int, length: int) -> None:
+    prefixes = np.random.default_rng(0).integers(0, modulus, size=(25, j + k))
+    found = generate(rule(task, modulus=modulus, j=j, k=k), prefixes, length)
+    assert found.dtype == np.int64 and found.flags.c_contiguous
+    assert found.tolist() == [scalar(task, modulus, j, k, row, length) for row in prefixes.tolist()]
+
+
+@pytest.mark.parametrize(("row", "task"), list(enumerate(TASKS)))
+def test_generation_equals_the_released_sequences(row: int, task: str, released_golden: dict[str, np.ndarray]) -> None:
+    """An end token, then 256 tokens of each task."""
+    released = released_golden["input_ids"][row]
+    assert released[0] == 21
+    assert generate(rule(task), released[None, 1:5], 256)[0].tolist() == released[1:].tolist()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_rule_scores_100_percent_at_every_position_and_a_broken_token_shows(task: str) -> None:
+    of, x = rule(task), sequences(task)
+    assert follows(of, x).shape == (200, 252)
+    assert follows(of, x).all()
+    x[3, 100] = (x[3, 100] + 1) % 17
+    assert not follows(of, x)[3, 96]
+    assert follows(of, x)[:3].all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_difficulty_is_flat_every_token_depends_on_j_plus_k_distinct_earlier_ones(task: str) -> None:
+    of = rule(task, j=2, k=3)
+    for position in range(5, 400):
+        found = of.dependencies(position)
+        assert len(set(found)) == 5 and min(found) >= 0 and max(found) == position - 1
+
+
+# Prefixes and splits (P1)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_distinct_prefixes_are_all_different_within_and_between_splits(task: str) -> None:
+    splits = draw_prefixes("distinct", rule(task), COUNTS, prefix_generator(0, task))
+    assert {name: rows.shape for name, rows in splits.items()} == {name: (n, 4) for name, n in COUNTS.items()}
+    together = np.concatenate(list(splits.values()))
+    assert together.min() == 0 and together.max() == 16
+    assert len(np.unique(together, axis=0)) == 12_000
+
+
+def test_distinct_prefixes_can_use_all_there_are() -> None:
+    splits = draw_prefixes(
+        "distinct", rule("cot", modulus=3, j=1, k=2), {"train": 20, "test": 7}, prefix_generator(1, "cot")
+    )
+    together = np.concatenate(list(splits.values()))
+    assert sorted(map(tuple, together.tolist())) == [(a, b, c) for a in range(3) for b in range(3) for c in range(3)]
+
+
+def test_released_splits_overlap_exactly_as_in_the_released_code() -> None:
+    """2,380 increasing tuples, cycled; validation and test are rows 0..999 and 1000..1999 of the training list."""
+    splits = draw_prefixes("combinations", rule("cot"), COUNTS, prefix_generator(0, "cot"))
+    all_rows = list(combinations(range(17), 4))
+    assert len(all_rows) == 2_380
+    assert [tuple(row) for row in splits["train"].tolist()] == [all_rows[i % 2_380] for i in range(10_000)]
+    assert [tuple(row) for row in splits["validation"].tolist()] == all_rows[:1000]
+    assert [tuple(row) for row in splits["test"].tolist()] == all_rows[1000:2000]
+    assert len(np.unique(splits["train"], axis=0)) == 2_380
+    assert splits["train"][[0, 1, 2379, 2380]].tolist() == [[0, 1, 2, 3], [0, 1, 2, 4], [13, 14, 15, 16], [0, 1, 2, 3]]
+    seen = set(map(tuple, splits["train"].tolist()))
+    for split in ("validation", "test"):
+        assert seen.issuperset(map(tuple, splits[split].tolist()))
+
+
+def test_combinations_cycle_past_their_end_in_the_test_split_too() -> None:
+    splits = draw_prefixes(
+        "combinations", rule("cot", modulus=5), {"train": 3, "validation": 4, "test": 4}, np.random.default_rng(0)
+    )
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [3, 4, 4]
+    assert splits["test"].tolist() == [[1, 2, 3, 4], [0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 3, 4]]
+
+
+def test_prefixes_depend_on_seed_and_task_and_on_nothing_else() -> None:
+    def drawn(seed: int, task: str) -> str:
+        return digest(draw_prefixes("distinct", rule("cot"), {"train": 50}, prefix_generator(seed, task))["train"])
+
+    assert drawn(0, "cot") == drawn(0, "cot")
+    assert len({drawn(seed, task) for seed in (0, 1) for task in TASKS}) == 6
+
+
+GOLDEN = {
+    ("distinct", "recursive"): "764e42622bbc8c78a228fe91ff4d72ae36e97b6c85b16c2e7508f63f9573343a",
+    ("distinct", "cot"): "d14acc1237f00b6cd60aeabc31a7c5bcdc51250d917900e05feb402400ddaef7",
+    ("distinct", "semi_recursive"): "fe8779328b971cf2f103a283581f289af63d5cb2a2c97da27c90bdda88848ff5",
+    ("combinations", "recursive"): "0b9cee7967be7ac201c51dab2f76cd37cdc57a8bea37d6b301711d13e2d37b59",
+    ("combinations", "cot"): "d721b616ad805620467dade8de5fe2077605d004852cf2426d2d91de9caa22ca",
+    ("combinations", "semi_recursive"): "1a8c8137fce64892a0ceb2f46a3929d656521ae61c11ca25297a1c665d776bd5",
+}
+
+
+@pytest.mark.parametrize(("prefix_rule", "task"), GOLDEN)
+def test_same_seed_gives_the_same_bytes_on_any_machine(prefix_rule: str, task: str) -> None:
+    """SHA-256 of the paper's test split of seed 0: 1,000 sequences of 256 tokens, beside 10,000 and 1,000 others."""
+    prefixes = draw_prefixes(prefix_rule, rule(task), COUNTS, prefix_generator(0, task))
+    assert digest(generate(rule(task), prefixes["test"], 256)) == GOLDEN[prefix_rule, task]
+
+
+def test_digest_does_not_depend_on_integer_type_or_layout() -> None:
+    x = sequences("cot", count=5, length=10)
+    expected = digest(x)
+    assert digest(x.astype(np.uint8)) == digest(x.astype(">i4")) == digest(np.asfortranarray(x)) == expected
+    x[0, 0] += 1
+    assert digest(x) != expected
+
+
+# The shortcuts (paper-vs-code.md)
+
+
+def test_recursive_needs_two_tokens_not_four() -> None:
+    """x[l+1] = 2 x[l] - x[l-4] (mod 17) for every l >= 4."""
+    x = sequences("recursive")
+    for here in range(4, 255):
+        assert (x[:, here + 1] == (2 * x[:, here] - x[:, here - 4]) % 17).all()
+
+
+def test_cot_needs_the_question_for_one_token_only() -> None:
+    """x[l+1] = 2 x[l] - x[l-3] for every l >= 4: a model that never looks at x[0] scores 59/60 in distribution."""
+    x = sequences("cot")
+    for here in range(4, 255):
+        assert (x[:, here + 1] == (2 * x[:, here] - x[:, here - 3]) % 17).all()
+    right = (local_rule(rule("cot"), x) == x)[:, 4:64]
+    assert right.mean() == 59 / 60
+
+
+def test_semi_recursive_gives_away_every_second_token() -> None:
+    """Two successive tokens share one far token: exact at odd positions, chance at even ones, 53 % in all."""
+    x = sequences("semi_recursive", count=2_000)
+    right = local_rule(rule("semi_recursive"), x) == x
+    assert right[:, 5::2].all()
+    assert right[:, 6::2].mean() == pytest.approx(1 / 17, abs=0.003)
+    for where in (slice(4, 64), slice(64, 256)):
+        assert right[:, where].mean() == pytest.approx(0.53, abs=0.01)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_local_rule_is_the_best_of_all_two_term_linear_rules(task: str) -> None:
+    """a x[l] + b x[l-o] (mod 17) for every a, b and o = 1..8: 2,312 rules, each on 100 sequences."""
+    x = sequences(task, count=100, length=96)
+    first = 12
+    score = {}
+    for o in range(1, 9):
+        near, far, asked = x[:, first:-1], x[:, first - o : -1 - o], x[:, first + 1 :]
+        for a in range(17):
+            rest = (asked - a * near) % 17
+            for b in range(17):
+                score[a, b, o] = (rest == b * far % 17).mean()
+    best = max(score, key=score.get)
+    assert best == (2, 16, 4 if task == "recursive" else 3), "that is 2 x[l] - x[l-4] or 2 x[l] - x[l-3]"
+    assert score[best] == (local_rule(rule(task), x) == x)[:, first + 1 :].mean()
+    second = max(value for which, value in score.items() if which != best)
+    assert second < score[best] / 2 if task != "semi_recursive" else second < 0.35
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("j", "k"), [(1, 3), (2, 3), (3, 2)])
+def test_local_rule_says_nothing_before_it_can_and_never_looks_ahead(task: str, j: int, k: int) -> None:
+    of = rule(task, j=j, k=k)
+    x = sequences(task, count=20, length=40, j=j, k=k)
+    said = local_rule(of, x)
+    assert (said[:, : j + k + 1] == -1).all()
+    assert (said[:, j + k + 1 :] >= 0).all() and (said < 17).all()
+    changed = x.copy()
+    changed[:, 20:] = 0
+    assert (local_rule(of, changed)[:, :21] == said[:, :21]).all()
+    if task != "semi_recursive":
+        assert (said == x)[:, j + k + 1 :].all(), "exact for any j and k"
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"task": "chain"}, "task must be one of recursive, cot, semi_recursive, got 'chain'"),
+        ({"modulus": 1}, "modulus must be >= 2, got 1"),
+        ({"j": 0}, "j must be >= 1, got 0"),
+        ({"k": -1}, "k must be >= 1, got -1"),
+    ],
+)
+def test_bad_rule_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        Rule(**{"task": "cot", "modulus": 17, "j": 1, "k": 3} | fields)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "length", "message"),
+    [
+        ([[1, 2, 3]], 8, r"prefixes must have shape \[N, j \+ k = 4\], got \[1, 3\]"),
+        ([1, 2, 3, 4], 8, r"prefixes must have shape \[N, j \+ k = 4\], got \[4\]"),
+        ([[1, 2, 3, 4]], 3, r"length must be >= j \+ k = 4"),
+        ([[1, 2, 3, 17]], 8, r"prefixes must lie in 0 .. 16, got up to 17"),
+        ([[-1, 2, 3, 4]], 8, r"prefixes must lie in 0 .. 16, got"),
+    ],
+)
+def test_bad_prefixes_are_refused(prefixes: list, length: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(rule("cot"), prefixes, length)
+
+
+def test_no_prefixes_give_no_sequences() -> None:
+    assert generate(rule("cot"), np.zeros((0, 4), dtype=np.int64), 9).shape == (0, 9)
+
+
+@pytest.mark.parametrize(
+    ("prefix_rule", "modulus", "message"),
+    [
+        ("distinct", 2, r"must be <= modulus\^\(j\+k\) = 16, the distinct prefixes there are, got 30; ask for fewer"),
+        ("distinct", 10**5, r"modulus\^\(j\+k\) must be <= 2\^62, got 100000\^4"),
+        ("combinations", 3, r"modulus must be >= j \+ k = 4 for prefixes `combinations`, got 3"),
+        ("random", 17, r"prefixes must be one of distinct, combinations, got 'random'"),
+    ],
+)
+def test_impossible_splits_are_refused(prefix_rule: str, modulus: int, message: str) -> None:
+    counts = {"train": 10, "validation": 10, "test": 10}
+    with pytest.raises(ValueError, match=message):
+        draw_prefixes(prefix_rule, rule("cot", modulus=modulus), counts, np.random.default_rng(0))
+    assert set(PREFIX_RULES) == {"distinct", "combinations"}

@@ -1,0 +1,220 @@
+"""The workflow itself, on the smoke preset, in a copy of the repository."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from resonance.record import results
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("Snakefile", "workflow", "config", "resonance", "figures", "envs", "profiles")
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "XDG_CACHE_HOME": "",  # filled in by the fixture: Snakemake keeps its source cache there
+}
+pytestmark = pytest.mark.workflow
+
+
+def copy_of_repository(folder: Path) -> Path:
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, preset: str = "smoke") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}", *arguments]
+    environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(folder / ".cache")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def wanted(folder: Path) -> dict[str, int]:
+    """The jobs that Snakemake would run now, by rule."""
+    planned = snakemake(folder, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    stats = re.search(r"^job +count\n[-\s]+\n(.*?)\ntotal", planned.stdout, re.DOTALL | re.MULTILINE)
+    if stats is None:
+        assert "Nothing to be done" in planned.stdout + planned.stderr
+        return {}
+    return {rule: int(count) for rule, count in (line.split() for line in stats[1].splitlines()) if rule != "all"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A copy of the repository in which the smoke preset has run to its end."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("workflow") / "repository")
+    run = snakemake(folder)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+    return folder
+
+
+@pytest.fixture
+def edit(finished):
+    """Replaces text in a file of the copy, and puts the file back, time stamp and all, at the end."""
+    kept = {}
+
+    def replace(path: str, old: str, new: str) -> None:
+        file = finished / path
+        kept.setdefault(file, (file.read_text(), file.stat()))
+        text = file.read_text()
+        assert old in text, f"{path} no longer holds {old!r}: mend the test"
+        file.write_text(text.replace(old, new))
+
+    yield replace
+    for file, (text, stat) in kept.items():
+        file.write_text(text)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
+    folder = finished / "results/smoke"
+    tables = {p.name for p in (folder / "tables").iterdir()}
+    for protocol in ("paper", "released"):
+        assert {f"table1_{protocol}{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
+    for name in ("fig1_rotation_angles", "fig2_dependencies", "fig3_validation_loss_paper"):
+        for kind in ("pdf", "svg", "png"):
+            assert (folder / f"figures/{name}.{kind}").stat().st_size > 2000
+    assert wanted(finished) == {}
+
+
+def test_released_protocol_trains_unscaled_encodings_once_and_evaluates_all(finished):
+    runs = finished / "results/smoke/posgen/runs/released/cot"
+    assert {p.name for p in runs.iterdir()} == {"rope", "resonance_rope"}
+    assert {p.stem for p in (runs / "rope/seed42/eval").iterdir()} == {"rope", "yarn"}
+    rows = results.read_rows(runs / "rope/seed42/eval/yarn.parquet", "evaluation")
+    assert rows["train_encoding"].unique().to_list() == ["rope"]
+    assert rows["encoding"].unique().to_list() == ["yarn"]
+
+
+def test_results_say_what_made_them(finished):
+    path = finished / "results/smoke/posgen/runs/paper/cot/resonance_yarn/seed42/eval/resonance_yarn.parquet"
+    made = results.read_run(path)
+    assert made["spec"]["method"] == "yarn" and made["spec"]["resonance"] is True
+    assert made["spec"]["scale"] == 4.0 and made["spec"]["train_length"] == 64
+    assert made["provenance"]["versions"]["torch"].startswith("2.")
+    assert made["cost"]["wall_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "jobs"),
+    [
+        pytest.param(
+            "config/encodings.yaml",
+            "\nyarn: {method: yarn}",
+            "\nyarn: {method: yarn, beta_fast: 16.0}",
+            {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, "table1": 2, "figure3": 2},
+            id="one encoding: trained anew where the protocol trains with it, evaluated anew everywhere",
+        ),
+        pytest.param(
+            "config/smoke.yaml",
+            "seeds: [42]",
+            "seeds: [42, 7]",
+            {"posgen_train": 18, "posgen_evaluate": 24, "table1": 2, "figure3": 2},
+            id="one more seed: only its runs",
+        ),
+        pytest.param(
+            "config/smoke.yaml",
+            "released: {recursive: 8,",
+            "released: {recursive: 9,",
+            {"posgen_settings": 1, "posgen_train": 2, "posgen_evaluate": 4, "table1": 1, "figure3": 1},
+            id="steps of one task under one protocol",
+        ),
+        pytest.param(
+            "config/protocols.yaml",
+            "yarn_beta_fast: 2.0",
+            "yarn_beta_fast: 3.0",
+            {"posgen_encoding": 2, "posgen_evaluate": 6, "table1": 1, "figure3": 1},
+            id="a choice that only the encoding depends on: nothing is trained",
+        ),
+        pytest.param(
+            "config/smoke.yaml",
+            "test_sequences: 20",
+            "test_sequences: 21",
+            {"posgen_settings": 6, "posgen_evaluate": 24, "table1": 2, "figure3": 2},
+            id="how much is evaluated: nothing is trained",
+        ),
+        pytest.param(
+            "figures/table1_posgen.py", '"""', '""" ', {"table1": 2}, id="a table's script: only the tables"
+        ),
+        pytest.param(
+            "config/encodings.yaml", "\nlinear: {method: linear}", "\nlinear: {method: linear, base: 500.0}", {},
+            id="an encoding that no list names: nothing",
+        ),
+    ],
+)  # fmt: skip
+def test_a_change_reruns_only_what_it_touches(finished, edit, path, old, new, jobs):
+    edit(path, old, new)
+    assert wanted(finished) == jobs
+
+
+def test_editing_an_encoding_changes_its_rows_and_no_others(finished, edit):
+    folder = finished / "results/smoke/posgen/runs/released/cot/rope/seed42/eval"
+    before = {p.stem: p.read_bytes() for p in folder.iterdir()}
+    edit("config/encodings.yaml", "\nyarn: {method: yarn}", "\nyarn: {method: yarn, beta_fast: 16.0}")
+    target = str((folder / "yarn.parquet").relative_to(finished))
+    assert snakemake(finished, target).returncode == 0
+    assert (folder / "rope.parquet").read_bytes() == before["rope"]
+    rows = results.read_rows(folder / "yarn.parquet", "evaluation")
+    assert results.read_run(folder / "yarn.parquet")["spec"]["beta_fast"] == 16.0
+    assert rows["encoding"].unique().to_list() == ["yarn"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dry-run", "--config", "preset=larptop"], "preset must be one of"),
+        (["--dry-run", "--config", "preset=smoke", "seeds=3"], "no such key; the only one is preset"),
+    ],
+)
+def test_a_wrong_config_key_stops_before_anything_runs(finished, arguments, said):
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    run = subprocess.run(command, cwd=finished, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert run.returncode != 0
+    assert said in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_a_wrong_key_in_a_preset_stops_before_anything_runs(finished, edit):
+    edit("config/smoke.yaml", "weight_decay:", "weight_decya:")
+    run = snakemake(finished, "--dry-run")
+    assert run.returncode != 0
+    assert "posgen.training.weight_decya: no such key; did you mean weight_decay?" in run.stdout + run.stderr
+
+
+def test_a_killed_training_leaves_no_output_that_could_be_taken_for_whole(finished, tmp_path):
+    posgen = finished / "results/smoke/posgen"
+    settings = tmp_path / "train.json"
+    text = (posgen / "settings/paper/cot/train.json").read_text()
+    settings.write_text(re.sub(r'"steps":\d+', '"steps":100000', text))
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "resonance", "posgen", "train", str(settings)]
+    command += [str(posgen / "encodings/paper/rope.json")]
+    command += [str(posgen / f"data/paper/cot/{split}.parquet") for split in ("train", "validation")]
+    training = subprocess.Popen([*command, str(folder), "--seed", "1"], cwd=finished, stderr=subprocess.DEVNULL)
+    time.sleep(6)
+    assert training.poll() is None, "the training ended before it could be killed"
+    training.send_signal(signal.SIGKILL)
+    training.wait()
+    left = list(folder.rglob("*")) if folder.exists() else []
+    assert not [
+        p for p in left if p.name in ("model.safetensors", "snapshots.safetensors", "train.parquet", "run.json")
+    ]
+
+
+def test_a_command_line_mistake_is_one_line(finished):
+    command = [sys.executable, "-m", "resonance", "posgen", "generate", "no-such-file.json"]
+    run = subprocess.run(command, cwd=finished, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    assert len(run.stderr.strip().splitlines()) == 1 and run.stderr.startswith("error: ")

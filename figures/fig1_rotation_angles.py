@@ -52,7 +52,9 @@ def main(output: Output, preset: Preset) -> None:
         draw_enlarged(enlarged, positions, angle, wavelength)
     axes[1, 0].set_xlabel(r"position $m$")
     axes[1, 1].set_xlabel(r"turn of the circle, $\lfloor m/\lambda_6\rfloor$")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handletextpad=0.2, markerscale=1.7)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handletextpad=0.2, markerscale=1.7
+    )
     style.save(figure, output, f"Figure 1: rotation angles (preset {preset})")
 
 

@@ -26,7 +26,9 @@ def main(output: Output, preset: Preset, protocol: Protocol, evaluation: Evaluat
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(axis="y")
     panels[0].set_ylabel("validation loss (nats per token)")
-    handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
     figure.suptitle(note(preset, protocol, sorted(losses["seed"].unique())), x=0.01, ha="left")
     style.save(figure, output, f"Figure 3: validation loss (preset {preset}, protocol {protocol})")

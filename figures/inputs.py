@@ -8,7 +8,8 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from resonance.record.results import read_rows
+from figures import style
+from resonance.record.results import read_rows, read_run
 
 Output = Annotated[Path, typer.Option(help="Path of the files to write, without a suffix.")]
 Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be printed.")]
@@ -51,6 +52,23 @@ def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
 def seeds_text(seeds: list[int]) -> str:
     """`seeds 42, 49`; a single one is said to be single."""
     return f"a single seed ({seeds[0]})" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+
+
+def sizes_text(paths: list[Path]) -> str:
+    """What was trained, from the runs behind the files: depth, width, steps by task.
+
+    Raises ValueError if the files come of models of different sizes.
+    """
+    sizes, steps = set(), {}
+    for path in paths:
+        settings = read_run(path)["settings"]
+        model, layers = settings["model"], settings["model"]["num_layers"] or settings["choices"]["num_layers"]
+        sizes.add(f"{layers} layers of width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}")
+        steps[settings["task"]] = settings["steps"]
+    if len(sizes) > 1:
+        raise ValueError(f"--evaluation files must be of one size of model, got {'; '.join(sorted(sizes))}")
+    by_task = ", ".join(f"{steps[task]:,} on {style.task_title(task)}" for task in style.in_order(set(steps)))
+    return f"{sizes.pop()}; steps: {by_task}"
 
 
 def _of_protocol(paths: list[Path], kind: str, protocol: str) -> pl.DataFrame:

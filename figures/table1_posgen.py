@@ -6,6 +6,7 @@ which is what the paper claims. All numbers in percent, differences in percentag
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +14,39 @@ import polars as pl
 import typer
 
 from figures import style
-from figures.inputs import Evaluations, Output, Preset, Protocol, read_baselines, read_evaluations, run, seeds_text
-from figures.tables import Table, latex, markdown, page
+from figures.inputs import (
+    Evaluations,
+    Output,
+    Preset,
+    Protocol,
+    read_baselines,
+    read_evaluations,
+    run,
+    seeds_text,
+    sizes_text,
+)
+from figures.tables import Table, interval, latex, markdown, number, page
 from resonance.record.files import write_text
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import Estimate, estimate, paired_difference
 
 BASELINES = ["local_rule", "chance"]
 DIAGNOSTICS = ["in_distribution_accuracy", "first_token_accuracy", "ood_accuracy_even", "ood_accuracy_odd"]
+PAIR_COLUMNS = ["preset", "protocol", "resonance", "plain", "task", "num_seeds"]
+PAIR_COLUMNS += [f"difference{part}_points" for part in ("", "_sd", "_low95", "_high95")]
+PAIR_COLUMNS += ["paper_difference_points", "verdict"]
+
+CELL_HEADER = ["", "Seeds", "OOD accuracy ± sd", "95% interval", "Variance", "Paper", "Verdict"]
+CELL_HEADER += ["In distribution", "First token", "OOD, even", "OOD, odd"]
+PAIR_HEADER = ["", "Seeds", "Difference", "95% interval", "Paper's difference", "Verdict"]
+PAIR_CAPTION = (
+    "Resonance minus plain, in percentage points of OOD accuracy: the mean of the differences seed by seed with its "
+    "95% t-interval, beside the difference of the paper's means."
+)
+PAIR_NOTES = (
+    "agrees / contradicts: our interval leaves 0 out, on the paper's side / on the other. undecided: it holds 0, or "
+    "there is a single seed. The intervals are not corrected for the number of comparisons."
+)
 
 Runs = dict[tuple[str, str, str], dict[int, float]]
 """(encoding, task, metric) -> seed -> percent."""
@@ -61,11 +87,14 @@ def main(
     cells = [names | cell_row(runs, paper, name, task) for task in tasks for name in encoding]
     cells += [names | row for row in baseline_rows(read_baselines(baseline, protocol), tasks)]
     pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
-    tables = [cell_table(cells, tasks, caption(names, runs, paper))]
+    seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
+    groups = in_groups(cells, tasks, cell_text)
+    tables = [Table("posgen", caption(names, seeds, sizes_text(evaluation)), CELL_HEADER, groups, cell_notes(paper))]
     if pairs:
-        tables.append(pair_table(pairs, tasks))
+        groups = in_groups(pairs, tasks, pair_text)
+        tables.append(Table("posgen-pairs", PAIR_CAPTION, PAIR_HEADER, groups, PAIR_NOTES))
     write_text(Path(f"{output}.csv"), pl.DataFrame(cells, infer_schema_length=None).write_csv())
-    write_text(Path(f"{output}_pairs.csv"), pl.DataFrame(pairs, infer_schema_length=None).write_csv())
+    write_text(Path(f"{output}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS, infer_schema_length=None).write_csv())
     write_text(Path(f"{output}.md"), markdown(tables))
     write_text(Path(f"{output}.tex"), latex(tables))
     write_text(Path(f"{output}.html"), page(f"Table 1, preset {preset}, protocol {protocol}", tables))
@@ -139,7 +168,7 @@ def pair_row(runs: Runs, paper: Published, resonance: str, plain: str, task: str
     """Resonance - plain, paired by seed, beside the difference of the paper's two means."""
     ours = paired_difference(runs[resonance, task, "ood_accuracy"], runs[plain, task, "ood_accuracy"])
     cells = paper.cell(resonance, task), paper.cell(plain, task)
-    theirs = cells[0].mean - cells[1].mean if all(cells) else None
+    theirs = round(cells[0].mean - cells[1].mean, 6) if all(cells) else None  # 5.69, not 5.689999999999998
     return {
         "resonance": resonance,
         "plain": plain,
@@ -170,13 +199,11 @@ def pair_verdict(ours: Estimate, paper: float) -> str:
     return "agrees" if ours.mean * paper > 0 else "contradicts"
 
 
-def cell_table(cells: list[dict], tasks: list[str], text: str) -> Table:
-    header = ["", "Seeds", "OOD accuracy ± sd", "95% interval", "Variance", "Paper", "Verdict"]
-    header += ["In distribution", "First token", "OOD, even", "OOD, odd"]
-    return Table("posgen", text, header, [(style.task_title(t), [_cell(r) for r in cells if r["task"] == t]) for t in tasks])
+def in_groups(rows: list[dict], tasks: list[str], text: Callable[[dict], list[str]]) -> list:
+    return [(style.task_title(task), [text(row) for row in rows if row["task"] == task]) for task in tasks]
 
 
-def _cell(row: dict) -> list[str]:
+def cell_text(row: dict) -> list[str]:
     mean, paper = number(row["ood_accuracy_percent"]), number(row.get("paper_mean_percent"))
     return [
         style.encoding_title(row["encoding"]),
@@ -190,18 +217,7 @@ def _cell(row: dict) -> list[str]:
     ]
 
 
-def pair_table(pairs: list[dict], tasks: list[str]) -> Table:
-    text = (
-        "Resonance minus plain, in percentage points of OOD accuracy: the mean of the differences seed by seed with "
-        "its 95% t-interval, beside the difference of the paper's means. agrees / contradicts: our interval leaves 0 "
-        "out, on the paper's side / on the other; undecided: it holds 0, or there is a single seed. The intervals "
-        "are not corrected for the number of comparisons."
-    )
-    header = ["", "Seeds", "Difference", "95% interval", "Paper's difference", "Verdict"]
-    return Table("posgen-pairs", text, header, [(style.task_title(t), [_pair(r) for r in pairs if r["task"] == t]) for t in tasks])
-
-
-def _pair(row: dict) -> list[str]:
+def pair_text(row: dict) -> list[str]:
     return [
         f"{style.encoding_title(row['resonance'])} − {style.encoding_title(row['plain'])}",
         str(row["num_seeds"]),
@@ -212,32 +228,29 @@ def _pair(row: dict) -> list[str]:
     ]
 
 
-def caption(names: dict, runs: Runs, paper: Published) -> str:
-    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
+def caption(names: dict, seeds: list[int], sizes: str) -> str:
     size = (
-        "This preset has the paper's sizes as far as the paper states them."
+        "The preset has the paper's sizes, as far as the paper states them."
         if names["preset"] == "paper"
-        else f"Preset {names['preset']} is a small stand-in for the paper's model, trained for less: its absolute "
-        "numbers are not comparable with the paper's and a cell verdict only says where the paper's mean lies; what "
-        "can be set beside the paper is the sign of a difference (next table), and that for this size alone."
+        else "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "
+        "comparable with the paper's, and a verdict in this table says where the paper's mean lies, not whether the "
+        "paper is right. What can be set beside the paper is the sign of a difference, and that for this size alone."
     )
     return (
-        f"OOD accuracy on PosGen's test split in percent, x[L] to x[L'-1], teacher-forced. Preset {names['preset']}, "
-        f"protocol {names['protocol']}, {seeds_text(seeds)}. {size} Mean over seeds, standard deviation (sd, "
-        "percentage points), variance (squared percentage points) and 95% t-interval of the mean. The paper's ± is "
-        "captioned variance and has no unit; it is repeated as printed and decides no verdict. Verdict: the paper's "
-        "mean beside our interval. Beside it, accuracy in distribution (x[j+k] to x[L-1]), at the first new token "
-        "x[j+k], and at even and odd OOD positions. Local rule: the best rule that never looks far; Chance: one in "
-        f"as many tokens as the modulus. The paper's numbers: {paper.source}."
+        f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced. Preset "
+        f"{names['preset']}, protocol {names['protocol']}, {seeds_text(seeds)}. Model: {sizes}. {size}"
     )
 
 
-def number(value: float | None, sign: str = "-") -> str:
-    return "–" if value is None else f"{value:{sign}.2f}".replace("-", "−")
-
-
-def interval(low: float | None, high: float | None, sign: str = "-") -> str:
-    return "–" if low is None else f"[{number(low, sign)}, {number(high, sign)}]"
+def cell_notes(paper: Published) -> str:
+    return (
+        "Mean over seeds with its standard deviation (sd, percentage points), its 95% t-interval, and the variance "
+        f"(squared percentage points). Paper: {paper.source}; what stands behind its ± is captioned variance and has "
+        "no unit, so it is repeated as printed and decides no verdict. Verdict: the paper's mean beside our interval. "
+        "In distribution: x[j+k] to x[L-1]. First token: x[j+k]. Even, odd: the OOD positions of that parity. Local "
+        "rule: the best that never looks far (it says nothing at x[j+k]); an accuracy up to its own does not show "
+        "that the task's rule was learned. Chance: a guess among the tokens of the task."
+    )
 
 
 def _known(value: float) -> float | None:

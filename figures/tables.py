@@ -61,7 +61,7 @@ def _latex(table: Table) -> str:
     def row(cells: list[str]) -> str:
         return " & ".join(_tex(cell) for cell in cells) + " \\\\\n"
 
-    width = len(table.header)
+    width, caption = len(table.header), _tex(f"{table.caption} {table.notes}")
     body = ""
     for title, rows in table.groups:
         body += f"\\midrule\n\\multicolumn{{{width}}}{{l}}{{\\textit{{{_tex(title)}}}}} \\\\\n"
@@ -69,7 +69,7 @@ def _latex(table: Table) -> str:
     return (
         "\\begin{table*}[t]\n\\centering\n\\begin{adjustbox}{max width=\\textwidth}\n"
         f"\\begin{{tabular}}{{l{'r' * (width - 1)}}}\n\\toprule\n{row(table.header)}{body}"
-        f"\\bottomrule\n\\end{{tabular}}\n\\end{{adjustbox}}\n\\caption{{{_tex(f'{table.caption} {table.notes}')}}}\n\\label{{tab:{table.label}}}\n"
+        f"\\bottomrule\n\\end{{tabular}}\n\\end{{adjustbox}}\n\\caption{{{caption}}}\n\\label{{tab:{table.label}}}\n"
         "\\end{table*}\n"
     )
 

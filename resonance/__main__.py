@@ -1,5 +1,19 @@
-"""`python -m resonance ...`: the command line, also where the package is not installed."""
+"""The command line, as `resonance ...` or `python -m resonance ...`, also where nothing is installed."""
 
-from resonance.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    try:
+        from resonance.cli import main as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("resonance"):
+            raise
+        sys.exit(
+            f"error: {error.name} is not installed, which the workflow needs; pip install 'resonance-rope[workflow]'"
+        )
+    run()
+
+
+if __name__ == "__main__":
+    main()

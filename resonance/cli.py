@@ -217,7 +217,9 @@ def main() -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename or ''}; nothing half-written is kept", file=sys.stderr)
+        print(
+            f"error: {error.strerror or error}: {error.filename or ''}; nothing half-written is kept", file=sys.stderr
+        )
         sys.exit(2)
 
 

@@ -91,6 +91,34 @@ def test_released_logits_tell_the_encodings_apart(released_golden: dict[str, np.
         assert all(np.abs(one - other).max() > 1e-2 for other in logits[:i])
 
 
+@pytest.mark.parametrize("divide", [False, True])
+def test_logits_equal_a_straightforward_float64_decoder(divide: bool) -> None:
+    """T5's formulas written out: x / sqrt(mean x^2 + 1e-6), causal softmax, ReLU, tied and scaled output."""
+    decoder = Decoder(config(divide_by_sqrt_head_dim=divide), seeded()).double()
+    for weight in decoder.parameters():
+        if weight.dim() == 1:
+            torch.nn.init.uniform_(weight, 0.5, 1.5, generator=seeded(2))
+    torch.nn.init.normal_(decoder.embedding.weight, 0, 1e-3, generator=seeded(3))  # so that 1e-6 weighs
+    tokens, turn = torch.randint(9, (7,), generator=seeded(1)), rotation(7)
+
+    def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+    x = decoder.embedding.weight[tokens]
+    for layer in decoder.layers:
+        a, f = layer.attention, layer.feed_forward
+        y, mixed = norm(x, layer.attention_norm.weight), []
+        for head in (slice(0, 8), slice(8, 16)):
+            q, k = turn(y @ a.q.weight[head].T, y @ a.k.weight[head].T)
+            scores = q @ k.T * (8**-0.5 if divide else 1.0)
+            rows = [scores[t, : t + 1].softmax(0) @ (y @ a.v.weight[head].T)[: t + 1] for t in range(7)]
+            mixed.append(torch.stack(rows))
+        x = x + torch.cat(mixed, -1) @ a.o.weight.T
+        x = x + (norm(x, layer.feed_forward_norm.weight) @ f.wi.weight.T).clamp(min=0) @ f.wo.weight.T
+    expected = norm(x, decoder.final_norm.weight) * 16**-0.5 @ decoder.embedding.weight.T
+    assert torch.allclose(decoder(tokens[None], turn)[0], expected, rtol=1e-10, atol=1e-12)  # float64
+
+
 # Properties
 
 

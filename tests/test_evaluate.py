@@ -170,7 +170,11 @@ def test_evaluate_gives_the_curve_on_validation_and_the_rest_on_test(make_run, m
     rotary = make_rotary(run, RESONANCE, 24)
     test = measure(run, trained.decoder, rotary, splits["test"][[0, 1, 3, 5, 6, 8, 10]], settings()).summary(12)
     curve = measure(run, trained.decoder, rotary, splits["validation"][[0, 2, 4, 7, 9]], settings()).summary(12)
+    trained.decoder.load_state_dict(trained.snapshots[4], strict=False)
+    early = measure(run, trained.decoder, rotary, splits["validation"][[0, 2, 4, 7, 9]], settings()).summary(12)
+    assert early["loss"] != curve["loss"]
     for metric in summaries:
+        assert value["validation", 4, metric] == pytest.approx(early[metric], abs=1e-12)
         assert value["test", 8, metric] == pytest.approx(test[metric], abs=1e-12)
         assert value["validation", 8, metric] == pytest.approx(curve[metric], abs=1e-12)
 

@@ -71,6 +71,26 @@ def test_streams_of_one_seed_and_seeds_of_one_stream_are_different() -> None:
     assert len(draws) == 15
 
 
+@pytest.mark.parametrize("stream", ["initialisation", "order", "dropout"])
+def test_the_seed_decides_each_of_initialisation_order_and_dropout(stream: str, make_run, fit, monkeypatch) -> None:
+    """Two seeds differ also where the other two streams are held."""
+    make, batches = training.make_decoder, training._batches
+    if stream != "initialisation":
+        monkeypatch.setattr(training, "make_decoder", lambda run, _: make(run, generator(0, 0)))
+    if stream != "order":
+        monkeypatch.setattr(training, "_batches", lambda count, size, _: batches(count, size, generator(0, 1)))
+    run = make_run(dropout=0.1 if stream == "dropout" else 0.0)
+    assert not any(same(fit(run, seed=0).decoder.state_dict(), fit(run, seed=1).decoder.state_dict()).values())
+
+
+def test_weight_decay_is_decoupled_adamws(make_run, fit) -> None:
+    """After one step, w(decay) - w(none) = -rate * decay * w_0, whatever the gradient."""
+    runs = [make_run(steps=1, num_looks=1, num_snapshots=1, weight_decay=decay) for decay in (0.0, 0.5)]
+    without, decayed = (fit(run).decoder.state_dict() for run in runs)
+    for name, start in initial(runs[0]).items():
+        assert torch.allclose(decayed[name] - without[name], -1e-2 * 0.5 * start, atol=1e-6)  # float32
+
+
 def test_training_learns_its_sequences(make_run, make_sequences) -> None:
     run = make_run(steps=80, dropout=0.0)
     sequences = make_sequences(run)["train"]

@@ -73,9 +73,7 @@ class EncodingSpec:
         if self.base <= 1:
             raise ValueError(f"base is the rotary base b and must be > 1, got {self.base}; RoPE's is 10000")
         if self.scale < 1:
-            raise ValueError(
-                f"scale is L'/L and must be >= 1, got {self.scale}; leave it out for an unscaled encoding"
-            )
+            raise ValueError(f"scale is L'/L and must be >= 1, got {self.scale}; leave it out for an unscaled encoding")
         if not 0 < self.beta_slow < self.beta_fast:
             raise ValueError(
                 f"beta_slow and beta_fast must satisfy 0 < beta_slow < beta_fast, got {self.beta_slow} and "

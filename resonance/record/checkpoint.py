@@ -20,4 +20,6 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); delete it and run the rule again") from None
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); delete it and run the rule again"
+        ) from None

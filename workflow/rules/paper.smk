@@ -4,7 +4,7 @@
 rule table1:
     input:
         script="figures/table1_posgen.py",
-        shared=["figures/style.py", "figures/inputs.py"],
+        shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py", "figures/tables.py"],
         published="config/published.yaml",
         evaluations=lambda wildcards: posgen_evaluations(wildcards.protocol),
         baselines=expand(at(paths.BASELINE), task=POSGEN.tasks, allow_missing=True),
@@ -42,7 +42,7 @@ rule table1:
 rule figure1:
     input:
         script="figures/fig1_rotation_angles.py",
-        shared=["figures/style.py", "figures/style.mplstyle"],
+        shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py"],
     output:
         report(
             at(paths.FIGURES) + "/fig1_rotation_angles.png",
@@ -72,7 +72,7 @@ rule figure1:
 rule figure2:
     input:
         script="figures/fig2_dependencies.py",
-        shared=["figures/style.py", "figures/style.mplstyle"],
+        shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py"],
     output:
         report(
             at(paths.FIGURES) + "/fig2_dependencies.png",

@@ -135,7 +135,7 @@ def train(
 
 @posgen.command("evaluate")
 def evaluate(
-    run_folder: Path,
+    model: Path,
     encoding: Path,
     settings: Path,
     validation_data: Path,
@@ -151,8 +151,8 @@ def evaluate(
     from resonance.record.checkpoint import load_weights
 
     watch, made = runs.Stopwatch(), runs.provenance()
-    weights, header = load_weights(run_folder / Path(paths.MODEL).name)
-    flat, _ = load_weights(run_folder / Path(paths.SNAPSHOTS).name)
+    weights, header = load_weights(model)
+    flat, _ = load_weights(model.with_name(Path(paths.SNAPSHOTS).name))
     snapshots: dict[int, dict] = {}
     for key, tensor in flat.items():
         step, name = key.split("/", 1)
@@ -173,7 +173,7 @@ def evaluate(
         results.read_sequences(test_data),
         asked,
     )
-    trained_with = files.read_json(run_folder / Path(paths.RUN).name)["train_encoding"]
+    trained_with = files.read_json(model.with_name(Path(paths.RUN).name))["train_encoding"]
     names = {
         "protocol": run.protocol,
         "task": run.task,

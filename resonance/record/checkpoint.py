@@ -18,7 +18,8 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata. Raises ValueError for a file that is not whole safetensors."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            names = file.keys()  # a method, not a mapping's: the file itself cannot be iterated over
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); delete it and run the rule again"

@@ -160,7 +160,8 @@ class PosgenSettings(Settings):
                     raise ValueError(f"training.steps.{protocol}.{task} must be given, since both are to be run")
                 if steps < self.training.num_looks:
                     raise ValueError(
-                        f"training.steps.{protocol}.{task} must be >= num_looks = {self.training.num_looks}, got {steps}"
+                        f"training.steps.{protocol}.{task} must be >= num_looks = {self.training.num_looks}, "
+                        f"got {steps}"
                     )
         return self
 

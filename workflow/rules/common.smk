@@ -35,6 +35,16 @@ def log_of(name):
     return at(f"{paths.LOGS}/{name}.log")
 
 
+def benchmark_of(name):
+    """Time and memory of a rule's job."""
+    return at(f"{paths.BENCHMARKS}/{name}.tsv")
+
+
+def figure(name):
+    """A file of the paper's figures."""
+    return at(f"{paths.FIGURES}/{name}")
+
+
 def need(kind, what):
     """threads, mem_mb, runtime or gpu of a kind of rule, from the preset."""
     return getattr(getattr(CONFIG.preset.resources, kind), what)
@@ -92,7 +102,7 @@ def posgen_trained(template):
 
 TABLES = expand(at(paths.TABLE1) + ".{kind}", protocol=POSGEN.protocols, kind=["csv", "md", "tex", "html"])
 FIGURES = expand(
-    at(paths.FIGURES) + "/{name}.{kind}",
+    figure("{name}.{kind}"),
     name=["fig1_rotation_angles", "fig2_dependencies"]
     + expand("fig3_validation_loss_{protocol}", protocol=POSGEN.protocols),
     kind=["pdf", "svg", "png"],

@@ -19,7 +19,7 @@ rule table1:
     log:
         log_of("table1/{protocol}"),
     benchmark:
-        at(paths.BENCHMARKS) + "/table1/{protocol}.tsv"
+        benchmark_of("table1/{protocol}")
     conda:
         "../../envs/figures.yaml"
     threads: need("render", "threads")
@@ -45,16 +45,16 @@ rule figure1:
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py"],
     output:
         report(
-            at(paths.FIGURES) + "/fig1_rotation_angles.png",
+            figure("fig1_rotation_angles.png"),
             caption="../report/fig1.rst",
             category="Figures",
             labels={"figure": "Figure 1", "protocol": "-"},
         ),
-        multiext(at(paths.FIGURES) + "/fig1_rotation_angles", ".pdf", ".svg"),
+        multiext(figure("fig1_rotation_angles"), ".pdf", ".svg"),
     log:
         log_of("figure1"),
     benchmark:
-        at(paths.BENCHMARKS) + "/figure1.tsv"
+        benchmark_of("figure1")
     conda:
         "../../envs/figures.yaml"
     threads: need("render", "threads")
@@ -75,16 +75,16 @@ rule figure2:
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py"],
     output:
         report(
-            at(paths.FIGURES) + "/fig2_dependencies.png",
+            figure("fig2_dependencies.png"),
             caption="../report/fig2.rst",
             category="Figures",
             labels={"figure": "Figure 2", "protocol": "-"},
         ),
-        multiext(at(paths.FIGURES) + "/fig2_dependencies", ".pdf", ".svg"),
+        multiext(figure("fig2_dependencies"), ".pdf", ".svg"),
     log:
         log_of("figure2"),
     benchmark:
-        at(paths.BENCHMARKS) + "/figure2.tsv"
+        benchmark_of("figure2")
     conda:
         "../../envs/figures.yaml"
     threads: need("render", "threads")
@@ -106,16 +106,16 @@ rule figure3:
         evaluations=lambda wildcards: posgen_evaluations(wildcards.protocol),
     output:
         report(
-            at(paths.FIGURES) + "/fig3_validation_loss_{protocol}.png",
+            figure("fig3_validation_loss_{protocol}.png"),
             caption="../report/fig3.rst",
             category="Figures",
             labels={"figure": "Figure 3", "protocol": "{protocol}"},
         ),
-        multiext(at(paths.FIGURES) + "/fig3_validation_loss_{protocol}", ".pdf", ".svg"),
+        multiext(figure("fig3_validation_loss_{protocol}"), ".pdf", ".svg"),
     log:
         log_of("figure3/{protocol}"),
     benchmark:
-        at(paths.BENCHMARKS) + "/figure3/{protocol}.tsv"
+        benchmark_of("figure3/{protocol}")
     conda:
         "../../envs/figures.yaml"
     threads: need("render", "threads")

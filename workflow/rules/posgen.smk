@@ -40,7 +40,7 @@ rule posgen_data:
     log:
         log_of("posgen_data/{protocol}/{task}"),
     benchmark:
-        at(paths.BENCHMARKS) + "/posgen_data/{protocol}/{task}.tsv"
+        benchmark_of("posgen_data/{protocol}/{task}")
     conda:
         "../../envs/posgen.yaml"
     threads: need("data", "threads")
@@ -63,7 +63,7 @@ rule posgen_baseline:
     log:
         log_of("posgen_baseline/{protocol}/{task}"),
     benchmark:
-        at(paths.BENCHMARKS) + "/posgen_baseline/{protocol}/{task}.tsv"
+        benchmark_of("posgen_baseline/{protocol}/{task}")
     conda:
         "../../envs/posgen.yaml"
     threads: need("data", "threads")
@@ -90,7 +90,7 @@ rule posgen_train:
     log:
         log_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}"),
     benchmark:
-        at(paths.BENCHMARKS) + "/posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}.tsv"
+        benchmark_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}")
     conda:
         "../../envs/posgen.yaml"
     threads: need("train", "threads")
@@ -107,7 +107,9 @@ rule posgen_train:
 
 rule posgen_evaluate:
     input:
-        rules.posgen_train.output,
+        model=at(paths.MODEL),
+        snapshots=at(paths.SNAPSHOTS),
+        run=at(paths.RUN),
         settings=at(paths.SETTINGS).replace("{stage}", "evaluate"),
         encoding=at(paths.ENCODING),
         validation=at(paths.SEQUENCES).replace("{split}", "validation"),
@@ -117,7 +119,7 @@ rule posgen_evaluate:
     log:
         log_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}"),
     benchmark:
-        at(paths.BENCHMARKS) + "/posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}.tsv"
+        benchmark_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}")
     conda:
         "../../envs/posgen.yaml"
     threads: need("evaluate", "threads")
@@ -125,8 +127,6 @@ rule posgen_evaluate:
         mem_mb=need("evaluate", "mem_mb"),
         runtime=need("evaluate", "runtime"),
         gpu=need("evaluate", "gpu"),
-    params:
-        folder=at(paths.RUN_FOLDER),
     shell:
-        "python -m resonance posgen evaluate {params.folder:q} {input.encoding:q} {input.settings:q}"
+        "python -m resonance posgen evaluate {input.model:q} {input.encoding:q} {input.settings:q}"
         " {input.validation:q} {input.test:q} {output:q} --threads {threads} > {log:q} 2>&1"

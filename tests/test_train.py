@@ -261,15 +261,15 @@ def test_masks_cover_each_dropout_exactly_once_without_overlap(protocol: str, ma
     assert spans[-1][1] <= 8 * len(masks.words)
 
     sizes = {}
-    mask = Dropout.mask
+    kept = Dropout.kept
 
     def noted(self, x: torch.Tensor) -> torch.Tensor:
         assert id(self) not in sizes, "each is used once a step"
         sizes[id(self)] = x.numel()
-        return mask(self, x)
+        return kept(self, x)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Dropout, "mask", noted)
+        patch.setattr(Dropout, "kept", noted)
         masks.draw()
         decoder(torch.zeros(3, 11, dtype=torch.int64), make_rotary(run, RESONANCE, 12).at(11))
     assert sizes == {id(module): size for module, _, size in masks.spans}

@@ -73,6 +73,8 @@ class Rotary(torch.nn.Module):
         no period.
         """
         if isinstance(positions, int):
+            if positions < 0:
+                raise ValueError(f"a number of positions must be >= 0, got {positions}")
             self._check(0, positions - 1)
             positions = torch.arange(positions, device=self.start.device)
         elif positions.is_floating_point():

@@ -108,6 +108,8 @@ class EncodingSpec:
     @classmethod
     def from_dict(cls, values: dict) -> "EncodingSpec":
         """A spec from a mapping. Raises ValueError on a key that is no field: none is ignored."""
+        if not isinstance(values, dict):
+            raise ValueError(f"an encoding must be a mapping of fields to values, got {type(values).__name__}")
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -116,6 +118,9 @@ class EncodingSpec:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(value)
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer past the largest float
+        value = "an integer past 1e308"
+    raise ValueError(f"{name} must be a finite number, got {value!r}")

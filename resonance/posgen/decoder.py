@@ -50,16 +50,16 @@ class Dropout(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.threshold = round(rate * 256)
+        self.threshold = min(round(rate * 256), 255)
         self.scale = 256 / (256 - self.threshold)
         self.bytes: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x if self.bytes is None else x * self.mask(x)
+        return x if self.bytes is None else x * self.kept(x) * self.scale
 
-    def mask(self, x: torch.Tensor) -> torch.Tensor:
-        """0 or `scale` for every element of x: byte >= threshold, said in arithmetic that vectorises."""
-        return (self.bytes.view(x.shape).to(x.dtype) - (self.threshold - 1)).clamp(0, 1) * self.scale
+    def kept(self, x: torch.Tensor) -> torch.Tensor:
+        """1 where an element of x is kept, 0 elsewhere: byte >= threshold, in arithmetic that vectorises."""
+        return (self.bytes.view(x.shape).to(x.dtype) - (self.threshold - 1)).clamp(0, 1)
 
 
 class Attention(nn.Module):
@@ -100,7 +100,7 @@ class FeedForward(nn.Module):
             return self.wo(F.relu(hidden_BTF))
         # relu(x) as (x + |x|)/2: the same numbers, and a backward by sign(x), which vectorises where
         # relu's own keeps a boolean for every element and does not.
-        return self.wo((hidden_BTF + hidden_BTF.abs()) * (0.5 * self.dropout.mask(hidden_BTF)))
+        return self.wo((hidden_BTF + hidden_BTF.abs()) * self.dropout.kept(hidden_BTF) * (0.5 * self.dropout.scale))
 
 
 class Layer(nn.Module):

@@ -108,7 +108,11 @@ def train(
     schedule = None
     if run.choices.schedule == "one_cycle":
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=settings.learning_rate, total_steps=run.steps, pct_start=0.1
+            # torch divides by a warm-up of steps/10 - 1, which is 0 at 10 steps.
+            optimizer,
+            max_lr=settings.learning_rate,
+            total_steps=run.steps,
+            pct_start=0.1 if run.steps != 10 else 0.11,
         )
 
     def batch_loss(inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:

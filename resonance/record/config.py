@@ -4,6 +4,7 @@
 generated from these classes.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,10 +43,10 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "DataSettings":
-        if not self.j + self.k + 1 < self.train_length < self.test_length:
+        if not self.j + self.k + 1 < self.train_length < self.test_length - 1:
             raise ValueError(
-                "train_length and test_length must satisfy j + k + 1 < train_length < test_length, got "
-                f"{self.train_length} and {self.test_length}: train short, test long"
+                "train_length and test_length must satisfy j + k + 1 < train_length < test_length - 1, got "
+                f"{self.train_length} and {self.test_length}: train short, test long, by an even and an odd position"
             )
         return self
 
@@ -123,7 +124,7 @@ class PosgenSettings(Settings):
     """The tasks to run."""
     encodings: list[str] = Field(min_length=1)
     """Names of config/encodings.yaml to compare, in the order of Table 1's rows."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
     """Training seeds: initialisation, order of sequences, dropout. Released code: 5549, 4955, 42,
     3701, 49 (P14)."""
     data: DataSettings
@@ -244,6 +245,9 @@ def _mapping(path: Path) -> dict[str, dict]:
     values = read_yaml(path)
     if not isinstance(values, dict) or not all(isinstance(fields, dict) for fields in values.values()):
         raise SettingsError(f"{path}: must map names to fields")
+    for name in values:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+            raise SettingsError(f"{path}: a name must be letters, digits and _, since it enters paths, got {name!r}")
     return values
 
 

@@ -63,7 +63,12 @@ SCHEMAS = {
 
 def write_rows(path: Path, kind: str, rows: Iterable[dict], run: dict) -> None:
     """Rows of a kind, checked against its schema and its metrics' names, with the run that made them."""
-    frame = pl.DataFrame(list(rows), schema=SCHEMAS[kind], strict=True)
+    rows = list(rows)
+    for name in {name for row in rows for name in row.keys() ^ SCHEMAS[kind].keys()}:
+        raise ValueError(
+            f"{path}: rows of {kind} must have the columns {', '.join(SCHEMAS[kind])}; {name} is not in both"
+        )
+    frame = pl.DataFrame(rows, schema=SCHEMAS[kind], strict=True)
     unknown = set(frame["metric"].unique()) - set(METRICS)
     if unknown:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {', '.join(sorted(unknown))}")
@@ -80,11 +85,16 @@ def read_rows(paths: Iterable[Path] | Path, kind: str) -> pl.DataFrame:
 
 def read_run(path: Path) -> dict:
     """The run that made a result file."""
-    return json.loads(_metadata(path)["run"])
+    metadata = _metadata(path)
+    if "run" not in metadata:
+        raise ValueError(f"{path} must name the run that made it, got a parquet file of somebody else")
+    return json.loads(metadata["run"])
 
 
 def write_sequences(path: Path, x_NT: np.ndarray, run: dict) -> None:
     """Token sequences, one a row: column `tokens`, fixed-size arrays of the smallest unsigned type."""
+    if x_NT.min(initial=0) < 0:
+        raise ValueError(f"{path}: tokens must be >= 0, got {x_NT.min()}; nothing was written")
     x_NT = x_NT.astype(np.min_scalar_type(x_NT.max(initial=0)))
     column = pl.Series("tokens", x_NT, dtype=pl.Array(pl.Series(x_NT[:0, 0]).dtype, x_NT.shape[1]))
     _write(path, pl.DataFrame([column]), "sequences", run)
@@ -108,11 +118,19 @@ def _read(path: Path, kind: str) -> pl.DataFrame:
             f"{path} must hold {kind} of schema version {SCHEMA_VERSION}, got {metadata.get('kind')!r} of "
             f"{metadata.get('schema_version')!r}; delete it and run the workflow again"
         )
-    return pl.read_parquet(path)
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _not_whole(path, error) from None
 
 
 def _metadata(path: Path) -> dict[str, str]:
     try:
         return pl.read_parquet_metadata(path)
-    except (pl.exceptions.ComputeError, OSError) as error:
-        raise ValueError(f"{path} is not a whole parquet file ({error}); delete it and run the rule again") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _not_whole(path, error) from None
+
+
+def _not_whole(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())
+    return ValueError(f"{path} is not a whole parquet file ({reason}); delete it and run the rule again")

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 class Settings(BaseModel):
     """Frozen, strict, closed: a key that no field takes is an error, never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces. Equal settings give equal strings."""
@@ -25,6 +27,9 @@ S = TypeVar("S", bound=Settings)
 
 class SettingsError(ValueError):
     """Bad settings, in one line for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 def parse(kind: type[S], values: object, source: str) -> S:
@@ -43,11 +48,16 @@ def read_yaml(path: Path) -> object:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise SettingsError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SettingsError(f"{path}{line}: not valid YAML: {reason}") from None
+    except (ValueError, RecursionError) as error:  # 2001-99-99, !!int abc, a thousand brackets
+        raise SettingsError(f"{path}: not valid YAML: {error}") from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -57,6 +67,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice; keep one", key_node.start_mark
@@ -74,7 +86,8 @@ _UniqueKeyLoader.add_implicit_resolver(
 
 
 def _first_problem(error: ValidationError, kind: type[Settings]) -> str:
-    problem = error.errors(include_url=False)[0]
+    # A key that is no key first: where one is misspelt, another is missing.
+    problem = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in problem["loc"] if part != "[key]") or "settings"
     if problem["type"] == "extra_forbidden":
         name = str(problem["loc"][-1])

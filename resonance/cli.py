@@ -29,12 +29,11 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
 @config_app.command("check")
 def check(preset: str, folder: Folder = Path("config")) -> None:
     """Validate a preset with the encodings and protocols that it names."""
-    loaded = config.load(folder, preset).preset.posgen
-    trainings, evaluations = 0, 0
-    for protocol in loaded.protocols:
-        names = {config.load(folder, preset).train_encoding(protocol, name) for name in loaded.encodings}
-        trainings += len(names) * len(loaded.tasks) * len(loaded.seeds)
-        evaluations += len(loaded.encodings) * len(loaded.tasks) * len(loaded.seeds)
+    loaded = config.load(folder, preset)
+    asked = loaded.preset.posgen
+    cells = len(asked.tasks) * len(asked.seeds)
+    trained = {(protocol, loaded.train_encoding(protocol, e)) for protocol in asked.protocols for e in asked.encodings}
+    trainings, evaluations = len(trained) * cells, len(asked.protocols) * len(asked.encodings) * cells
     print(f"{preset}: valid; PosGen: {trainings} trainings, {evaluations} evaluations")
 
 

@@ -172,7 +172,9 @@ def test_the_last_look_equals_a_slow_measurement_of_the_trained_decoder(make_run
 )
 def test_the_right_look_is_selected(selection, accuracies, selected, make_run, fit, monkeypatch) -> None:
     said = iter(accuracies)
-    monkeypatch.setattr(training, "_look", lambda *_: (next(said), 1.0))
+    monkeypatch.setattr(
+        training, "_look", lambda *_: {"in_distribution_accuracy": next(said), "in_distribution_loss": 1.0}
+    )
     trained = fit(make_run(selection=selection, steps=4))
     assert trained.step == selected
     assert all(same(dict(trained.decoder.named_parameters()), trained.snapshots[selected]).values())
@@ -180,7 +182,9 @@ def test_the_right_look_is_selected(selection, accuracies, selected, make_run, f
 
 def test_a_selected_look_needs_no_snapshot(make_run, fit, monkeypatch) -> None:
     said = iter([0.9, 0.8, 0.7, 0.6])
-    monkeypatch.setattr(training, "_look", lambda *_: (next(said), 1.0))
+    monkeypatch.setattr(
+        training, "_look", lambda *_: {"in_distribution_accuracy": next(said), "in_distribution_loss": 1.0}
+    )
     all_looks = fit(make_run(selection="last", steps=4)).snapshots
     said = iter([0.9, 0.8, 0.7, 0.6])
     trained = fit(make_run(selection="best_in_distribution", steps=4, num_snapshots=2))

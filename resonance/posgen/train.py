@@ -103,17 +103,7 @@ def train(
     looks = validation_NT[spread(len(validation_NT), settings.look_sequences), : run.data.train_length]
     batches = _batches(len(inputs), settings.batch_size, generator(seed, _ORDER))
     masks = DropoutMasks(decoder, settings.batch_size, inputs.shape[1], generator(seed, _DROPOUT))
-    weights = [weight for weight in decoder.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    schedule = None
-    if run.choices.schedule == "one_cycle":
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            # torch divides by a warm-up of steps/10 - 1, which is 0 at 10 steps.
-            optimizer,
-            max_lr=settings.learning_rate,
-            total_steps=run.steps,
-            pct_start=0.1 if run.steps != 10 else 0.11,
-        )
+    optimizer, schedule = _optimizer(run, decoder)
 
     def batch_loss(inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
         logits_BTV = decoder(inputs_BT, rotation)
@@ -142,20 +132,13 @@ def train(
         rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if schedule is not None:
-            schedule.step()
+        schedule.step()
         report({"step": step, "loss": losses[-1]})
         if step not in look_steps:
             continue
         masks.clear()
-        accuracy, validation_loss = _look(run, decoder, rotation, looks)
-        epoch = step * settings.batch_size / len(inputs)
-        seen = {
-            "train_loss": float(np.mean(losses)),
-            "learning_rate": rate,
-            "in_distribution_accuracy": accuracy,
-            "in_distribution_loss": validation_loss,
-        }
+        seen = {"train_loss": float(np.mean(losses)), "learning_rate": rate, **_look(run, decoder, rotation, looks)}
+        epoch, accuracy = step * settings.batch_size / len(inputs), seen["in_distribution_accuracy"]
         trained.rows += [{"step": step, "epoch": epoch, "metric": name, "value": seen[name]} for name in seen]
         report({"step": step, "loss": seen["train_loss"], "accuracy": accuracy})
         kept = {name: w.detach().cpu().clone() for name, w in decoder.named_parameters() if w.requires_grad}
@@ -219,8 +202,22 @@ def tune_allocator() -> None:
     mallopt(top_pad, 2**30)
 
 
+def _optimizer(run: TrainRun, decoder: Decoder) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW over what is trained, and its learning rate over the steps (P10)."""
+    settings = run.training
+    weights = [weight for weight in decoder.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    if run.choices.schedule == "constant":
+        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    # torch divides by a warm-up of steps/10 - 1, which is 0 at 10 steps.
+    warm_up = 0.1 if run.steps != 10 else 0.11
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=settings.learning_rate, total_steps=run.steps, pct_start=warm_up
+    )
+
+
 @torch.no_grad()
-def _look(run: TrainRun, decoder: Decoder, rotation: Rotation, x_NT: np.ndarray) -> tuple[float, float]:
+def _look(run: TrainRun, decoder: Decoder, rotation: Rotation, x_NT: np.ndarray) -> dict[str, float]:
     """In-distribution accuracy and loss of sequences of the training length."""
     inputs, targets, first = to_inputs(run, x_NT)
     right, loss = 0.0, 0.0
@@ -230,7 +227,10 @@ def _look(run: TrainRun, decoder: Decoder, rotation: Rotation, x_NT: np.ndarray)
         asked = targets[index, first:]
         right += (logits.argmax(-1) == asked).double().mean(1).sum().item()
         loss += F.cross_entropy(logits.flatten(0, 1), asked.flatten(), reduction="sum").item()
-    return right / len(inputs), loss / targets[:, first:].numel()
+    return {
+        "in_distribution_accuracy": right / len(inputs),
+        "in_distribution_loss": loss / targets[:, first:].numel(),
+    }
 
 
 def _batches(num_sequences: int, batch_size: int, order: torch.Generator) -> Iterator[torch.Tensor]:

@@ -35,7 +35,7 @@ def copy_of_repository(folder: Path) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str, preset: str = "smoke") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}", *arguments]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"preset={preset}"]
     environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(folder / ".cache")}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 

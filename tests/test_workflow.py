@@ -213,8 +213,19 @@ def test_a_killed_training_leaves_no_output_that_could_be_taken_for_whole(finish
     ]
 
 
-def test_a_command_line_mistake_is_one_line(finished):
-    command = [sys.executable, "-m", "resonance", "posgen", "generate", "no-such-file.json"]
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["config", "check", "larptop"], "preset must be one of laptop, paper, smoke, got 'larptop'"),
+        (["posgen", "generate", "absent.json", *(f"--output={s}.parquet" for s in ("train", "validation", "test"))],
+         "absent.json"),
+        (["posgen", "train", "config/smoke.yaml", "e.json", "t.parquet", "v.parquet", "out", "--seed=1"],
+         "config/smoke.yaml: not valid JSON"),
+    ],
+)  # fmt: skip
+def test_a_command_line_mistake_is_one_line(finished, arguments, said):
+    command = [sys.executable, "-m", "resonance", *arguments]
     run = subprocess.run(command, cwd=finished, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2
     assert len(run.stderr.strip().splitlines()) == 1 and run.stderr.startswith("error: ")
+    assert said in run.stderr

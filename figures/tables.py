@@ -97,11 +97,11 @@ def _html(table: Table) -> str:
 
 
 _CSS = """\
-body { font: 14px/1.45 Georgia, "Times New Roman", serif; color: #111; background: #fff; margin: 2em; }
+body { font: 12.5px/1.4 Georgia, "Times New Roman", serif; color: #111; background: #fff; margin: 1em; }
 table { border-collapse: collapse; border-top: 2px solid #111; border-bottom: 2px solid #111; }
 caption { text-align: left; padding-bottom: .8em; }
 p { max-width: 70em; color: #444; margin: .8em 0 3em; }
-th, td { padding: .15em .7em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th, td { padding: .15em .45em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 1px solid #111; vertical-align: bottom; }
 tr.group th { border-top: 1px solid #bbb; padding-top: .5em; font-style: italic; font-weight: normal; }

@@ -189,7 +189,7 @@ def cell_verdict(ours: Estimate, paper: float) -> str:
         return "one seed"
     if paper > ours.high:
         return "paper above"
-    return "paper below" if paper < ours.low else "paper within our interval"
+    return "paper below" if paper < ours.low else "paper inside"
 
 
 def pair_verdict(ours: Estimate, paper: float) -> str:

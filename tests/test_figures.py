@@ -149,8 +149,8 @@ def test_a_single_seed_has_neither_spread_nor_verdict(made: SimpleNamespace) -> 
 @pytest.mark.parametrize(
     ("low", "high", "n", "paper", "verdict"),
     [
-        (40, 50, 3, 45, "paper within our interval"),
-        (40, 50, 3, 50, "paper within our interval"),
+        (40, 50, 3, 45, "paper inside"),
+        (40, 50, 3, 50, "paper inside"),
         (40, 50, 3, 51, "paper above"),
         (40, 50, 3, 39, "paper below"),
         (float("nan"), float("nan"), 1, 45, "one seed"),

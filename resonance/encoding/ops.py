@@ -165,11 +165,15 @@ _SCHEMAS = {
 }
 
 
+def _has_contiguous_last(x: torch.Tensor) -> bool:
+    return x.numel() == 0 or x.shape[-1] <= 1 or x.stride(-1) == 1
+
+
 def _check(q, k, cos, sin, start, modulus, positions) -> None:
     for name, x in (("q", q), ("k", k)):
         if x.ndim != 4:
             raise ValueError(f"{name} must be [B, H, T, D], got {x.ndim} dimensions")
-        if x.numel() and x.shape[3] > 1 and x.stride(3) != 1:
+        if not _has_contiguous_last(x):
             raise ValueError(f"{name} must have a contiguous last dimension, got stride {x.stride(3)}; call contiguous")
     if q.dtype not in DTYPES or k.dtype != q.dtype:
         raise ValueError(
@@ -188,7 +192,7 @@ def _check(q, k, cos, sin, start, modulus, positions) -> None:
         )
     if cos.dtype == torch.float64 and q.dtype != torch.float64:
         raise ValueError(f"cos and sin must be float32 for {q.dtype} data, got float64; make the table float32")
-    if cos.stride() != sin.stride() or (cos.shape[-1:].numel() > 1 and cos.stride(-1) != 1):
+    if cos.stride() != sin.stride() or (cos.ndim and not _has_contiguous_last(cos)):
         raise ValueError("cos and sin must have the same strides and a contiguous last dimension; call contiguous")
     if (start is None) != (modulus is None):
         raise ValueError("start and modulus must be given together, got one of them; both make a packed table")
@@ -267,7 +271,7 @@ def _reference_into(
 
 
 def _check_out(x: torch.Tensor, y: torch.Tensor) -> None:
-    if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device or (y.shape[-1] > 1 and y.stride(-1) != 1):
+    if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device or not _has_contiguous_last(y):
         raise ValueError(
             f"out must have its input's shape {list(x.shape)}, dtype {x.dtype} and device, and a contiguous last "
             f"dimension, got {list(y.shape)}, {y.dtype} on {y.device}"

@@ -65,8 +65,14 @@ void rotate_cpu(const Call& call, bool warm) {
   const bool own_table = call.table_b != 0 || call.position_b != 0;  // one for every sequence
   const auto look = cpu_kernels().look(call.type, call.wide);
   Rows rows[2];
-  for (int i = 0; i < 2; ++i)
-    rows[i] = cpu_kernels().rows(call.type, call.interleaved, call.half, warm && streams(call, call.side[i], size));
+  const char* in_end[2];
+  for (int i = 0; i < 2; ++i) {
+    const Side& side = call.side[i];
+    rows[i] = cpu_kernels().rows(call.type, call.interleaved, call.half, warm && streams(call, side, size));
+    in_end[i] = static_cast<const char*>(side.in) +
+                ((call.batch - 1) * side.in_b + (side.heads - 1) * side.in_h + (call.num_positions - 1) * side.in_t +
+                 call.head_dim) * size;
+  }
 
   const auto work = [&](int64_t begin, int64_t end) {
     alignas(64) char scratch[2][kBlock * 8];
@@ -92,11 +98,11 @@ void rotate_cpu(const Call& call, bool warm) {
         char* out = static_cast<char*>(side.out) + (b * side.out_b + t * side.out_t) * size;
         if (side.in_h < side.in_t) {  // [B, T, H, D]: the heads of a position are neighbours
           for (int64_t row = 0; row < count; ++row)
-            rows[i](side.heads, in + row * side.in_t * size, side.in_h, out + row * side.out_t * size, side.out_h,
+            rows[i](side.heads, in + row * side.in_t * size, side.in_h, in_end[i], out + row * side.out_t * size, side.out_h,
                     cos + row * table_t * exact, sin + row * table_t * exact, 0, call.half, call.head_dim);
         } else {
           for (int64_t head = 0; head < side.heads; ++head)
-            rows[i](count, in + head * side.in_h * size, side.in_t, out + head * side.out_h * size, side.out_t, cos,
+            rows[i](count, in + head * side.in_h * size, side.in_t, in_end[i], out + head * side.out_h * size, side.out_t, cos,
                     sin, table_t, call.half, call.head_dim);
         }
       }

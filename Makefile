@@ -10,6 +10,7 @@ VENV ?= .venv
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 RESULTS := results/$(PRESET)
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SNAKEMAKE := snakemake --cores $(CORES) --config preset=$(PRESET)
 
 .PHONY: help setup reproduce report test lint format schema clean
@@ -23,10 +24,13 @@ help:
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# torch first, then the package without build isolation: the op in csrc/ is built against this torch
+# (one minute; without a C++ compiler the torch reference runs instead, and says so).
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/* csrc/*/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python must be >= 3.11, got {sys.version.split()[0]}; say make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[workflow,test]'
+	$(PIP) 'setuptools>=80' 'numpy>=2' torch
+	$(PIP) --no-build-isolation --editable '.[workflow,test]'
 	touch $@
 
 reproduce: setup

@@ -93,6 +93,7 @@ def train(
     """Train one decoder: weights, weights of every look, curve and run.json into a folder."""
     import torch
 
+    from resonance.encoding.ops import implementation
     from resonance.posgen import train as training
     from resonance.posgen.progress import Progress
     from resonance.record.checkpoint import save_weights
@@ -119,7 +120,7 @@ def train(
         "selected_step": trained.step,
         "threads": threads,
         "compiled": trained.compiled,
-        "rotation": "torch reference",
+        "rotation": implementation(),
         "device": runs.device_name(run.training.device),
         "provenance": made,
         "cost": watch.read(),
@@ -145,6 +146,7 @@ def evaluate(
     """Measure a trained decoder with an encoding, in and out of distribution, position by position."""
     import torch
 
+    from resonance.encoding.ops import implementation
     from resonance.posgen import evaluate as evaluation
     from resonance.posgen.train import tune_allocator
     from resonance.record.checkpoint import load_weights
@@ -187,7 +189,7 @@ def evaluate(
         "evaluation": asked.model_dump(mode="json"),
         "spec": json.loads(spec.to_json()),
         "threads": threads,
-        "rotation": "torch reference",
+        "rotation": implementation(),
         "device": runs.device_name(run.training.device),
         "provenance": made,
         "cost": watch.read(),

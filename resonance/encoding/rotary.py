@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from resonance.encoding.frequencies import frequency_table
-from resonance.encoding.ops import PAIR_LAYOUTS, rotate
+from resonance.encoding.ops import PAIR_LAYOUTS, Table, rotate, turn, warn_if_missing
 from resonance.encoding.spec import EncodingSpec
 
 
@@ -63,6 +63,7 @@ class Rotary(torch.nn.Module):
             self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
         # A position past the table is exact for packed features and unknown for the others.
         self.periodic_everywhere = bool(packed.all())
+        warn_if_missing()
 
     def tables(self, positions: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin at some positions: float32 [..., D/2] each.
@@ -91,8 +92,17 @@ class Rotary(torch.nn.Module):
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """q and k [..., T, D], turned; positions int64, broadcastable to [..., T]; None: 0 .. T-1."""
-        return self.at(q.shape[-2] if positions is None else positions)(q, k)
+        """q and k [B, H, T, D], [B, T, D] or [T, D], turned; positions [T] or [B, T]; None: 0 .. T-1.
+
+        Straight from the packed table, position by position, in one op (`ops.rotate`).
+        """
+        return rotate(q, k, self.table, positions, pair_layout=self.pair_layout)
+
+    @property
+    def table(self) -> Table:
+        """The packed table, for `ops.rotate` and all that it can do (out, in place, [B, T, H, D])."""
+        limit = None if self.periodic_everywhere else self.num_positions
+        return Table(self.packed_cos, self.packed_sin, self.start, self.modulus, limit)
 
     def _check(self, least: int, most: int) -> None:
         if least < 0:
@@ -108,11 +118,21 @@ class Rotary(torch.nn.Module):
 
 
 class Rotation(NamedTuple):
-    """cos and sin [..., T, D/2] of some positions, ready to turn queries and keys [..., T, D]."""
+    """cos and sin [..., T, D/2] of some positions, ready to turn queries and keys.
+
+    q and k are [B, H, T, D], [B, T, D] or [T, D]; the tables [T, D/2] or, for positions of its own
+    for every sequence, [B, T, D/2].
+    """
 
     cos: torch.Tensor
     sin: torch.Tensor
     pair_layout: str
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return rotate(q, self.cos, self.sin, self.pair_layout), rotate(k, self.cos, self.sin, self.pair_layout)
+        cos, sin = self.cos, self.sin
+        if torch.compiler.is_compiling():
+            # Written out: the compiler fuses it with its neighbours, which it cannot do to an op.
+            if cos.ndim == 3 and q.ndim == 4:
+                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+            return turn(q, cos, sin, self.pair_layout), turn(k, cos, sin, self.pair_layout)
+        return rotate(q, k, Table(cos, sin), pair_layout=self.pair_layout)

@@ -1,0 +1,159 @@
+// The CUDA kernel: one launch turns q and k. A thread holds cos and sin of one position and a few
+// pairs in registers and takes them through a group of heads, so a table entry is read (and a period
+// divided by) once for the group. Data moves 16 bytes at a time where it is aligned so.
+// Includes no torch: it compiles wherever nvcc is, and under RESONANCE_HOST with g++ (host.h).
+#include "rotate.h"
+
+#ifdef RESONANCE_HOST
+#include "host.h"
+#else
+#define TRAP() __trap()
+#define LAUNCH(kernel, grid_x, grid_y, threads, stream, ...) \
+  kernel<<<dim3(unsigned(grid_x), unsigned(grid_y)), threads, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+#endif
+
+namespace {
+
+constexpr int kThreads = 256;
+// Heads that share a thread's table entries: more reuse against fewer threads.
+constexpr int64_t kHeads = 4;
+
+template <class S> struct Math { using type = float; };
+template <> struct Math<double> { using type = double; };
+
+// N elements of one 16-byte access (N*sizeof(S) is 16), or one element. Through uint4: a struct of
+// eight 16-bit members would be moved member by member.
+template <class S, int N>
+RESONANCE_HD void load(const S* from, S (&x)[N]) {
+  if constexpr (N == 1) {
+    x[0] = *from;
+  } else {
+    const uint4 raw = *reinterpret_cast<const uint4*>(from);
+    __builtin_memcpy(x, &raw, 16);
+  }
+}
+template <class S, int N>
+RESONANCE_HD void store(S* to, const S (&x)[N]) {
+  if constexpr (N == 1) {
+    *to = x[0];
+  } else {
+    uint4 raw;
+    __builtin_memcpy(&raw, x, 16);
+    *reinterpret_cast<uint4*>(to) = raw;
+  }
+}
+
+// E: the table's type. N pairs a thread. One thread: (b, t, N features) or (b, t, N elements past the
+// rotary dimension), times the heads of group blockIdx.y, q's groups before k's.
+template <class S, class E, int N>
+__global__ void rotate_kernel(const Call call) {
+  using A = typename Math<S>::type;
+  const int64_t half = call.half, pair_chunks = half / N;
+  const int64_t chunks = pair_chunks + (call.head_dim - 2 * half + N - 1) / N;
+  const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (index >= call.batch * call.num_positions * chunks) return;
+  const int64_t chunk = index % chunks, t = index / chunks % call.num_positions;
+  const int64_t b = index / chunks / call.num_positions;
+  const int64_t q_groups = (call.side[0].heads + kHeads - 1) / kHeads;
+  const bool is_k = int64_t(blockIdx.y) >= q_groups;
+  const Side side = call.side[is_k];
+  const int64_t first_head = (blockIdx.y - (is_k ? q_groups : 0)) * kHeads;
+  const int64_t last_head = first_head + kHeads < side.heads ? first_head + kHeads : side.heads;
+  const S* in = static_cast<const S*>(side.in) + b * side.in_b + t * side.in_t + first_head * side.in_h;
+  S* out = static_cast<S*>(side.out) + b * side.out_b + t * side.out_t + first_head * side.out_h;
+
+  if (chunk >= pair_chunks) {
+    if (side.in == side.out) return;
+    for (int64_t head = first_head; head < last_head; ++head, in += side.in_h, out += side.out_h)
+      for (int64_t j = 2 * half + (chunk - pair_chunks) * N, n = 0; n < N && j < call.head_dim; ++j, ++n)
+        out[j] = in[j];
+    return;
+  }
+
+  const int64_t m = call.positions ? call.positions[b * call.position_b + t * call.position_t] : t;
+  if (m < 0 || m >= call.limit) TRAP();
+  const E *cos = static_cast<const E*>(call.cos), *sin = static_cast<const E*>(call.sin);
+  const A up = A(call.amplitude), down = call.conjugate ? -up : up;
+  A c[N], s[N];
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    const int64_t j = chunk * N + n;
+    int64_t entry = b * call.table_b + m * call.table_t + j;
+    if (call.start) {
+      const int64_t length = call.modulus[j];
+      // 64-bit division is slow on a GPU; most positions need none.
+      const int64_t rest = (m | length) >> 32 ? m % length : int64_t(uint32_t(m) % uint32_t(length));
+      entry = call.start[j] + rest;
+      if (entry < 0 || entry >= call.entries) TRAP();
+    }
+    c[n] = A(cos[entry]) * up;
+    s[n] = A(sin[entry]) * down;
+  }
+  const int64_t j = chunk * N;
+  const int64_t at_a = call.interleaved ? 2 * j : j, at_b = call.interleaved ? 2 * j + N : half + j;
+  for (int64_t head = first_head; head < last_head; ++head, in += side.in_h, out += side.out_h) {
+    S a[N], b_[N];
+    load<S, N>(in + at_a, a);
+    load<S, N>(in + at_b, b_);
+    S x[N], y[N];
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      A turned_x, turned_y;
+      if (call.interleaved) {  // pairs lie side by side, over both accesses
+        const S first = 2 * n < N ? a[2 * n % N] : b_[2 * n % N];
+        const S second = 2 * n + 1 < N ? a[(2 * n + 1) % N] : b_[(2 * n + 1) % N];
+        turn<A>(widen(first), widen(second), c[n], s[n], turned_x, turned_y);
+        narrow(turned_x, 2 * n < N ? x[2 * n % N] : y[2 * n % N]);
+        narrow(turned_y, 2 * n + 1 < N ? x[(2 * n + 1) % N] : y[(2 * n + 1) % N]);
+      } else {
+        turn<A>(widen(a[n]), widen(b_[n]), c[n], s[n], turned_x, turned_y);
+        narrow(turned_x, x[n]);
+        narrow(turned_y, y[n]);
+      }
+    }
+    store<S, N>(out + at_a, x);
+    store<S, N>(out + at_b, y);
+  }
+}
+
+bool aligned(const Call& call, int64_t size, int64_t n) {
+  int64_t odd = call.half % n ? 1 : 0;
+  for (const Side& side : call.side) {
+    const int64_t strides = side.in_b | side.in_h | side.in_t | side.out_b | side.out_h | side.out_t;
+    odd |= strides * size | reinterpret_cast<intptr_t>(side.in) | reinterpret_cast<intptr_t>(side.out);
+  }
+  return odd % 16 == 0;
+}
+
+template <class S, class E>
+const char* launch(const Call& call, void* stream) {
+  constexpr int N = 16 / sizeof(S);
+  const int64_t n = aligned(call, sizeof(S), N) ? N : 1;
+  const int64_t chunks = call.half / n + (call.head_dim - 2 * call.half + n - 1) / n;
+  const int64_t blocks = (call.batch * call.num_positions * chunks + kThreads - 1) / kThreads;
+  int64_t groups = 0;
+  for (const Side& side : call.side) groups += (side.heads + kHeads - 1) / kHeads;
+  if (blocks == 0 || groups == 0) return nullptr;
+  if (blocks >= int64_t(1) << 31 || groups >= 65536) return "more than 2^31 blocks or 65535 groups of heads";
+  if (n == N)
+    LAUNCH((rotate_kernel<S, E, N>), blocks, groups, kThreads, stream, call);
+  else
+    LAUNCH((rotate_kernel<S, E, 1>), blocks, groups, kThreads, stream, call);
+#ifdef RESONANCE_HOST
+  return nullptr;
+#else
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+#endif
+}
+
+}  // namespace
+
+const char* rotate_cuda(const Call& call, void* stream) {
+  switch (call.type) {
+    case Type::f32: return launch<float, float>(call, stream);
+    case Type::bf16: return launch<bf16, float>(call, stream);
+    case Type::f16: return launch<f16, float>(call, stream);
+    default: return call.wide ? launch<double, double>(call, stream) : launch<double, float>(call, stream);
+  }
+}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_ops import draw_case
 
 from resonance.encoding import ops
 from resonance.encoding.ops import Table, rotate
-from test_ops import draw_case
 
 CUDA = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
 # From fields in the order of `fields()` below to a Call.

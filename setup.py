@@ -128,7 +128,10 @@ def extension() -> dict:
     if nvcc:
         version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
         op.define_macros.append(("RESONANCE_CUDA", f'"{re.search(r"release ([0-9.]+)", version)[1]}"'))
-        op.extra_link_args += [f"-L{Path(nvcc).resolve().parents[1] / 'lib64'}", "-lcudart_static", "-ldl", "-lrt"]
+        # Asked of nvcc itself: the command may be a wrapper elsewhere than its toolkit.
+        plan = subprocess.run([nvcc, "--dryrun", str(CSRC / "cuda" / "rotate.cu")], capture_output=True, text=True)
+        top = Path(re.search(r"TOP=(.+)", plan.stderr)[1].strip())
+        op.extra_link_args += [f"-L{top / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
     libraries = [
         (
             f"resonance_{name}",

@@ -120,7 +120,7 @@ def train(
         "selected_step": trained.step,
         "threads": threads,
         "compiled": trained.compiled,
-        "rotation": implementation(),
+        "rotation": "written out, fused by torch.compile" if trained.compiled else implementation(),
         "device": runs.device_name(run.training.device),
         "provenance": made,
         "cost": watch.read(),

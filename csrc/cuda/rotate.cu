@@ -21,7 +21,7 @@ constexpr int64_t kHeads = 4;
 template <class S> struct Math { using type = float; };
 template <> struct Math<double> { using type = double; };
 
-// N elements of one 16-byte access (N*sizeof(S) is 16), or one element. Through uint4: a struct of
+// N elements of one 16-byte access (N*sizeof(S) is 16), or one element. Packed by hand: a struct of
 // eight 16-bit members would be moved member by member.
 template <class S, int N>
 RESONANCE_HD void load(const S* from, S (&x)[N]) {
@@ -29,7 +29,18 @@ RESONANCE_HD void load(const S* from, S (&x)[N]) {
     x[0] = *from;
   } else {
     const uint4 raw = *reinterpret_cast<const uint4*>(from);
-    __builtin_memcpy(x, &raw, 16);
+    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if constexpr (sizeof(S) == 2) {
+        x[i].bits = uint16_t(words[i / 2] >> (16 * (i % 2)));
+      } else if constexpr (sizeof(S) == 4) {
+        x[i] = to_float(words[i]);
+      } else {
+        const uint64_t bits = uint64_t(words[2 * i + 1]) << 32 | words[2 * i];
+        __builtin_memcpy(&x[i], &bits, 8);
+      }
+    }
   }
 }
 template <class S, int N>
@@ -37,15 +48,26 @@ RESONANCE_HD void store(S* to, const S (&x)[N]) {
   if constexpr (N == 1) {
     *to = x[0];
   } else {
-    uint4 raw;
-    __builtin_memcpy(&raw, x, 16);
-    *reinterpret_cast<uint4*>(to) = raw;
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (sizeof(S) == 2) {
+        words[i] = uint32_t(x[2 * i].bits) | uint32_t(x[2 * i + 1].bits) << 16;
+      } else if constexpr (sizeof(S) == 4) {
+        words[i] = to_bits(x[i]);
+      } else {
+        uint64_t bits;
+        __builtin_memcpy(&bits, &x[i / 2], 8);
+        words[i] = uint32_t(bits >> (32 * (i % 2)));
+      }
+    }
+    *reinterpret_cast<uint4*>(to) = uint4{words[0], words[1], words[2], words[3]};
   }
 }
 
 // E: the table's type. N pairs a thread. One thread: (b, t, N features) or (b, t, N elements past the
 // rotary dimension), times the heads of group blockIdx.y, q's groups before k's.
-template <class S, class E, int N>
+template <class S, class E, int N, bool INTERLEAVED>
 __global__ void rotate_kernel(const Call call) {
   using A = typename Math<S>::type;
   const int64_t half = call.half, pair_chunks = half / N;
@@ -90,7 +112,7 @@ __global__ void rotate_kernel(const Call call) {
     s[n] = A(sin[entry]) * down;
   }
   const int64_t j = chunk * N;
-  const int64_t at_a = call.interleaved ? 2 * j : j, at_b = call.interleaved ? 2 * j + N : half + j;
+  const int64_t at_a = INTERLEAVED ? 2 * j : j, at_b = INTERLEAVED ? 2 * j + N : half + j;
   for (int64_t head = first_head; head < last_head; ++head, in += side.in_h, out += side.out_h) {
     S a[N], b_[N];
     load<S, N>(in + at_a, a);
@@ -99,7 +121,7 @@ __global__ void rotate_kernel(const Call call) {
 #pragma unroll
     for (int n = 0; n < N; ++n) {
       A turned_x, turned_y;
-      if (call.interleaved) {  // pairs lie side by side, over both accesses
+      if constexpr (INTERLEAVED) {  // pairs lie side by side, over both accesses
         const S first = 2 * n < N ? a[2 * n % N] : b_[2 * n % N];
         const S second = 2 * n + 1 < N ? a[(2 * n + 1) % N] : b_[(2 * n + 1) % N];
         turn<A>(widen(first), widen(second), c[n], s[n], turned_x, turned_y);
@@ -135,10 +157,14 @@ const char* launch(const Call& call, void* stream) {
   for (const Side& side : call.side) groups += (side.heads + kHeads - 1) / kHeads;
   if (blocks == 0 || groups == 0) return nullptr;
   if (blocks >= int64_t(1) << 31 || groups >= 65536) return "more than 2^31 blocks or 65535 groups of heads";
-  if (n == N)
-    LAUNCH((rotate_kernel<S, E, N>), blocks, groups, kThreads, stream, call);
+  if (n == N && call.interleaved)
+    LAUNCH((rotate_kernel<S, E, N, true>), blocks, groups, kThreads, stream, call);
+  else if (n == N)
+    LAUNCH((rotate_kernel<S, E, N, false>), blocks, groups, kThreads, stream, call);
+  else if (call.interleaved)
+    LAUNCH((rotate_kernel<S, E, 1, true>), blocks, groups, kThreads, stream, call);
   else
-    LAUNCH((rotate_kernel<S, E, 1>), blocks, groups, kThreads, stream, call);
+    LAUNCH((rotate_kernel<S, E, 1, false>), blocks, groups, kThreads, stream, call);
 #ifdef RESONANCE_HOST
   return nullptr;
 #else

@@ -99,6 +99,8 @@ def extension() -> dict:
     class Build(BuildExtension):
         def run(self) -> None:
             try:
+                self.distribution.building_the_op = True
+                self.distribution.have_run["build_clib"] = False  # an editable install ran it by itself
                 self.run_command("build_clib")
                 if nvcc:
                     self.extensions[0].extra_objects.append(compile_cuda(nvcc, Path(self.build_temp)))
@@ -113,7 +115,7 @@ def extension() -> dict:
         """Only as a part of building the op, so that one place answers for failure."""
 
         def run(self) -> None:
-            if self.distribution.get_command_obj("build_ext").finalized:
+            if getattr(self.distribution, "building_the_op", False):
                 super().run()
 
     op = CppExtension(

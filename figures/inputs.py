@@ -16,6 +16,8 @@ Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be pri
 Protocol = Annotated[str, typer.Option(help="The one protocol that every file must be of.")]
 Evaluations = Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")]
 
+Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
+
 
 def run(main: Callable) -> None:
     """`main` as a typer command; for bad input one line on stderr and status 2, no traceback."""
@@ -41,12 +43,39 @@ def read_evaluations(paths: list[Path], protocol: str, split: str) -> pl.DataFra
     return summaries
 
 
+def read_positions(paths: list[Path], protocol: str) -> pl.DataFrame:
+    """Test accuracy by position, every run once."""
+    rows = _of_protocol(paths, "evaluation", protocol)
+    found = rows.filter(pl.col("position").is_not_null(), pl.col("metric") == "accuracy", pl.col("split") == "test")
+    if found.is_empty():
+        raise ValueError("--evaluation must hold accuracy by position, got none; run the evaluation again")
+    _check_once(found, ["task", "encoding", "seed", "position"])
+    return found
+
+
+def train_length(paths: list[Path]) -> int:
+    """L of the runs behind the files. Raises ValueError if they do not share one."""
+    found = {read_run(path)["settings"]["data"]["train_length"] for path in paths}
+    if len(found) != 1:
+        raise ValueError(f"--evaluation files must share one train_length, got {sorted(found)}")
+    return found.pop()
+
+
 def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
     """Summaries of the test split of what needs no training: `chance` and `local_rule`."""
     rows = _of_protocol(paths, "baseline", protocol)
     summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == "test")
     _check_once(summaries, ["task", "encoding", "metric"])
     return summaries
+
+
+def read_study(path: Path) -> tuple[pl.DataFrame, dict]:
+    """The summaries of a collected study, every run once, and what they were made with."""
+    rows = read_rows(path, "evaluation")
+    if rows.is_empty():
+        raise ValueError(f"--study must hold evaluations, got none in {path}; collect it again")
+    _check_once(rows, ["protocol", "task", "encoding", "seed", "metric"])
+    return rows, read_run(path)
 
 
 def seeds_text(seeds: list[int]) -> str:

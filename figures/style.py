@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.style
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -21,6 +22,7 @@ TEXT_WIDTH = 6.3
 _METHODS = {"rope": "RoPE", "linear": "Linear (PI)", "ntk": "NTK", "dynamic_ntk": "Dynamic NTK", "yarn": "YaRN"}
 _OTHERS = {"local_rule": "Local rule", "chance": "Chance"}
 _TASKS = {"recursive": "Recursive", "cot": "CoT", "semi_recursive": "Semi-recursive"}
+_TASKS |= {f"{name}_keyed": f"{title}, keyed" for name, title in _TASKS.items()}
 _RESONANCE = "resonance_"
 
 # Okabe and Ito's palette, told apart by colour-blind readers: one hue a method.
@@ -72,6 +74,67 @@ def line(encoding: str) -> dict:
     if encoding.startswith(_RESONANCE):
         return {"color": hue, "linestyle": "-", "zorder": 3}
     return {"color": tuple(1 - 0.65 * (1 - part) for part in hue), "linestyle": (0, (3.5, 1.5)), "zorder": 2}
+
+
+def method_place(method: str) -> tuple[int, str]:
+    """A method's place among the others: ours first, in the paper's order."""
+    methods = list(_METHODS)
+    return (methods.index(method) if method in methods else len(methods), method)
+
+
+def hue(method: str) -> str:
+    return _HUES.get(method, _OTHER_HUE)
+
+
+def intervals(axes: Axes, points: list[tuple], label: str, color: str, marker: str = "o") -> None:
+    """(y, mean, low, high) as dots with bars; low and high are None for a single run, which has no bar."""
+    for y, _, low, high in points:
+        if low is not None:
+            axes.plot([low, high], [y, y], color=color, linewidth=1, solid_capstyle="butt", zorder=2)
+    axes.plot(
+        [point[1] for point in points], [point[0] for point in points], marker, color=color, label=label, zorder=3
+    )
+
+
+def legend(figure: Figure, columns: int = 4) -> None:
+    """One legend under all panels, every label once."""
+    handles = {}
+    for axes in figure.axes:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def stand_in(preset: str) -> str:
+    """What may be read out of the numbers of a preset."""
+    if preset == "paper":
+        return "The preset has the paper's sizes, as far as the paper states them."
+    return (
+        "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "
+        "comparable with the paper's, and what is said holds for this size alone."
+    )
+
+
+def sizes(made: dict) -> str:
+    """The model and its training, from the run of a collected study."""
+    model = made["model"]
+    depth = _by_protocol({protocol: f"{layers} layers" for protocol, layers in made["layers"].items()})
+    steps = _by_protocol(
+        {
+            protocol: ", ".join(f"{steps:,} on {task_title(task)}" for task, steps in by_task.items())
+            for protocol, by_task in made["steps"].items()
+        }
+    )
+    return f"width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}; {depth}; steps: {steps}"
+
+
+def _by_protocol(said: dict[str, str]) -> str:
+    """One text where all protocols agree, else `text (protocols); ..`."""
+    texts = list(dict.fromkeys(said.values()))
+    if len(texts) == 1:
+        return texts[0]
+    bases = [(text, [name for name in said if said[name] == text]) for text in texts]
+    return "; ".join(f"{text} ({', '.join(names)})" for text, names in bases)
 
 
 def save(figure: Figure, stem: Path, title: str) -> None:

@@ -5,7 +5,6 @@ accuracy, first token, parity, the best local rule). The pairs: Resonance minus 
 which is what the paper claims. All numbers in percent, differences in percentage points.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ import typer
 
 from figures import style
 from figures.inputs import (
+    Baselines,
     Evaluations,
     Output,
     Preset,
@@ -30,6 +30,17 @@ from resonance.record.files import write_text
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import Estimate, estimate, paired_difference
 
+TITLES = {
+    "table1": "Table 1",
+    "extended": "Table 1 with more encodings",
+    "keyed": "Table 1 on tasks without shortcuts",
+}
+ABOUT = {
+    "table1": "",
+    "extended": " The paper compares two pairs of encodings; here are five.",
+    "keyed": " The paper's tasks with another h: far tokens enter through a fixed random substitution, so that no "
+    "rule simpler than the task's own gives a token without its far ones. Nothing is published for them.",
+}
 BASELINES = ["local_rule", "chance"]
 DIAGNOSTICS = ["in_distribution_accuracy", "first_token_accuracy", "ood_accuracy_even", "ood_accuracy_odd"]
 PAIR_COLUMNS = ["preset", "protocol", "resonance", "plain", "task", "num_seeds"]
@@ -76,9 +87,10 @@ def main(
     published: Annotated[Path, typer.Option(help="config/published.yaml.")],
     encoding: Annotated[list[str], typer.Option(help="A row, in this order; once a row.")],
     evaluation: Evaluations = (),
-    baseline: Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")] = (),
+    baseline: Baselines = (),
+    study: Annotated[str, typer.Option(help="table1, or one laid out like it: extended, keyed.")] = "table1",
 ) -> None:
-    """Table 1 of the paper: STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
+    """Table 1, or a study laid out like it: STEM.csv and STEM_pairs.csv for machines; .md, .tex, .html for people."""
     paper = read_published(published)
     evaluations = read_evaluations(evaluation, protocol, "test")
     runs, tasks = by_run(evaluations), style.in_order(set(evaluations["task"]))
@@ -89,15 +101,16 @@ def main(
     pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
     groups = in_groups(cells, tasks, cell_text)
-    tables = [Table("posgen", caption(names, seeds, sizes_text(evaluation)), CELL_HEADER, groups, cell_notes(paper))]
+    said = caption(names, seeds, sizes_text(evaluation), study)
+    tables = [Table(f"posgen-{study}", said, CELL_HEADER, groups, cell_notes(paper))]
     if pairs:
         groups = in_groups(pairs, tasks, pair_text)
-        tables.append(Table("posgen-pairs", PAIR_CAPTION, PAIR_HEADER, groups, PAIR_NOTES))
+        tables.append(Table(f"posgen-{study}-pairs", PAIR_CAPTION, PAIR_HEADER, groups, PAIR_NOTES))
     write_text(Path(f"{output}.csv"), pl.DataFrame(cells, infer_schema_length=None).write_csv())
     write_text(Path(f"{output}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS, infer_schema_length=None).write_csv())
     write_text(Path(f"{output}.md"), markdown(tables))
     write_text(Path(f"{output}.tex"), latex(tables))
-    write_text(Path(f"{output}.html"), page(f"Table 1, preset {preset}, protocol {protocol}", tables))
+    write_text(Path(f"{output}.html"), page(f"{TITLES[study]}, preset {preset}, protocol {protocol}", tables))
 
 
 def read_published(path: Path) -> Published:
@@ -138,10 +151,10 @@ def cell_row(runs: Runs, paper: Published, encoding: str, task: str) -> dict:
         "num_seeds": ours.n,
         "seeds": " ".join(map(str, by_seed)),
         "ood_accuracy_percent": ours.mean,
-        "ood_sd_points": _known(ours.sd),
-        "ood_variance_points2": _known(ours.variance),
-        "ood_low95_percent": _known(ours.low),
-        "ood_high95_percent": _known(ours.high),
+        "ood_sd_points": ours.known("sd"),
+        "ood_variance_points2": ours.known("variance"),
+        "ood_low95_percent": ours.known("low"),
+        "ood_high95_percent": ours.known("high"),
         "paper_mean_percent": theirs.mean if theirs else None,
         "paper_spread": theirs.spread if theirs else None,
         "verdict": cell_verdict(ours, theirs.mean) if theirs else None,
@@ -175,9 +188,9 @@ def pair_row(runs: Runs, paper: Published, resonance: str, plain: str, task: str
         "task": task,
         "num_seeds": ours.n,
         "difference_points": ours.mean,
-        "difference_sd_points": _known(ours.sd),
-        "difference_low95_points": _known(ours.low),
-        "difference_high95_points": _known(ours.high),
+        "difference_sd_points": ours.known("sd"),
+        "difference_low95_points": ours.known("low"),
+        "difference_high95_points": ours.known("high"),
         "paper_difference_points": theirs,
         "verdict": None if theirs is None else pair_verdict(ours, theirs),
     }
@@ -228,17 +241,17 @@ def pair_text(row: dict) -> list[str]:
     ]
 
 
-def caption(names: dict, seeds: list[int], sizes: str) -> str:
+def caption(names: dict, seeds: list[int], sizes: str, study: str) -> str:
     size = (
-        "The preset has the paper's sizes, as far as the paper states them."
+        style.stand_in("paper")
         if names["preset"] == "paper"
         else "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "
         "comparable with the paper's, and a verdict in this table says where the paper's mean lies, not whether the "
         "paper is right. What can be set beside the paper is the sign of a difference, and that for this size alone."
     )
     return (
-        f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced. Preset "
-        f"{names['preset']}, protocol {names['protocol']}, {seeds_text(seeds)}. Model: {sizes}. {size}"
+        f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
+        f"Preset {names['preset']}, protocol {names['protocol']}, {seeds_text(seeds)}. Model: {sizes}. {size}"
     )
 
 
@@ -251,11 +264,6 @@ def cell_notes(paper: Published) -> str:
         "rule: the best that never looks far (it says nothing at x[j+k]); an accuracy up to its own does not show "
         "that the task's rule was learned. Chance: a guess among the tokens of the task."
     )
-
-
-def _known(value: float) -> float | None:
-    """A single run has no spread: nothing, and not nan, in a file."""
-    return None if math.isnan(value) else value
 
 
 if __name__ == "__main__":

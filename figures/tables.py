@@ -21,7 +21,10 @@ class Table:
 
 def number(value: float | None, sign: str = "-") -> str:
     """Two decimals, a true minus, a dash for nothing; sign `+` for differences."""
-    return "–" if value is None else f"{value:{sign}.2f}".replace("-", "−")
+    if value is None:
+        return "–"
+    value = round(value, 2) + 0.0  # never −0.00
+    return f"{value:{sign}.2f}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None, sign: str = "-") -> str:

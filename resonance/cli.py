@@ -30,11 +30,11 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
 def check(preset: str, folder: Folder = Path("config")) -> None:
     """Validate a preset with the encodings and protocols that it names."""
     loaded = config.load(folder, preset)
-    asked = loaded.preset.posgen
-    cells = len(asked.tasks) * len(asked.seeds)
-    trained = {(protocol, loaded.train_encoding(protocol, e)) for protocol in asked.protocols for e in asked.encodings}
-    trainings, evaluations = len(trained) * cells, len(asked.protocols) * len(asked.encodings) * cells
-    print(f"{preset}: valid; PosGen: {trainings} trainings, {evaluations} evaluations")
+    print(f"{preset}: valid; PosGen, what studies share counted in each:")
+    for study in loaded.preset.posgen.all_studies:
+        cells = loaded.study_cells(study)
+        trained = {(cell.train_protocol, cell.train_encoding, cell.task, cell.seed) for cell in cells}
+        print(f"  {study}: {len(trained)} trainings, {len(cells)} evaluations")
 
 
 @config_app.command("schema")
@@ -141,6 +141,7 @@ def evaluate(
     validation_data: Path,
     test_data: Path,
     output: Path,
+    protocol: Annotated[str, typer.Option(help="The protocol to file it under; default: the training's.")] = "",
     threads: Threads = 1,
 ) -> None:
     """Measure a trained decoder with an encoding, in and out of distribution, position by position."""
@@ -176,7 +177,7 @@ def evaluate(
     )
     trained_with = files.read_json(model.with_name(Path(paths.RUN).name))["train_encoding"]
     names = {
-        "protocol": run.protocol,
+        "protocol": protocol or run.protocol,
         "task": run.task,
         "train_encoding": trained_with,
         "encoding": encoding.stem,
@@ -197,6 +198,19 @@ def evaluate(
     results.write_rows(output, "evaluation", rows, record)
     shown = {r["metric"]: r["value"] for r in rows if r["split"] == "test" and r["position"] is None}
     print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
+
+
+@posgen.command("collect")
+def collect(preset: str, study: str, output: Path, folder: Folder = Path("config")) -> None:
+    """Put the summaries of all evaluations of a study, made here, into one file."""
+    from resonance.record.study import collect as gather
+
+    loaded = config.load(folder, preset)
+    if study not in loaded.preset.posgen.all_studies:
+        raise SettingsError(f"study must be one of {', '.join(loaded.preset.posgen.all_studies)}, got {study!r}")
+    rows, made = gather(loaded, study)
+    results.write_rows(output, "evaluation", rows, made)
+    print(f"{output}: {len(loaded.study_cells(study))} evaluations of {study}")
 
 
 def _prepare_torch(torch, device: str, threads: int) -> None:

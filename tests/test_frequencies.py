@@ -13,7 +13,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from resonance.encoding import frequencies
 from resonance.encoding.frequencies import frequency_table, method_names, precritical, register, resonate
-from resonance.encoding.spec import EncodingSpec
+from resonance.encoding.spec import ROUNDINGS, EncodingSpec
 
 METHODS = ("rope", "linear", "ntk", "dynamic_ntk", "yarn")
 
@@ -285,6 +285,81 @@ def test_head_dim_must_be_even_and_positive(head_dim: object) -> None:
 def test_bloc97_has_no_exponent_at_head_dim_2(method: str) -> None:
     with pytest.raises(ValueError, match=r"^head_dim must be >= 4 for ntk_rule bloc97, got 2"):
         frequency_table(spec(method, scale=4.0, train_length=8), 2, seq_len=16)
+
+
+# Rules of rounding
+
+
+ROPE = 1e4 ** (-np.arange(0, 128, 2) / 128)
+WAVELENGTHS = [
+    2 * np.pi / ROPE,  # LLaMA2's
+    2 * np.pi * 1e6 ** (np.arange(0, 128, 2) / 128) * 8,  # long ones
+    np.random.default_rng(0).uniform(2, 300, size=32),  # in no order
+]
+
+
+def rounded(wavelength: np.ndarray, rounding: str) -> np.ndarray:
+    return 2 * np.pi / resonate(2 * np.pi / wavelength, rounding)[0]
+
+
+@pytest.mark.parametrize("wavelength", WAVELENGTHS, ids=["rope", "long", "any"])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_a_period_is_the_wavelength_and_only_the_controls_have_none(rounding: str, wavelength: np.ndarray) -> None:
+    theta, period = resonate(2 * np.pi / wavelength, rounding)
+    if rounding in ("reflected", "half"):
+        assert not period.any()
+        return
+    assert period.dtype == np.int64 and (period >= 1).all()
+    np.testing.assert_array_equal(theta, 2 * np.pi / period)
+
+
+@pytest.mark.parametrize("wavelength", WAVELENGTHS, ids=["rope", "long", "any"])
+def test_what_each_rule_rounds_to(wavelength: np.ndarray) -> None:
+    found = {rule: rounded(wavelength, rule) for rule in ROUNDINGS}
+    integer = {rule: np.rint(found[rule]) for rule in ROUNDINGS}
+    np.testing.assert_array_equal(integer["nearest"], np.rint(wavelength))
+    assert (integer["floor"] <= wavelength).all() and (wavelength - integer["floor"] < 1).all()
+    assert (integer["ceil"] >= wavelength).all() and (integer["ceil"] - wavelength < 1).all()
+    for rule, rest in (("even", 0), ("odd", 1)):
+        assert (integer[rule] % 2 == rest).all() and (abs(integer[rule] - wavelength) <= 1).all()
+    assert len(set(integer["prime"])) == len(wavelength)
+    assert all(
+        n >= 2 and all(n % d for d in range(2, math.isqrt(n) + 1)) for n in integer["prime"].astype(int).tolist()
+    )
+    taken = integer["coprime"].astype(int).tolist()
+    assert all(math.gcd(a, b) == 1 for i, a in enumerate(taken) for b in taken[:i])
+
+
+@pytest.mark.parametrize("rounding", ["prime", "coprime"])
+def test_the_nearest_free_integer_is_the_nearest_by_exhaustion(rounding: str) -> None:
+    """Slowly: of all integers to 1,000, those that fit beside the earlier ones, the nearest."""
+    wavelength, taken = 2 * np.pi / ROPE[:30], []
+
+    def fits(n: int) -> bool:
+        if rounding == "prime":
+            return n not in taken and all(n % d for d in range(2, n))
+        return all(math.gcd(n, other) == 1 for other in taken)
+
+    for value in wavelength:
+        taken.append(min((n for n in range(2, 1000) if fits(n)), key=lambda n: abs(n - value)))
+    np.testing.assert_array_equal(np.rint(rounded(wavelength, rounding)), taken)
+
+
+def test_the_controls_move_wavelengths_as_far_and_to_no_integer() -> None:
+    wavelength = 2 * np.pi / ROPE
+    reflected, half = rounded(wavelength, "reflected"), rounded(wavelength, "half")
+    np.testing.assert_allclose(reflected - wavelength, wavelength - np.rint(wavelength), atol=1e-9)
+    np.testing.assert_allclose(half % 1, 0.5, atol=1e-9)
+
+
+def test_a_rule_follows_any_method_and_nearest_is_the_default() -> None:
+    yarn = {"method": "yarn", "scale": 4, "train_length": 64}
+    plain = frequency_table(EncodingSpec(**yarn), 64)
+    found = frequency_table(EncodingSpec(**yarn, resonance=True, rounding="even"), 64)
+    np.testing.assert_array_equal(found.theta, resonate(plain.theta, "even")[0])
+    assert found.attention_factor == plain.attention_factor
+    default = frequency_table(EncodingSpec(**yarn, resonance=True), 64)
+    np.testing.assert_array_equal(default.period, np.rint(plain.wavelength).astype(int))
 
 
 def test_resonance_refuses_a_wavelength_that_rounds_to_zero() -> None:

@@ -12,7 +12,7 @@ import yaml
 from resonance.encoding.spec import EncodingSpec
 from resonance.record import config, runs
 from resonance.record.config import Config, Preset, load
-from resonance.record.protocol import Protocol
+from resonance.record.protocol import CHOICES, Protocol, with_choices
 from resonance.record.settings import SettingsError, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,7 +159,11 @@ def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
         method="yarn", scale=257 / 65, train_length=257, beta_fast=2.0, beta_slow=1.0, ramp="index", blend="frequency"
     )
     trained = {name: loaded.train_encoding("released", name) for name in loaded.encodings}
-    assert trained == {name: "resonance_rope" if name.startswith("resonance") else "rope" for name in loaded.encodings}
+    rules = {name: name.split("_")[-1] for name in trained if name.startswith(("rope_", "yarn_"))}
+    assert trained == {
+        name: f"rope_{rules[name]}" if name in rules else "resonance_rope" if name.startswith("resonance") else "rope"
+        for name in loaded.encodings
+    }
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -204,7 +208,7 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("batch_size: 32", "batchsize: 32"), "posgen.training.batchsize", "no such key; did you mean batch_size?"),
         (("  evaluation: ", "  evaluations: "), "posgen.evaluations", "did you mean evaluation?"),
         (("runtime: 30,", "runtime: 30, memory: 4,"), "resources.train.memory", "no such key"),
-        (("seed: 0", "seed: 0, zzz: 1"), "posgen.data.zzz", "no such key; the keys here are modulus, j, k, "),
+        (("seed: 0", "seed: 0, zzz: 1"), "posgen.data.zzz", "no such key; the keys here are modulus, keyed_modulus, j"),
         (("posgen:", "llm: {}\nposgen:"), "llm", "no such key; the keys here are preset, posgen, resources"),
         # a missing key
         (("    batch_size: 32\n", ""), "posgen.training.batch_size", "must be given"),
@@ -247,8 +251,8 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("num_snapshots: 2", "num_snapshots: 3"), "posgen", "training.num_snapshots must divide num_looks = 4, got 3"),
         (("paper: {recursive: 8, cot: 9,", "paper: {recursive: 8,"), "posgen", "steps.paper.cot must be given"),
         (("{recursive: 8", "{recursive: 3"), "posgen", "steps.paper.recursive must be >= num_looks = 4, got 3"),
-        (("{recursive: 8", "{recursiv: 8"), "posgen.training.steps.paper.recursiv", "should be 'recursive', 'cot' or"),
-        (("tasks: [recursive,", "tasks: [recurring,"), "posgen.tasks.0", "should be 'recursive', 'cot' or"),
+        (("{recursive: 8", "{recursiv: 8"), "posgen.training.steps.paper.recursiv", "should be 'recursive', 'cot', "),
+        (("tasks: [recursive,", "tasks: [recurring,"), "posgen.tasks.0", "should be 'recursive', 'cot', "),
         # names
         (("preset: tiny", "preset: small"), "", "preset must be the file's name tiny, got 'small'"),
         (("[rope, resonance_rope,", "[rope, resonanse_rope,"), "posgen.encodings", "'resonanse_rope' is not defined; "),
@@ -420,3 +424,79 @@ def test_the_schema_for_editors_names_every_key_with_its_meaning() -> None:
         assert kind["additionalProperties"] is False
     described = schema["$defs"]["DataSettings"]["properties"]
     assert all(re.search(r"\w", field["description"]) for field in described.values())
+
+
+# Studies, and protocols one choice apart
+
+
+def test_a_choice_is_taken_from_the_other_protocol(folder: Path, protocols: dict[str, Protocol]) -> None:
+    flipped = with_choices("paper+P5+P9", protocols)
+    assert (flipped.num_layers, flipped.start_token, flipped.num_extra_tokens) == (6, True, 5)
+    fields = {"num_layers", "start_token", "num_extra_tokens"}
+    assert flipped.model_dump(exclude=fields) == protocols["paper"].model_dump(exclude=fields)
+
+
+def test_all_choices_of_the_other_make_the_other(protocols: dict[str, Protocol]) -> None:
+    everything = "+".join(CHOICES)
+    assert with_choices(f"paper+{everything}", protocols) == protocols["released"]
+    assert with_choices(f"released+{everything}", protocols) == protocols["paper"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("papper", "'papper' is not defined; config/protocols.yaml names paper, released, and paper+P5, say"),
+        ("papper+P5", "'papper+P5' is not defined"),
+        ("paper+P11", "'paper+P11': a choice must be one of P1, P2, P3"),
+        ("paper+", "'paper+': a choice must be one of P1"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(protocols: dict[str, Protocol], name: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        with_choices(name, protocols)
+
+
+def test_a_preset_that_names_no_choice_is_refused_by_its_key(folder: Path) -> None:
+    edit(folder / "tiny.yaml", "protocols: [paper, released]", "protocols: [paper, paper+P11]")
+    assert "tiny.yaml: posgen.protocols: 'paper+P11': a choice must be one of P1" in refusal(folder)
+
+
+STUDY = """\
+  studies:
+    ablation: {protocols: [paper, paper+P2, paper+P3, released, released+P3], tasks: [cot], seeds: [5549],
+               encodings: [rope, resonance_rope, yarn, resonance_yarn]}
+resources:
+"""
+
+
+def test_what_protocols_share_is_trained_once(folder: Path) -> None:
+    edit(folder / "tiny.yaml", "resources:\n", STUDY)
+    loaded = load(folder, "tiny")
+    cells = loaded.study_cells("ablation")
+    assert len(cells) == 20
+    trained = {(c.protocol, c.encoding): (c.train_protocol, c.train_encoding) for c in cells}
+    assert trained["paper", "yarn"] == ("paper", "yarn")
+    assert trained["paper+P2", "yarn"] == ("paper", "rope"), "P2: trained unscaled, as paper trains RoPE"
+    assert trained["paper+P3", "rope"] == ("paper", "rope"), "P3 concerns YaRN alone"
+    assert trained["paper+P3", "yarn"] == ("paper+P3", "yarn"), "another table to train with"
+    assert trained["released+P3", "yarn"] == ("released", "rope"), "YaRN's table is used in evaluation only"
+    assert len(set(trained.values())) == 4 + 2 + 2
+    assert runs.train_run(loaded, "paper+P3", "cot").steps == runs.train_run(loaded, "paper", "cot").steps
+
+
+def test_a_study_shares_the_rules_of_the_presets_own_lists(folder: Path) -> None:
+    for old, new, said in (
+        ("[paper, paper+P2", "[paper, paper", "posgen.studies.ablation: protocols must name each entry once"),
+        ("tasks: [cot]", "tasks: [cot_keyed]", "posgen: training.steps.paper.cot_keyed must be given"),
+        ("yarn, resonance_yarn]}", "yarm]}", "posgen.studies.ablation.encodings: 'yarm' is not defined"),
+        ("    ablation:", "    ablations:", "posgen.studies.ablations"),
+    ):
+        (folder / "tiny.yaml").write_text(TINY.replace("resources:\n", STUDY.replace(old, new)))
+        assert said in refusal(folder)
+
+
+def test_keyed_tasks_have_their_own_modulus(folder: Path) -> None:
+    loaded = load(ROOT / "config", "laptop")
+    assert runs.train_run(loaded, "paper", "cot_keyed").data.modulus == 11
+    assert runs.data_run(loaded, "paper", "cot").data.modulus == 17
+    assert runs.train_run(loaded, "paper", "cot_keyed").vocab_size == 11

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resonance.encoding.spec import EncodingSpec
+from resonance.encoding.spec import ROUNDINGS, EncodingSpec
 from resonance.record.settings import read_yaml
 
 SPECS = [
@@ -31,7 +31,7 @@ def test_json_round_trip_gives_an_equal_spec(spec: EncodingSpec) -> None:
 def test_json_is_canonical(spec: EncodingSpec) -> None:
     values = json.loads(spec.to_json())
     assert spec.to_json() == json.dumps(values, sort_keys=True, separators=(",", ":"))
-    assert len(values) == 12, "every field is written, defaults too"
+    assert len(values) == 13, "every field is written, defaults too"
     assert EncodingSpec(**dict(reversed(values.items()))).to_json() == spec.to_json()
 
 
@@ -55,20 +55,22 @@ def test_spec_is_frozen_and_keyword_only() -> None:
         EncodingSpec("yarn")
 
 
-def test_the_ten_named_encodings_of_config_are_five_methods_times_resonance() -> None:
+def test_the_named_encodings_of_config_are_what_their_names_say() -> None:
+    """Five methods times Resonance; and RoPE and YaRN by every other rule of rounding."""
     named = read_yaml(Path(__file__).parents[1] / "config/encodings.yaml")
     specs = {name: EncodingSpec(**{"train_length": 64} | fields) for name, fields in named.items()}
-    assert {(spec.method, spec.resonance) for spec in specs.values()} == {
-        (method, resonance)
-        for method in ("rope", "linear", "ntk", "dynamic_ntk", "yarn")
-        for resonance in (False, True)
-    }
-    assert all(name == "resonance_" * spec.resonance + spec.method for name, spec in specs.items())
+    methods = ("rope", "linear", "ntk", "dynamic_ntk", "yarn")
+    expected = {"resonance_" * on + method: (method, on, "nearest") for method in methods for on in (False, True)}
+    others = [rule for rule in ROUNDINGS if rule != "nearest"]
+    expected |= {f"{method}_{rule}": (method, True, rule) for method in ("rope", "yarn") for rule in others}
+    assert {name: (spec.method, spec.resonance, spec.rounding) for name, spec in specs.items()} == expected
 
 
 @pytest.mark.parametrize(
     ("fields", "named", "rule"),
     [
+        ({"resonance": True, "rounding": "up"}, "rounding", "must be one of nearest, floor, ceil, even"),
+        ({"rounding": "floor"}, "rounding", "must be left out without resonance, got 'floor'; set resonance: true"),
         ({"method": "yarm"}, "method", "must be one of rope, linear, ntk, dynamic_ntk, yarn"),
         ({"method": None}, "method", "must be one of"),
         ({"method": ["rope"]}, "method", "must be one of"),

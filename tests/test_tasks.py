@@ -15,8 +15,10 @@ from resonance.posgen.tasks import (
     generate,
     local_rule,
     prefix_generator,
+    substitution,
 )
 
+PAPERS, KEYED = TASKS[:3], TASKS[3:]
 COUNTS = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
 
@@ -40,7 +42,7 @@ FIGURE_2 = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PAPERS)
 def test_figure_2_by_hand(task: str) -> None:
     dependencies, tokens = FIGURE_2[task]
     of = rule(task, modulus=7)
@@ -58,15 +60,20 @@ def scalar(task: str, modulus: int, j: int, k: int, prefix: list[int], length: i
     x = list(prefix)
     while len(x) < length:
         here = len(x)
-        if task == "recursive":
+        if task.startswith("recursive"):
             far = x[here - (j + k) : here - k]
-        elif task == "cot":
+        elif task.startswith("cot"):
             far = x[:j]
         else:
             pointer = int((here - (j + k)) / 2)
             far = x[pointer : pointer + j]
         assert len(far) == j
-        x.append((sum(far) + sum(x[here - k :])) % modulus)
+        if task in PAPERS:
+            x.append((sum(far) + sum(x[here - k :])) % modulus)
+            continue
+        s = substitution(modulus).tolist()
+        terms = [s[x[-1]][key] if task == "recursive_keyed" else s[key][x[-1]] for key in far]
+        x.append((sum(terms) + x[here - k]) % modulus)
     return x
 
 
@@ -82,7 +89,7 @@ def test_generation_equals_a_scalar_implementation(task: str, modulus: int, j: i
     assert found.tolist() == [scalar(task, modulus, j, k, row, length) for row in prefixes.tolist()]
 
 
-@pytest.mark.parametrize(("row", "task"), list(enumerate(TASKS)))
+@pytest.mark.parametrize(("row", "task"), list(enumerate(PAPERS)))
 def test_generation_equals_the_released_sequences(row: int, task: str, released_golden: dict[str, np.ndarray]) -> None:
     """An end token, then 256 tokens of each task."""
     released = released_golden["input_ids"][row]
@@ -105,7 +112,7 @@ def test_difficulty_is_flat_every_token_depends_on_j_plus_k_distinct_earlier_one
     of = rule(task, j=2, k=3)
     for position in range(5, 400):
         found = of.dependencies(position)
-        assert len(set(found)) == 5 and min(found) >= 0 and max(found) == position - 1
+        assert len(set(found)) == (4 if of.keyed else 5) and min(found) >= 0 and max(found) == position - 1
 
 
 # Prefixes and splits (P1)
@@ -156,7 +163,7 @@ def test_prefixes_depend_on_seed_and_task_and_on_nothing_else() -> None:
         return digest(draw_prefixes("distinct", rule("cot"), {"train": 50}, prefix_generator(seed, task))["train"])
 
     assert drawn(0, "cot") == drawn(0, "cot")
-    assert len({drawn(seed, task) for seed in (0, 1) for task in TASKS}) == 6
+    assert len({drawn(seed, task) for seed in (0, 1) for task in TASKS}) == 2 * len(TASKS)
 
 
 GOLDEN = {
@@ -213,7 +220,7 @@ def test_semi_recursive_gives_away_every_second_token() -> None:
         assert right[:, where].mean() == pytest.approx(0.53, abs=0.01)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PAPERS)
 def test_local_rule_is_the_best_of_all_two_term_linear_rules(task: str) -> None:
     """a x[l] + b x[l-o] (mod 17) for every a, b and o = 1..8: 2,312 rules, each on 100 sequences."""
     x = sequences(task, count=100, length=96)
@@ -232,7 +239,7 @@ def test_local_rule_is_the_best_of_all_two_term_linear_rules(task: str) -> None:
     assert second < score[best] / 2 if task != "semi_recursive" else second < 0.35
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PAPERS)
 @pytest.mark.parametrize(("j", "k"), [(1, 3), (2, 3), (3, 2)])
 def test_local_rule_says_nothing_before_it_can_and_never_looks_ahead(task: str, j: int, k: int) -> None:
     of = rule(task, j=j, k=k)
@@ -247,13 +254,63 @@ def test_local_rule_says_nothing_before_it_can_and_never_looks_ahead(task: str, 
         assert (said == x)[:, j + k + 1 :].all(), "exact for any j and k"
 
 
+# Tasks without those shortcuts
+
+
+def test_a_substitution_permutes_under_every_key_and_is_the_same_everywhere() -> None:
+    table = substitution(17)
+    assert (np.sort(table, axis=1) == np.arange(17)).all()
+    assert digest(table) == "fed8181a706bc1a11147a7183cba112b4120ba5879b71ef170a98d762731f8e2"
+    with pytest.raises(ValueError, match="read-only"):
+        table[0, 0] = 1
+
+
+@pytest.mark.parametrize("task", KEYED)
+def test_keyed_sequences_do_not_run_into_each_other(task: str) -> None:
+    """Else a few patterns at the end would be learned in place of the rule."""
+    x = sequences(task, count=1000, modulus=11)
+    assert len(np.unique(x[:, -8:], axis=0)) > 990
+    assert max(np.bincount(x[:, here], minlength=11).max() for here in range(64, 256)) < 160
+
+
+@pytest.mark.parametrize("task", KEYED)
+def test_no_two_term_linear_rule_helps_on_a_keyed_task(task: str) -> None:
+    x = sequences(task, count=300, length=96, modulus=11)
+    first = 12
+    for o in range(1, 9):
+        near, far, asked = x[:, first:-1], x[:, first - o : -1 - o], x[:, first + 1 :]
+        for a in range(11):
+            for b in range(11):
+                assert ((a * near + b * far) % 11 == asked).mean() < 0.25
+
+
+def test_the_local_rule_of_a_keyed_task_is_the_best_guess_under_the_keys_left() -> None:
+    """By exhaustion, for one key: every key that explains the token before, and what most of them say."""
+    of, x = rule("cot_keyed", modulus=11), sequences("cot_keyed", count=50, length=40, modulus=11)
+    said, table = local_rule(of, x), substitution(11)
+    for row, guess in zip(x[:10].tolist(), said[:10].tolist(), strict=True):
+        for here in range(5, 40):
+            keys = [key for key in range(11) if (table[key, row[here - 2]] + row[here - 4]) % 11 == row[here - 1]]
+            votes = np.bincount([(table[key, row[here - 1]] + row[here - 3]) % 11 for key in keys], minlength=11)
+            assert row[0] in keys and votes[guess[here]] == votes.max()
+    assert 0.6 < (said == x)[:, 5:].mean() < 0.8, "inverting S tells most keys, at the price of knowing it whole"
+
+
+def test_the_local_rule_has_nothing_to_say_on_recursive_keyed_nor_for_two_keys() -> None:
+    assert (local_rule(rule("recursive_keyed"), sequences("recursive_keyed", count=5)) == -1).all()
+    assert (local_rule(rule("cot_keyed", j=2), sequences("cot_keyed", count=5, j=2)) == -1).all()
+
+
 # Errors
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"task": "chain"}, "task must be one of recursive, cot, semi_recursive, got 'chain'"),
+        (
+            {"task": "chain"},
+            f"task must be one of {', '.join(TASKS)}, got 'chain'",
+        ),
         ({"modulus": 1}, "modulus must be >= 2, got 1"),
         ({"j": 0}, "j must be >= 1, got 0"),
         ({"k": -1}, "k must be >= 1, got -1"),

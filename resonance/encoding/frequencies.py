@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from itertools import count
 
 import numpy as np
 
@@ -92,20 +93,28 @@ def frequency_table(spec: EncodingSpec, head_dim: int, seq_len: int | None = Non
     theta = np.asarray(method(spec, int(head_dim), seq_len), dtype=np.float64)
     period = np.zeros(len(theta), dtype=np.int64)
     if spec.resonance:
-        theta, period = resonate(theta)
+        theta, period = resonate(theta, spec.rounding)
     amplitude = spec.attention_factor
     if amplitude is None:
         amplitude = getattr(method, "attention_factor", lambda _: 1.0)(spec)
     return FrequencyTable(theta=theta, period=period, attention_factor=float(amplitude))
 
 
-def resonate(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """theta~_j = 2*pi / round(2*pi/theta_j). Algorithm 1.
+def resonate(theta: np.ndarray, rounding: str = "nearest") -> tuple[np.ndarray, np.ndarray]:
+    """theta~_j = 2*pi / round(2*pi/theta_j). Algorithm 1; other rules than `nearest` are ours.
 
-    Returns (theta~, period), float64 and int64. Rounding is done in float64: in float32 two
-    wavelengths come out as the wrong integer at base 1e6.
+    rounding  one of `spec.ROUNDINGS`; `EncodingSpec` says what each does
+
+    Returns (theta~, period), float64 and int64 [d/2]; the controls `reflected` and `half` round to no
+    integer, so their period is 0. Rounding is done in float64: in float32 two wavelengths come out as
+    the wrong integer at base 1e6.
     """
-    period = np.rint(2 * np.pi / theta).astype(np.int64)
+    wavelength = 2 * np.pi / theta
+    if rounding == "reflected":
+        return 2 * np.pi / (2 * wavelength - np.rint(wavelength)), np.zeros(len(theta), dtype=np.int64)
+    if rounding == "half":
+        return 2 * np.pi / (np.floor(wavelength) + 0.5), np.zeros(len(theta), dtype=np.int64)
+    period = _ROUNDINGS[rounding](wavelength).astype(np.int64)
     if (period < 1).any():
         j = int(np.argmin(period))
         raise ValueError(
@@ -113,6 +122,34 @@ def resonate(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"for feature {j}; lower theta or leave resonance out"
         )
     return 2 * np.pi / period, period
+
+
+def _nearest_free(wavelength: np.ndarray, fits: Callable[[int, list[int]], bool]) -> np.ndarray:
+    """For each feature, fastest first, the nearest integer >= 2 that fits beside those already taken."""
+    taken: list[int] = []
+    for value in wavelength:
+        middle = round(float(value))
+        # Steps away from the nearest integer, either side by its distance: nearer ones come first.
+        near = (n for step in count() for n in sorted({middle - step, middle + step}, key=lambda n: abs(n - value)))
+        taken.append(next(n for n in near if n >= 2 and fits(n, taken)))
+    return np.array(taken)
+
+
+def _is_prime(n: int) -> bool:
+    return n >= 2 and all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
+
+
+_ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "nearest": np.rint,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "even": lambda wavelength: np.maximum(2 * np.rint(wavelength / 2), 2),
+    "odd": lambda wavelength: 2 * np.floor(wavelength / 2) + 1,
+    "prime": lambda wavelength: _nearest_free(wavelength, lambda n, taken: n not in taken and _is_prime(n)),
+    "coprime": lambda wavelength: _nearest_free(
+        wavelength, lambda n, taken: all(math.gcd(n, other) == 1 for other in taken)
+    ),
+}
 
 
 def precritical(theta: np.ndarray, train_length: int) -> np.ndarray:

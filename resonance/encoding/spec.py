@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 RAMPS = ("index", "wavelength")
 BLENDS = ("frequency", "wavelength")
 NTK_RULES = ("bloc97", "paper")
+ROUNDINGS = ("nearest", "floor", "ceil", "even", "odd", "prime", "coprime", "reflected", "half")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,11 @@ class EncodingSpec:
     method            `rope`, `linear`, `ntk`, `dynamic_ntk`, `yarn`, or a name that an installed
                       package registers under the entry point group `resonance.methods`
     resonance         round every wavelength to an integer after the method (Algorithm 1)
+    rounding          to which one, with resonance: `nearest` (the paper), `floor`, `ceil`, the nearest
+                      `even` or `odd`, the nearest `prime` or pairwise `coprime` integer that no faster
+                      feature has; or, as controls, to no integer at all: `reflected`,
+                      2*lambda - round(lambda), as far from lambda as nearest is, the other way, and
+                      `half`, floor(lambda) + 1/2
     base              b, the rotary base (RoFormer: 10,000)
     scale             s = L'/L, how much longer the test sequences are; >= 1
     train_length      L in positions; needed by `dynamic_ntk` and `yarn`
@@ -46,6 +52,7 @@ class EncodingSpec:
 
     method: str = "rope"
     resonance: bool = False
+    rounding: str = "nearest"
     base: float = 10_000.0
     scale: float = 1.0
     train_length: int | None = None
@@ -79,9 +86,16 @@ class EncodingSpec:
                 f"beta_slow and beta_fast must satisfy 0 < beta_slow < beta_fast, got {self.beta_slow} and "
                 f"{self.beta_fast}; YaRN's own are 1 and 32"
             )
-        for name, allowed in (("ramp", RAMPS), ("blend", BLENDS), ("ntk_rule", NTK_RULES)):
+        for name, allowed in (
+            ("ramp", RAMPS), ("blend", BLENDS), ("ntk_rule", NTK_RULES), ("rounding", ROUNDINGS),
+        ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.rounding != "nearest" and not self.resonance:
+            raise ValueError(
+                f"rounding must be left out without resonance, got {self.rounding!r}; set resonance: true, or nothing "
+                "is rounded"
+            )
         if self.train_length is not None and (
             isinstance(self.train_length, bool) or not isinstance(self.train_length, int) or self.train_length < 1
         ):

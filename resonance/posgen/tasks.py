@@ -1,11 +1,11 @@
-"""PosGen's three tasks as pure functions of integers (section 5). Imports numpy alone.
+"""PosGen's tasks as pure functions of integers (section 5). Imports numpy alone.
 
-Every new token is h of j + k earlier ones, h being addition modulo m (section 6.1.1), so the
-difficulty of a token does not depend on its position:
+Every new token is h of j + k earlier ones. The paper's three tasks take addition modulo m for h
+(section 6.1.1), so the difficulty of a token does not depend on its position:
 
     x_l = (far_0 + .. + far_{j-1} + x_{l-k} + .. + x_{l-1}) mod m        for l >= j + k
 
-and the tasks differ in where the j far tokens stand:
+and differ in where the j far tokens stand:
 
     recursive       x_{l-(j+k)} .. x_{l-k-1}     right before the k near ones
     cot             x_0 .. x_{j-1}               the question, as in chain-of-thought
@@ -14,16 +14,29 @@ and the tasks differ in where the j far tokens stand:
 Paper: semi_recursive's index is printed floor(l - (j+k)/2) - j, which read literally is a constant
 distance; released code and Figure 2: the moving pointer above, taken here.
 
+Addition leaves shortcuts that never look far (`local_rule`). Three more tasks, ours, leave none that
+is simpler than the rule: far tokens enter through a fixed random substitution,
+
+    x_l = (S[far_0, x_{l-1}] + .. + S[far_{j-1}, x_{l-1}] + x_{l-k}) mod m
+
+in cot_keyed and semi_recursive_keyed, where every row of S is a random permutation of 0 .. m-1
+(`substitution`) and far tokens choose the row; in recursive_keyed x_{l-1} does, S[x_{l-1}, far_0] ..,
+or else different prefixes would run into one sequence. The near tokens in between play no part: a sum
+of more terms is learned by its shortcuts or, at small budgets, not at all.
+
 Legend: N sequences, T positions, W = j + k the length of a prefix.
 """
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, cycle, islice
 
 import numpy as np
 
-TASKS = ("recursive", "cot", "semi_recursive")
+_KEYED = "_keyed"
+# Order matters: a task's place seeds its prefixes.
+TASKS = ("recursive", "cot", "semi_recursive", "recursive_keyed", "cot_keyed", "semi_recursive_keyed")
 PREFIX_RULES = ("distinct", "combinations")
 SPLITS = ("train", "validation", "test")
 
@@ -45,22 +58,47 @@ class Rule:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
 
     @property
+    def keyed(self) -> bool:
+        """Whether far tokens are keys of a substitution, or terms of a sum."""
+        return self.task.endswith(_KEYED)
+
+    @property
     def prefix_length(self) -> int:
         """W = j + k, the tokens that must be given."""
         return self.j + self.k
 
     def far_start(self, position: int) -> int:
         """The index of the first of the j far tokens that x_position depends on."""
-        if self.task == "recursive":
+        where = self.task.removesuffix(_KEYED)
+        if where == "recursive":
             return position - self.prefix_length
-        if self.task == "cot":
+        if where == "cot":
             return 0
         return (position - self.prefix_length) // 2
 
     def dependencies(self, position: int) -> list[int]:
-        """The j + k positions that x_position is the sum of, far ones first. Figure 2."""
+        """The positions that x_position is h of, far ones first. Figure 2."""
         far = self.far_start(position)
-        return [*range(far, far + self.j), *range(position - self.k, position)]
+        near = (position - self.k, position - 1) if self.keyed else range(position - self.k, position)
+        return [*range(far, far + self.j), *near]
+
+    def h(self, x_WN: np.ndarray) -> np.ndarray:
+        """The tokens that others determine: those at `dependencies`, [W, N], to [N]."""
+        if not self.keyed:
+            return x_WN.sum(axis=0) % self.modulus
+        far, near, nearest = x_WN[: self.j], x_WN[-2], x_WN[-1]
+        table = substitution(self.modulus)
+        terms = table[nearest, far] if self.task == "recursive_keyed" else table[far, nearest]
+        return (terms.sum(axis=0) + near) % self.modulus
+
+
+@cache
+def substitution(modulus: int) -> np.ndarray:
+    """S [m, m]: one fixed random permutation of 0 .. m-1 for every key; the same on every machine."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([modulus])))
+    table = np.stack([rng.permutation(modulus) for _ in range(modulus)])
+    table.setflags(write=False)
+    return table
 
 
 def generate(rule: Rule, prefixes_NW: np.ndarray, length: int) -> np.ndarray:
@@ -79,14 +117,14 @@ def generate(rule: Rule, prefixes_NW: np.ndarray, length: int) -> np.ndarray:
     x_TN = np.empty((length, len(prefixes_NW)), dtype=np.int64)  # position first: every step adds whole rows
     x_TN[:width] = prefixes_NW.T
     for position in range(width, length):
-        x_TN[position] = x_TN[rule.dependencies(position)].sum(axis=0) % rule.modulus
+        x_TN[position] = rule.h(x_TN[rule.dependencies(position)])
     return np.ascontiguousarray(x_TN.T)
 
 
 def follows(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
     """Where a token is what the rule asks for: bool [N, T - (j+k)], from position j + k on."""
     positions = range(rule.prefix_length, x_NT.shape[1])
-    return np.stack([x_NT[:, rule.dependencies(p)].sum(axis=1) % rule.modulus == x_NT[:, p] for p in positions], axis=1)
+    return np.stack([rule.h(x_NT[:, rule.dependencies(p)].T) == x_NT[:, p] for p in positions], axis=1)
 
 
 def local_rule(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
@@ -100,11 +138,28 @@ def local_rule(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
                                                               token for semi_recursive
 
     In nobody's paper; without it an accuracy of 53 % on semi_recursive looks like half a solution.
+
+    The keyed tasks leave a guess to a solver who knows S by heart: the likeliest token under the far
+    tokens that the token before allows, where both share theirs, and under all of them otherwise
+    (recursive_keyed: nothing better than chance, so nothing is said). With j > 1 nothing is said.
     """
-    distance = rule.prefix_length if rule.task == "recursive" else rule.k
     said = np.full_like(x_NT, -1)
     first = rule.prefix_length + 1
-    said[:, first:] = (2 * x_NT[:, first - 1 : -1] - x_NT[:, first - 1 - distance : -1 - distance]) % rule.modulus
+    if not rule.keyed:
+        distance = rule.prefix_length if rule.task == "recursive" else rule.k
+        said[:, first:] = (2 * x_NT[:, first - 1 : -1] - x_NT[:, first - 1 - distance : -1 - distance]) % rule.modulus
+        return said
+    if rule.j > 1 or rule.task == "recursive_keyed":
+        return said
+    table = substitution(rule.modulus)
+    for position in range(rule.prefix_length, x_NT.shape[1]):
+        terms_NK = table.T[x_NT[:, position - 1]]  # S[key, x_{l-1}] of every key
+        possible_NK = np.ones_like(terms_NK, dtype=bool)
+        if position >= first and rule.far_start(position) == rule.far_start(position - 1):
+            term = (x_NT[:, position - 1] - x_NT[:, position - 1 - rule.k]) % rule.modulus
+            possible_NK = table.T[x_NT[:, position - 2]] == term[:, None]
+        votes_NM = (possible_NK[:, :, None] & (terms_NK[:, :, None] == np.arange(rule.modulus))).sum(axis=1)
+        said[:, position] = (votes_NM.argmax(axis=1) + x_NT[:, position - rule.k]) % rule.modulus
     return said
 
 

@@ -7,16 +7,18 @@ generated from these classes.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.record.protocol import Protocol
+from resonance.record.protocol import Protocol, with_choices
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 
 Count = Annotated[int, Field(ge=1)]
-TaskName = Literal["recursive", "cot", "semi_recursive"]
+TaskName = Literal["recursive", "cot", "semi_recursive", "recursive_keyed", "cot_keyed", "semi_recursive_keyed"]
+StudyName = Literal["extended", "keyed", "rounding", "ablation"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class DataSettings(Settings):
@@ -24,6 +26,8 @@ class DataSettings(Settings):
 
     modulus: int = Field(ge=2)
     """m of the modular addition (paper: 17)."""
+    keyed_modulus: int | None = Field(default=None, ge=2)
+    """m of the keyed tasks, whose h takes longer to learn; left out: modulus."""
     j: Count
     """How many far tokens a token depends on (paper: 1)."""
     k: Count
@@ -49,6 +53,11 @@ class DataSettings(Settings):
                 f"{self.train_length} and {self.test_length}: train short, test long, by an even and an odd position"
             )
         return self
+
+    def of_task(self, task: str) -> "DataSettings":
+        """The same with the task's own modulus."""
+        own = self.keyed_modulus if task.endswith("_keyed") else None
+        return self.model_copy(update={"modulus": own or self.modulus, "keyed_modulus": None})
 
 
 class ModelSettings(Settings):
@@ -115,29 +124,51 @@ class EvaluationSettings(Settings):
     """As in training."""
 
 
-class PosgenSettings(Settings):
-    """The synthetic half: Table 1, Figures 1 to 3."""
+class Study(Settings):
+    """What one table or figure compares: every encoding on every task under every protocol, all seeds."""
 
     protocols: list[str] = Field(min_length=1)
-    """Names of config/protocols.yaml to run."""
+    """Names of config/protocols.yaml, or one with choices of the other: `paper+P5`."""
     tasks: list[TaskName] = Field(min_length=1)
     """The tasks to run."""
     encodings: list[str] = Field(min_length=1)
-    """Names of config/encodings.yaml to compare, in the order of Table 1's rows."""
-    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
+    """Names of config/encodings.yaml to compare, in the order of a table's rows."""
+    seeds: list[Seed] = Field(min_length=1)
     """Training seeds: initialisation, order of sequences, dropout. Released code: 5549, 4955, 42,
     3701, 49 (P14)."""
+
+    @model_validator(mode="after")
+    def _check_once(self) -> "Study":
+        for name in ("protocols", "tasks", "encodings", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} must name each entry once, got {values}")
+        return self
+
+
+class PosgenSettings(Study):
+    """The synthetic half: Table 1 and Figures 1 to 3, which its own lists are for, and studies around them."""
+
+    studies: dict[StudyName, Study] = Field(default_factory=dict)
+    """Further comparisons, each a target of its own. `extended`: Table 1 with more encodings; `keyed`:
+    on tasks without shortcuts; `rounding`: every rule of Resonance's rounding, with controls; `ablation`:
+    protocols one choice apart."""
     data: DataSettings
     model: ModelSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
 
+    @property
+    def all_studies(self) -> dict[str, Study]:
+        """Every study by name, Table 1's own lists first."""
+        return {"table1": self, **self.studies}
+
+    def steps(self, protocol: str, task: str) -> int | None:
+        """Optimizer steps of a task; those of `paper+P5` are those of `paper`."""
+        return self.training.steps.get(protocol.split("+")[0], {}).get(task)
+
     @model_validator(mode="after")
     def _check(self) -> "PosgenSettings":
-        for name in ("protocols", "tasks", "encodings", "seeds"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name} must name each entry once, got {values}")
         for least, most, limit in (
             ("training.look_sequences", self.training.look_sequences, self.data.num_validation),
             ("evaluation.curve_sequences", self.evaluation.curve_sequences, self.data.num_validation),
@@ -154,16 +185,13 @@ class PosgenSettings(Settings):
             raise ValueError(
                 f"training.batch_size must be <= data.num_train = {self.data.num_train}, got {self.training.batch_size}"
             )
-        for protocol in self.protocols:
-            for task in self.tasks:
-                steps = self.training.steps.get(protocol, {}).get(task)
-                if steps is None:
-                    raise ValueError(f"training.steps.{protocol}.{task} must be given, since both are to be run")
-                if steps < self.training.num_looks:
-                    raise ValueError(
-                        f"training.steps.{protocol}.{task} must be >= num_looks = {self.training.num_looks}, "
-                        f"got {steps}"
-                    )
+        every = self.all_studies.values()
+        for protocol, task in dict.fromkeys((p, t) for study in every for p in study.protocols for t in study.tasks):
+            steps, key = self.steps(protocol, task), f"training.steps.{protocol.split('+')[0]}.{task}"
+            if steps is None:
+                raise ValueError(f"{key} must be given, since both are to be run")
+            if steps < self.training.num_looks:
+                raise ValueError(f"{key} must be >= num_looks = {self.training.num_looks}, got {steps}")
         return self
 
 
@@ -198,6 +226,18 @@ class Preset(Settings):
     resources: Resources
 
 
+class Cell(NamedTuple):
+    """One evaluation: an encoding under a protocol, on a model of one task and seed trained with
+    train_encoding under train_protocol."""
+
+    protocol: str
+    encoding: str
+    train_protocol: str
+    train_encoding: str
+    task: str
+    seed: int
+
+
 @dataclass(frozen=True)
 class Config:
     """A validated preset with the encodings and protocols that its names stand for."""
@@ -213,6 +253,30 @@ class Config:
 
     def train_encoding(self, protocol: str, encoding: str) -> str:
         return self.protocols[protocol].train_encoding_name(encoding, self.encodings)
+
+    def data_protocol(self, protocol: str) -> str:
+        """The first protocol whose sequences are the same: they are drawn once."""
+        return next(name for name, p in self.protocols.items() if p.prefixes == self.protocols[protocol].prefixes)
+
+    def train_protocol(self, protocol: str, train_encoding: str) -> str:
+        """The first protocol under which this training is the same: what protocols share is trained once."""
+
+        def training(name: str) -> tuple:
+            p, steps = self.protocols[name], self.preset.posgen.training.steps.get(name.split("+")[0])
+            return p.prefixes, p.train_choices(), steps, self.posgen_spec(name, train_encoding)
+
+        return next(name for name in self.protocols if training(name) == training(protocol))
+
+    def study_cells(self, study: str) -> list[Cell]:
+        """Every evaluation of a study with the training it measures."""
+        lists = self.preset.posgen.all_studies[study]
+        cells = []
+        for protocol in lists.protocols:
+            for encoding in lists.encodings:
+                trained = self.train_encoding(protocol, encoding)
+                names = protocol, encoding, self.train_protocol(protocol, trained), trained
+                cells += [Cell(*names, task, seed) for task in lists.tasks for seed in lists.seeds]
+        return cells
 
 
 def load(folder: Path, preset: str) -> Config:
@@ -236,6 +300,12 @@ def load(folder: Path, preset: str) -> Config:
         name: parse(Protocol, fields, f"{folder / 'protocols.yaml'}: {name}")
         for name, fields in _mapping(folder / "protocols.yaml").items()
     }
+    for study, lists in parsed.posgen.all_studies.items():
+        for name in lists.protocols:
+            try:
+                protocols[name] = with_choices(name, protocols)
+            except SettingsError as error:
+                raise SettingsError(f"{source}: {_key(study)}.protocols: {error}") from None
     config = Config(preset=parsed, encodings=encodings, protocols=protocols)
     _check_names(config, source, folder)
     return config
@@ -253,14 +323,12 @@ def _mapping(path: Path) -> dict[str, dict]:
 
 def _check_names(config: Config, source: Path, folder: Path) -> None:
     posgen = config.preset.posgen
-    for key, names, known, where in (
-        ("protocols", posgen.protocols, config.protocols, "protocols.yaml"),
-        ("encodings", posgen.encodings, config.encodings, "encodings.yaml"),
-    ):
-        for name in names:
-            if name not in known:
+    for study, lists in posgen.all_studies.items():
+        for name in lists.encodings:
+            if name not in config.encodings:
                 raise SettingsError(
-                    f"{source}: posgen.{key}: {name!r} is not defined; {folder / where} names {', '.join(known)}"
+                    f"{source}: {_key(study)}.encodings: {name!r} is not defined; "
+                    f"{folder / 'encodings.yaml'} names {', '.join(config.encodings)}"
                 )
     for name, fields in config.encodings.items():
         for protocol in config.protocols.values():
@@ -268,6 +336,10 @@ def _check_names(config: Config, source: Path, folder: Path) -> None:
                 protocol.encoding_spec(fields, posgen.data.train_length, posgen.data.test_length)
             except ValueError as error:
                 raise SettingsError(f"{folder / 'encodings.yaml'}: {name}: {error}") from None
-    for protocol in posgen.protocols:
-        for name in posgen.encodings:
-            config.train_encoding(protocol, name)
+    for study in posgen.all_studies:
+        config.study_cells(study)
+
+
+def _key(study: str) -> str:
+    """Where a study's lists stand in a preset."""
+    return "posgen" if study == "table1" else f"posgen.studies.{study}"

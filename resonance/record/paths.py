@@ -1,6 +1,8 @@
 """Every path template of the workflow, once. A wildcard is a name; a value never enters a path.
 
-Legend of wildcards: preset, protocol, task, stage, split, train_encoding, encoding, seed.
+Legend of wildcards: preset, study, protocol, task, stage, split, train_encoding, encoding, seed. The
+protocol of a run is the one it was trained under, that of an evaluation the one it is measured under:
+`paper+P2` measures what `paper` trained.
 """
 
 RESULTS = "results/{preset}"
@@ -21,6 +23,9 @@ SNAPSHOTS = RUN_FOLDER + "/snapshots.safetensors"
 TRAINING = RUN_FOLDER + "/train.parquet"
 EVALUATION = RUN_FOLDER + "/eval/{encoding}.parquet"
 
-TABLE1 = RESULTS + "/tables/table1_{protocol}"
+STUDY = _POSGEN + "/studies/{study}.parquet"
+
+TABLES = RESULTS + "/tables"
+STUDY_TABLE = TABLES + "/{study}_{protocol}"
 FIGURES = RESULTS + "/figures"
 REPORT = RESULTS + "/report.html"

@@ -1,7 +1,7 @@
 """Protocol: every choice of PosGen where the paper's text and its released code differ.
 
 One field a choice, P1 to P15 as in config/protocols.yaml, where the two named protocols stand.
-Further protocols, with one choice flipped, say, are further entries there.
+Further protocols are further entries there; those with a choice flipped need none (`with_choices`).
 """
 
 from typing import Literal
@@ -9,7 +9,22 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.record.settings import Settings, SettingsError
+from resonance.record.settings import Settings, SettingsError, parse
+
+CHOICES = {
+    "P1": ("prefixes",),
+    "P2": ("train_encoding",),
+    "P3": ("yarn_ramp", "yarn_blend", "yarn_beta_fast", "yarn_beta_slow", "yarn_lengths"),
+    "P4": ("yarn_temperature",),
+    "P5": ("num_layers",),
+    "P6": ("trained",),
+    "P7": ("attention_scale",),
+    "P8": ("pair_layout",),
+    # The end token needs an entry of the vocabulary, so P15 goes with P9.
+    "P9": ("start_token", "num_extra_tokens"),
+    "P10": ("schedule", "dropout", "selection"),
+}
+"""The fields that a P number stands for. P11 to P14 are the same in both protocols here."""
 
 
 class TrainChoices(Settings):
@@ -109,10 +124,37 @@ class Protocol(TrainChoices):
                 return candidate
         raise SettingsError(
             f"config/encodings.yaml: train_encoding `unscaled` (P2) trains {name} with its unscaled encoding "
-            f"(method rope, base {wanted['base']:g}, resonance {str(wanted['resonance']).lower()}), which no entry "
-            "is; add one"
+            f"(method rope, base {wanted['base']:g}, resonance {str(wanted['resonance']).lower()}, rounding "
+            f"{wanted['rounding']}), which no entry is; add one"
         )
 
 
+def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
+    """The protocol that a name like `paper+P5` or `released+P2+P3` stands for: the one named first,
+    with the named choices of the other one of `paper` and `released`.
+
+    Raises SettingsError for an unknown base or choice, or for choices that do not go together.
+    """
+    base, *flipped = name.split("+")
+    if not flipped and base in protocols:
+        return protocols[base]
+    others = {"paper": "released", "released": "paper"}
+    if base not in others or not {*others} <= protocols.keys():
+        raise SettingsError(
+            f"{name!r} is not defined; config/protocols.yaml names {', '.join(protocols)}, and paper+P5, say, is paper "
+            "with choice P5 of released"
+        )
+    fields, other = protocols[base].model_dump(), protocols[others[base]]
+    for choice in flipped:
+        if choice not in CHOICES:
+            raise SettingsError(f"{name!r}: a choice must be one of {', '.join(CHOICES)}, got {choice!r}")
+        fields.update({field: getattr(other, field) for field in CHOICES[choice]})
+    return parse(Protocol, fields, name)
+
+
 def _unscaled(fields: dict) -> dict:
-    return {"resonance": fields.get("resonance", False), "base": float(fields.get("base", EncodingSpec.base))}
+    return {
+        "resonance": fields.get("resonance", False),
+        "rounding": fields.get("rounding", EncodingSpec.rounding),
+        "base": float(fields.get("base", EncodingSpec.base)),
+    }

@@ -58,7 +58,9 @@ class EvaluateRun(Settings):
 
 
 def data_run(config: Config, protocol: str, task: str) -> DataRun:
-    return DataRun(task=task, prefixes=config.protocols[protocol].prefixes, data=config.preset.posgen.data)
+    return DataRun(
+        task=task, prefixes=config.protocols[protocol].prefixes, data=config.preset.posgen.data.of_task(task)
+    )
 
 
 def train_run(config: Config, protocol: str, task: str) -> TrainRun:
@@ -67,10 +69,10 @@ def train_run(config: Config, protocol: str, task: str) -> TrainRun:
         protocol=protocol,
         task=task,
         choices=config.protocols[protocol].train_choices(),
-        data=posgen.data,
+        data=posgen.data.of_task(task),
         model=posgen.model,
         training=LoopSettings(**posgen.training.model_dump(exclude={"steps"})),
-        steps=posgen.training.steps[protocol][task],
+        steps=posgen.steps(protocol, task),
     )
 
 

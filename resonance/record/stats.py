@@ -1,5 +1,6 @@
 """Means over seeds with their spread: standard deviation, variance, 95 % intervals, paired differences."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,11 @@ class Estimate:
     @property
     def variance(self) -> float:
         return self.sd**2
+
+    def known(self, name: str) -> float | None:
+        """A field, or None where a single run leaves it nan: nothing, and not nan, in a file."""
+        value = getattr(self, name)
+        return None if math.isnan(value) else value
 
 
 def estimate(values: np.ndarray) -> Estimate:

@@ -69,47 +69,80 @@ def stem_of_output(wildcards, output):
     return os.path.splitext(output[0])[0]
 
 
-def posgen_files(template, **wildcards):
-    """A template over every protocol and task."""
-    return expand(at(template), protocol=POSGEN.protocols, task=POSGEN.tasks, **wildcards)
+def posgen_data(template, **wildcards):
+    """A template of a task's data, over every study's protocols and tasks, each drawn once."""
+    return sorted(
+        {
+            path
+            for study in POSGEN.all_studies.values()
+            for protocol in study.protocols
+            for path in expand(at(template), protocol=CONFIG.data_protocol(protocol), task=study.tasks, **wildcards)
+        }
+    )
 
 
-def posgen_evaluations(protocol):
-    """Every evaluation of a protocol: encodings x tasks x seeds, each beside the run it measures."""
-    return [
-        path
-        for encoding in POSGEN.encodings
-        for path in expand(
-            at(paths.EVALUATION),
-            protocol=protocol,
-            task=POSGEN.tasks,
-            train_encoding=CONFIG.train_encoding(protocol, encoding),
-            encoding=encoding,
-            seed=POSGEN.seeds,
-        )
-    ]
+def posgen_evaluations(study, protocol=None):
+    """Every evaluation of a study, or those under one of its protocols."""
+    cells = [cell for cell in CONFIG.study_cells(study) if protocol in (None, cell.protocol)]
+    return [at(paths.EVALUATION).format(**cell._asdict()) for cell in cells]
 
 
-def posgen_trained(template):
-    """A template over every training: what protocols' encodings share is trained once."""
-    return [
-        path
-        for protocol in POSGEN.protocols
-        for name in sorted({CONFIG.train_encoding(protocol, encoding) for encoding in POSGEN.encodings})
-        for path in expand(at(template), protocol=protocol, task=POSGEN.tasks, train_encoding=name, seed=POSGEN.seeds)
-    ]
+def baselines_of_study(wildcards):
+    """What needs no training, for every task of a study."""
+    return expand(at(paths.BASELINE), protocol=wildcards.protocol, task=POSGEN.all_studies[wildcards.study].tasks)
 
 
-TABLES = expand(at(paths.TABLE1) + ".{kind}", protocol=POSGEN.protocols, kind=["csv", "md", "tex", "html"])
-FIGURES = expand(
-    figure("{name}.{kind}"),
-    name=["fig1_rotation_angles", "fig2_dependencies"]
-    + expand("fig3_validation_loss_{protocol}", protocol=POSGEN.protocols),
-    kind=["pdf", "svg", "png"],
+def posgen_trained(template, study):
+    """A template over every training of a study: what encodings and protocols share is trained once."""
+    found = {at(template).format(**(c._asdict() | {"protocol": c.train_protocol})) for c in CONFIG.study_cells(study)}
+    return sorted(found)
+
+
+def drawn(split):
+    """The sequences that a protocol uses, drawn under the first protocol that uses the same."""
+    template = at(paths.SEQUENCES).replace("{split}", split)
+    return lambda wildcards: expand(template, protocol=CONFIG.data_protocol(wildcards.protocol), task=wildcards.task)
+
+
+def trained(template):
+    """A file of the run that an evaluation measures."""
+    return lambda wildcards: at(template).format(
+        **(dict(wildcards) | {"protocol": CONFIG.train_protocol(wildcards.protocol, wildcards.train_encoding)})
+    )
+
+
+# Tables and figures of every study; {protocol}: one for each of its protocols.
+STUDY_STEMS = {
+    "table1": (["table1_{protocol}"], ["fig3_validation_loss_{protocol}", "shortcuts_table1_{protocol}"]),
+    "extended": (["extended_{protocol}"], []),
+    "keyed": (["keyed_{protocol}"], ["shortcuts_keyed_{protocol}"]),
+    "rounding": (["rounding"], ["rounding"]),
+    "ablation": (["ablation"], ["ablation"]),
+}
+
+
+def study_tables(study):
+    """The tables of a study, none where the preset leaves it out."""
+    stems = [f"{at(paths.TABLES)}/{stem}.{{kind}}" for stem in STUDY_STEMS[study][0] if study in POSGEN.all_studies]
+    return of_protocols(study, stems, ["csv", "md", "tex", "html"])
+
+
+def study_figures(study):
+    stems = [figure(f"{stem}.{{kind}}") for stem in STUDY_STEMS[study][1] if study in POSGEN.all_studies]
+    return of_protocols(study, stems, ["pdf", "svg", "png"])
+
+
+def of_protocols(study, stems, kinds):
+    return expand(stems, protocol=POSGEN.all_studies[study].protocols, kind=kinds) if stems else []
+
+
+FIGURES_1_AND_2 = expand(
+    figure("{name}.{kind}"), name=["fig1_rotation_angles", "fig2_dependencies"], kind=["pdf", "svg", "png"]
 )
 
 
 wildcard_constraints:
+    study="table1|extended|keyed|rounding|ablation",
     protocol="[^/]+",
     task="[^/]+",
     stage="data|train|evaluate",

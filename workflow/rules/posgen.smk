@@ -56,8 +56,13 @@ rule posgen_data:
 
 rule posgen_baseline:
     input:
-        settings=at(paths.SETTINGS).replace("{stage}", "data"),
-        test=at(paths.SEQUENCES).replace("{split}", "test"),
+        settings=lambda wildcards: expand(
+            at(paths.SETTINGS),
+            protocol=CONFIG.data_protocol(wildcards.protocol),
+            task=wildcards.task,
+            stage="data",
+        ),
+        test=drawn("test"),
     output:
         at(paths.BASELINE),
     log:
@@ -80,8 +85,8 @@ rule posgen_train:
     input:
         settings=at(paths.SETTINGS).replace("{stage}", "train"),
         encoding=at(paths.ENCODING).replace("{encoding}", "{train_encoding}"),
-        train=at(paths.SEQUENCES).replace("{split}", "train"),
-        validation=at(paths.SEQUENCES).replace("{split}", "validation"),
+        train=drawn("train"),
+        validation=drawn("validation"),
     output:
         at(paths.MODEL),
         at(paths.SNAPSHOTS),
@@ -107,13 +112,13 @@ rule posgen_train:
 
 rule posgen_evaluate:
     input:
-        model=at(paths.MODEL),
-        snapshots=at(paths.SNAPSHOTS),
-        run=at(paths.RUN),
+        model=trained(paths.MODEL),
+        snapshots=trained(paths.SNAPSHOTS),
+        run=trained(paths.RUN),
         settings=at(paths.SETTINGS).replace("{stage}", "evaluate"),
         encoding=at(paths.ENCODING),
-        validation=at(paths.SEQUENCES).replace("{split}", "validation"),
-        test=at(paths.SEQUENCES).replace("{split}", "test"),
+        validation=drawn("validation"),
+        test=drawn("test"),
     output:
         at(paths.EVALUATION),
     log:
@@ -129,4 +134,27 @@ rule posgen_evaluate:
         gpu=need("evaluate", "gpu"),
     shell:
         "python -m resonance posgen evaluate {input.model:q} {input.encoding:q} {input.settings:q}"
-        " {input.validation:q} {input.test:q} {output:q} --threads {threads} > {log:q} 2>&1"
+        " {input.validation:q} {input.test:q} {output:q} --protocol {wildcards.protocol:q} --threads {threads}"
+        " > {log:q} 2>&1"
+
+
+rule posgen_collect:
+    input:
+        evaluations=lambda wildcards: posgen_evaluations(wildcards.study),
+    output:
+        at(paths.STUDY),
+    log:
+        log_of("posgen_collect/{study}"),
+    benchmark:
+        benchmark_of("posgen_collect/{study}")
+    conda:
+        "../../envs/figures.yaml"
+    threads: need("render", "threads")
+    resources:
+        mem_mb=need("render", "mem_mb"),
+        runtime=need("render", "runtime"),
+        gpu=need("render", "gpu"),
+    params:
+        preset=PRESET,
+    shell:
+        "python -m resonance posgen collect {params.preset:q} {wildcards.study:q} {output:q} > {log:q} 2>&1"

@@ -1,0 +1,209 @@
+"""What the rule of rounding does: Resonance's nearest integer beside other integers and no integers.
+
+The control that the paper lacks. If integer wavelengths are what helps, then moving wavelengths to other
+places, as far away, must help less. Every rule is compared, seed by seed, with no rounding at all and
+with `nearest`. All numbers in percent, differences in percentage points of OOD accuracy.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from matplotlib.figure import Figure
+
+from figures import style
+from figures.inputs import Output, Preset, read_study, run, seeds_text
+from figures.tables import Table, interval, latex, markdown, number, page
+from resonance.encoding.spec import ROUNDINGS, EncodingSpec
+from resonance.record.files import write_text
+from resonance.record.settings import SettingsError, read_yaml
+from resonance.record.stats import Estimate, estimate, paired_difference
+
+NONE = "none"
+RULES = (NONE, *ROUNDINGS)
+CONTROLS = ("reflected", "half")
+TITLES = {
+    NONE: "no rounding", "nearest": "nearest (the paper)", "prime": "nearest free prime",
+    "coprime": "nearest coprime", "even": "nearest even", "odd": "nearest odd",
+    "reflected": "reflected: no integer", "half": "half: no integer",
+}  # fmt: skip
+HEADER = ["", "Seeds", "OOD accuracy ± sd", "In distribution", "− no rounding", "95% interval", "− nearest"]
+HEADER += ["95% interval"]
+
+Cells = dict[tuple[str, str, str, str], dict[int, float]]
+"""(protocol, task, method, rule) -> seed -> percent."""
+
+
+def main(
+    output: Output,
+    preset: Preset,
+    study: Annotated[Path, typer.Option(help="The collected study.")],
+    encodings: Annotated[Path, typer.Option(help="config/encodings.yaml.")],
+    draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
+) -> None:
+    """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
+    rows, made = read_study(study)
+    kinds = rules_of(encodings, set(rows["encoding"]))
+    accuracy, inside = (cells_of(rows, kinds, metric) for metric in ("ood_accuracy", "in_distribution_accuracy"))
+    lines = [{"preset": preset} | row for row in comparisons(accuracy, inside)]
+    table = Table("rounding", caption(preset, rows, made), HEADER, in_groups(lines), notes(lines))
+    write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
+    write_text(Path(f"{output}.md"), markdown([table]))
+    write_text(Path(f"{output}.tex"), latex([table]))
+    write_text(Path(f"{output}.html"), page(f"Rules of rounding, preset {preset}", [table]))
+    style.save(drawing(lines, preset, rows), draw, f"Rules of rounding (preset {preset})")
+
+
+def rules_of(path: Path, names: set[str]) -> dict[str, tuple[str, str]]:
+    """name -> (method, rule), from config/encodings.yaml."""
+    entries = read_yaml(path)
+    unknown = sorted(names - entries.keys())
+    if unknown:
+        raise SettingsError(f"{path}: {', '.join(unknown)}: must be defined, the study was run with it")
+    found = {}
+    for name in names:
+        fields = entries[name]
+        rule = fields.get("rounding", EncodingSpec.rounding) if fields.get("resonance") else NONE
+        found[name] = fields["method"], rule
+    if len(set(found.values())) < len(found):
+        raise SettingsError(f"{path}: the study's encodings must differ in method or rule, got {', '.join(names)}")
+    return found
+
+
+def cells_of(rows: pl.DataFrame, kinds: dict[str, tuple[str, str]], metric: str) -> Cells:
+    cells: Cells = {}
+    for row in rows.filter(pl.col("metric") == metric).sort("seed").iter_rows(named=True):
+        key = row["protocol"], row["task"], *kinds[row["encoding"]]
+        cells.setdefault(key, {})[row["seed"]] = 100 * row["value"]
+    return cells
+
+
+def comparisons(accuracy: Cells, inside: Cells) -> list[dict]:
+    """One row a cell: its mean, and its paired differences from no rounding and from nearest."""
+    protocols = list(dict.fromkeys(key[0] for key in accuracy))
+    tasks, methods = style.in_order({key[1] for key in accuracy}), list(dict.fromkeys(key[2] for key in accuracy))
+    lines = []
+    for place in [(p, t, m) for p in protocols for t in tasks for m in sorted(methods, key=style.method_place)]:
+        for rule in RULES:
+            if (*place, rule) not in accuracy:
+                continue
+            ours = accuracy[*place, rule]
+            mean = estimate(list(ours.values()))
+            line = dict(zip(("protocol", "task", "method"), place, strict=True)) | {
+                "rounding": rule,
+                "num_seeds": mean.n,
+                "ood_accuracy_percent": mean.mean,
+                "ood_sd_points": mean.known("sd"),
+                "in_distribution_accuracy_percent": estimate(list(inside[*place, rule].values())).mean,
+            }
+            for base in (NONE, "nearest"):
+                theirs = accuracy.get((*place, base)) if base != rule else None
+                difference = paired_difference(ours, theirs) if theirs else None
+                line |= columns(f"minus_{base}", difference)
+            lines.append(line)
+    return lines
+
+
+def columns(name: str, difference: Estimate | None) -> dict:
+    if difference is None:
+        return {f"{name}_points": None, f"{name}_low95_points": None, f"{name}_high95_points": None}
+    return {
+        f"{name}_points": difference.mean,
+        f"{name}_low95_points": difference.known("low"),
+        f"{name}_high95_points": difference.known("high"),
+    }
+
+
+def in_groups(lines: list[dict]) -> list:
+    groups: dict[tuple, list] = {}
+    for line in lines:
+        groups.setdefault((line["protocol"], line["task"], line["method"]), []).append(text(line))
+    return [
+        (f"{style.encoding_title(method)}, {style.task_title(task)}, protocol {protocol}", rows)
+        for (protocol, task, method), rows in groups.items()
+    ]
+
+
+def text(line: dict) -> list[str]:
+    mean = number(line["ood_accuracy_percent"])
+    cells = [
+        TITLES.get(line["rounding"], line["rounding"]),
+        str(line["num_seeds"]),
+        mean if line["ood_sd_points"] is None else f"{mean} ± {number(line['ood_sd_points'])}",
+        number(line["in_distribution_accuracy_percent"]),
+    ]
+    for base in (NONE, "nearest"):
+        name = f"minus_{base}"
+        cells += [
+            number(line[f"{name}_points"], "+"),
+            interval(line[f"{name}_low95_points"], line[f"{name}_high95_points"], "+"),
+        ]
+    return cells
+
+
+def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
+    return (
+        "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
+        f"teacher-forced. Preset {preset}, {seeds_text(sorted(rows['seed'].unique()))}. Model: {style.sizes(made)}. "
+        + style.stand_in(preset)
+    )
+
+
+def notes(lines: list[dict]) -> str:
+    """What the columns are, and how many intervals would leave 0 out by chance."""
+    said = []
+    for base, title in ((NONE, "no rounding"), ("nearest", "nearest")):
+        low, high = f"minus_{base}_low95_points", f"minus_{base}_high95_points"
+        judged = [line for line in lines if line[low] is not None]
+        if judged:
+            clear = sum(line[low] > 0 or line[high] < 0 for line in judged)
+            said.append(f"against {title}, {clear} of {len(judged)} (by chance alone {0.05 * len(judged):.1f})")
+    count = f" Intervals that leave 0 out: {'; '.join(said)}." if said else ""
+    return (
+        "Differences seed by seed in percentage points, with 95% t-intervals that are not corrected for the number of "
+        "comparisons. Reflected: 2*lambda - round(lambda), as far from lambda as nearest is, the other way. Half: "
+        "floor(lambda) + 1/2. Neither is an integer. Under protocol released YaRN is used in evaluation only, and its "
+        "rule is the training's." + count
+    )
+
+
+def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
+    """Difference from no rounding, one panel a protocol and task."""
+    protocols = list(dict.fromkeys(line["protocol"] for line in lines))
+    tasks = list(dict.fromkeys(line["task"] for line in lines))
+    methods = list(dict.fromkeys(line["method"] for line in lines))
+    rules = [rule for rule in RULES[1:] if any(line["rounding"] == rule for line in lines)]
+    figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 2.1 * len(protocols)), layout="constrained")
+    panels = figure.subplots(len(protocols), len(tasks), squeeze=False, sharey=True)
+    for i, protocol in enumerate(protocols):
+        for k, task in enumerate(tasks):
+            axes = panels[i][k]
+            axes.axvline(0, color=style.TRAINED, linewidth=0.8)
+            axes.axhspan(-0.5, sum(rule in CONTROLS for rule in rules) - 0.5, color="#eeeeee", zorder=0)
+            for n, method in enumerate(methods):
+                shown = [
+                    (len(rules) - 1 - rules.index(line["rounding"]) + 0.15 * (len(methods) - 1 - 2 * n), line)
+                    for line in lines
+                    if (line["protocol"], line["task"], line["method"]) == (protocol, task, method)
+                    and line["rounding"] != NONE
+                ]
+                style.intervals(
+                    axes,
+                    [(y, line["minus_none_points"], line["minus_none_low95_points"], line["minus_none_high95_points"])
+                     for y, line in shown],
+                    style.encoding_title(method), style.hue(method),
+                )  # fmt: skip
+            axes.set_yticks(range(len(rules)), [TITLES.get(r, r).split(" (")[0].split(":")[0] for r in rules[::-1]])
+            axes.set_ylim(-0.5, len(rules) - 0.5)
+            axes.set_title(f"{style.task_title(task)}, {protocol}")
+            axes.grid(axis="x")
+    figure.supxlabel("OOD accuracy minus no rounding, percentage points")
+    style.legend(figure)
+    seeds = seeds_text(sorted(rows["seed"].unique()))
+    figure.suptitle(f"Preset {preset}, {seeds}; 95% intervals; grey: no integers", x=0.01, ha="left")
+    return figure
+
+
+if __name__ == "__main__":
+    run(main)

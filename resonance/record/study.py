@@ -1,0 +1,67 @@
+"""A study in one file: the summaries of all its evaluations, and what they were made with.
+
+Small enough to be kept (`results-published/`), and what the tables of many runs read. Knows paths and
+files; imports no torch.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from resonance.record import paths
+from resonance.record.config import Cell, Config
+from resonance.record.results import read_rows, read_run
+
+
+def evaluation_path(config: Config, cell: Cell, root: Path = Path()) -> Path:
+    """Where the evaluation of a cell lies."""
+    return root / paths.EVALUATION.format(preset=config.preset.preset, **cell._asdict())
+
+
+def collect(config: Config, study: str, root: Path = Path()) -> tuple[list[dict], dict]:
+    """Rows of kind `evaluation` (test split, summaries) of every cell, and the run that they come of.
+
+    Raises ValueError for an evaluation whose settings are not those of the others of its protocol and
+    task, and FileNotFoundError for one that was not made.
+    """
+    cells = config.study_cells(study)
+    if not cells:
+        raise ValueError(f"study {study} must hold at least one cell, got none")
+    rows = list(_rows(config, cells, root))
+    posgen = config.preset.posgen
+    runs = [read_run(evaluation_path(config, cell, root)) for cell in cells]
+    made = [run["provenance"] for run in runs]
+    return rows, {
+        "preset": config.preset.preset,
+        "study": study,
+        "model": posgen.model.model_dump(mode="json"),
+        "data": posgen.data.model_dump(mode="json"),
+        "training": posgen.training.model_dump(mode="json", exclude={"steps"}),
+        "steps": {p: {t: posgen.steps(p, t) for t in sorted({c.task for c in cells})} for p in _distinct(cells, 0)},
+        "layers": {p: posgen.model.num_layers or config.protocols[p].num_layers for p in _distinct(cells, 0)},
+        "devices": sorted({run["device"] for run in runs}),
+        "threads": sorted({run["threads"] for run in runs}),
+        "commits": sorted({run["commit"] for run in made if run["commit"]}),
+        "versions": {name: sorted({run["versions"].get(name, "-") for run in made}) for name in made[0]["versions"]},
+        "first": min(run["started"] for run in made),
+        "last": max(run["started"] for run in made),
+    }
+
+
+def _rows(config: Config, cells: list[Cell], root: Path) -> Iterator[dict]:
+    for cell in cells:
+        path = evaluation_path(config, cell, root)
+        found = read_rows(path, "evaluation").filter(pl.col("position").is_null(), pl.col("split") == "test")
+        run = read_run(path)
+        wanted = config.preset.posgen.steps(cell.protocol, cell.task)
+        if run["settings"]["steps"] != wanted:
+            raise ValueError(
+                f"{path} must come of {wanted} training steps as its preset says, got {run['settings']['steps']}; "
+                "run the workflow again"
+            )
+        yield from found.iter_rows(named=True)
+
+
+def _distinct(cells: list[Cell], field: int) -> list[str]:
+    return list(dict.fromkeys(cell[field] for cell in cells))

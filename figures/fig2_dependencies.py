@@ -8,7 +8,7 @@ from matplotlib.path import Path as Curve
 
 from figures import style
 from figures.inputs import Output, Preset, run
-from resonance.posgen.tasks import TASKS, Rule, generate
+from resonance.posgen.tasks import PAPER_TASKS, Rule, generate
 
 # Figure 2's caption: modulus 7, j = 1, k = 3, and the 12th token, which is x_11.
 MODULUS, FAR, NEAR, GENERATED = 7, 1, 3, 11
@@ -22,7 +22,7 @@ SIDE, BOTTOM = 0.86, -0.7
 
 def main(output: Output, preset: Preset) -> None:
     """Figure 2 of the paper. Needs no run: the preset is only noted in the files."""
-    rules = [Rule(task=task, modulus=MODULUS, j=FAR, k=NEAR) for task in TASKS]
+    rules = [Rule(task=task, modulus=MODULUS, j=FAR, k=NEAR) for task in PAPER_TASKS]
     tops = [SIDE + 0.2 + arc_height(min(rule.dependencies(GENERATED))) for rule in rules]
     figure = Figure(figsize=(style.TEXT_WIDTH, 2.9), layout="constrained")
     panels = figure.subplots(len(rules), 1, height_ratios=[top - BOTTOM for top in tops])

@@ -12,7 +12,7 @@ import pytest
 from figures import fig1_rotation_angles, fig2_dependencies, fig3_validation_loss, inputs, style, table1_posgen, tables
 from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.spec import EncodingSpec
-from resonance.posgen.tasks import TASKS, Rule
+from resonance.posgen.tasks import PAPER_TASKS, Rule
 from resonance.record.results import write_rows
 from resonance.record.stats import Estimate
 
@@ -243,7 +243,7 @@ def test_figure2_writes_the_sum_out() -> None:
 
 def test_figure2_shows_three_different_tokens_without_zeros() -> None:
     shown = set()
-    for task in TASKS:
+    for task in PAPER_TASKS:
         rule = Rule(task=task, modulus=fig2_dependencies.MODULUS, j=1, k=3)
         tokens = fig2_dependencies.generate(rule, np.array([fig2_dependencies.PREFIX]), 12)[0]
         assert tokens[rule.dependencies(11)].all()

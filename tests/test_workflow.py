@@ -20,6 +20,8 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "XDG_CACHE_HOME": "",  # filled in by the fixture: Snakemake keeps its source cache there
 }
+TABLE1_OF_ONE = {"study_table": 1, "study_shortcuts": 1, "figure3": 1}
+TABLE1_OF_BOTH = {rule: 2 * count for rule, count in TABLE1_OF_ONE.items()}
 pytestmark = pytest.mark.workflow
 
 
@@ -40,15 +42,16 @@ def snakemake(folder: Path, *arguments: str, preset: str = "smoke") -> subproces
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 
 
-def wanted(folder: Path) -> dict[str, int]:
+def wanted(folder: Path, *targets: str) -> dict[str, int]:
     """The jobs that Snakemake would run now, by rule."""
-    planned = snakemake(folder, "--dry-run")
+    planned = snakemake(folder, *targets, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     stats = re.search(r"^job +count\n[-\s]+\n(.*?)\ntotal", planned.stdout, re.DOTALL | re.MULTILINE)
     if stats is None:
         assert "Nothing to be done" in planned.stdout + planned.stderr
         return {}
-    return {rule: int(count) for rule, count in (line.split() for line in stats[1].splitlines()) if rule != "all"}
+    counts = dict(line.split() for line in stats[1].splitlines())
+    return {rule: int(count) for rule, count in counts.items() if rule not in {"all", *targets}}
 
 
 @pytest.fixture(scope="module")
@@ -114,39 +117,39 @@ def test_results_say_what_made_them(finished):
             "config/encodings.yaml",
             "\nyarn: {method: yarn}",
             "\nyarn: {method: yarn, beta_fast: 16.0}",
-            {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, "table1": 2, "figure3": 2},
+            {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, **TABLE1_OF_BOTH},
             id="one encoding: trained anew where the protocol trains with it, evaluated anew everywhere",
         ),
         pytest.param(
             "config/smoke.yaml",
             "seeds: [42]",
             "seeds: [42, 7]",
-            {"posgen_train": 18, "posgen_evaluate": 24, "table1": 2, "figure3": 2},
+            {"posgen_train": 18, "posgen_evaluate": 24, **TABLE1_OF_BOTH},
             id="one more seed: only its runs",
         ),
         pytest.param(
             "config/smoke.yaml",
-            "released: {recursive: 8,",
-            "released: {recursive: 9,",
-            {"posgen_settings": 1, "posgen_train": 2, "posgen_evaluate": 4, "table1": 1, "figure3": 1},
+            "released:\n        {recursive: 8,",
+            "released:\n        {recursive: 9,",
+            {"posgen_settings": 1, "posgen_train": 2, "posgen_evaluate": 4, **TABLE1_OF_ONE},
             id="steps of one task under one protocol",
         ),
         pytest.param(
             "config/protocols.yaml",
             "yarn_beta_fast: 2.0",
             "yarn_beta_fast: 3.0",
-            {"posgen_encoding": 2, "posgen_evaluate": 6, "table1": 1, "figure3": 1},
+            {"posgen_encoding": 2, "posgen_evaluate": 6, **TABLE1_OF_ONE},
             id="a choice that only the encoding depends on: nothing is trained",
         ),
         pytest.param(
             "config/smoke.yaml",
             "test_sequences: 20",
             "test_sequences: 21",
-            {"posgen_settings": 6, "posgen_evaluate": 24, "table1": 2, "figure3": 2},
+            {"posgen_settings": 6, "posgen_evaluate": 24, **TABLE1_OF_BOTH},
             id="how much is evaluated: nothing is trained",
         ),
         pytest.param(
-            "figures/table1_posgen.py", '"""', '""" ', {"table1": 2}, id="a table's script: only the tables"
+            "figures/table1_posgen.py", '"""', '""" ', {"study_table": 2}, id="a table's script: only the tables"
         ),
         pytest.param(
             "config/encodings.yaml", "\nlinear: {method: linear}", "\nlinear: {method: linear, base: 500.0}", {},
@@ -157,6 +160,39 @@ def test_results_say_what_made_them(finished):
 def test_a_change_reruns_only_what_it_touches(finished, edit, path, old, new, jobs):
     edit(path, old, new)
     assert wanted(finished) == jobs
+
+
+@pytest.mark.parametrize(
+    ("study", "jobs"),
+    [
+        ("extended", {"posgen_encoding": 2, "posgen_evaluate": 2, "study_table": 1}),
+        ("keyed", {"posgen_settings": 3, "posgen_data": 1, "posgen_baseline": 1, "posgen_train": 2,
+                   "posgen_evaluate": 2, "study_table": 1, "study_shortcuts": 1}),
+        ("rounding", {"posgen_encoding": 2, "posgen_train": 4, "posgen_evaluate": 8, "posgen_collect": 1,
+                      "rounding_table": 1}),
+        ("ablation", {"posgen_settings": 2, "posgen_encoding": 8, "posgen_evaluate": 8, "posgen_collect": 1,
+                      "ablation_table": 1}),
+    ],
+)  # fmt: skip
+def test_a_study_adds_only_what_table_1_has_not_trained(finished, study, jobs):
+    assert wanted(finished, study) == jobs
+
+
+def test_the_ablation_runs_to_its_table_and_measures_shared_models_under_their_own_names(finished):
+    run = snakemake(finished, "ablation", "--cores", "2")
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+    folder = finished / "results/smoke"
+    for kind in ("csv", "md", "tex", "html"):
+        assert (folder / f"tables/ablation.{kind}").stat().st_size > 300
+    runs = folder / "posgen/runs/paper+P2/cot"
+    assert {p.name for p in runs.iterdir()} == {"rope", "resonance_rope"}
+    assert not list(runs.rglob("model.safetensors")), "trained under paper, measured under paper+P2"
+    rows = results.read_rows(runs / "rope/seed42/eval/yarn.parquet", "evaluation")
+    assert rows["protocol"].unique().to_list() == ["paper+P2"]
+    made = results.read_run(folder / "posgen/studies/ablation.parquet")
+    assert made["study"] == "ablation" and made["layers"] == {
+        "paper": 2, "paper+P2": 2, "released": 6, "released+P3": 6
+    }  # fmt: skip
 
 
 def test_editing_an_encoding_changes_its_rows_and_no_others(finished, edit):

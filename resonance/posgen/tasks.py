@@ -35,8 +35,8 @@ from itertools import combinations, cycle, islice
 import numpy as np
 
 _KEYED = "_keyed"
-# Order matters: a task's place seeds its prefixes.
-TASKS = ("recursive", "cot", "semi_recursive", "recursive_keyed", "cot_keyed", "semi_recursive_keyed")
+PAPER_TASKS = ("recursive", "cot", "semi_recursive")
+TASKS = (*PAPER_TASKS, *(task + _KEYED for task in PAPER_TASKS))  # in this order: a task's place seeds its prefixes
 PREFIX_RULES = ("distinct", "combinations")
 SPLITS = ("train", "validation", "test")
 

@@ -161,7 +161,9 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
     flips = [line for line in lines if line["choice"] and " - " not in line["column"]]
     bases, tasks = (list(dict.fromkeys(line[name] for line in flips)) for name in ("base", "task"))
     encodings = [column for column in columns if " - " not in column]
-    figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 2.3 * len(bases)), layout="constrained")
+    rows_of = [len({line["choice"] for line in flips if line["base"] == base}) for base in bases]
+    height = 1.0 + sum(0.45 + 0.3 * count for count in rows_of)
+    figure = Figure(figsize=(style.TEXT_WIDTH, height), layout="constrained")
     panels = figure.subplots(len(bases), len(tasks), squeeze=False, sharey="row")
     for i, base in enumerate(bases):
         choices = sorted({line["choice"] for line in flips if line["base"] == base}, key=_choice_place)
@@ -182,12 +184,19 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
             axes.set_ylim(-0.6, len(choices) - 0.4)
             axes.set_xscale("symlog", linthresh=10)
             axes.set_xticks([-50, -10, 0, 10, 50], ["−50", "−10", "0", "10", "50"])
+            axes.set_xticks([], minor=True)
+            axes.set_xlim(-100, 100)  # an interval of two seeds may reach further than accuracies can
             axes.set_title(f"{style.task_title(task)}, from {base}")
             axes.grid(axis="x")
-    figure.supxlabel("change of OOD accuracy, percentage points (logarithmic beyond ±10)")
+    for axes in panels[-1]:
+        axes.set_xlabel("change in points")
     style.legend(figure)
     seeds = seeds_text(sorted(rows["seed"].unique()))
-    figure.suptitle(f"Preset {preset}, {seeds}; 95% intervals", x=0.01, ha="left")
+    figure.suptitle(
+        f"Preset {preset}, {seeds}; OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals",
+        x=0.01,
+        ha="left",
+    )
     return figure
 
 

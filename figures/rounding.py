@@ -174,7 +174,7 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
     tasks = list(dict.fromkeys(line["task"] for line in lines))
     methods = list(dict.fromkeys(line["method"] for line in lines))
     rules = [rule for rule in RULES[1:] if any(line["rounding"] == rule for line in lines)]
-    figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 2.1 * len(protocols)), layout="constrained")
+    figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 0.25 * len(protocols) * (len(rules) + 1)), layout="constrained")
     panels = figure.subplots(len(protocols), len(tasks), squeeze=False, sharey=True)
     for i, protocol in enumerate(protocols):
         for k, task in enumerate(tasks):
@@ -198,10 +198,15 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
             axes.set_ylim(-0.5, len(rules) - 0.5)
             axes.set_title(f"{style.task_title(task)}, {protocol}")
             axes.grid(axis="x")
-    figure.supxlabel("OOD accuracy minus no rounding, percentage points")
+    for axes in panels[-1]:
+        axes.set_xlabel("points above no rounding")
     style.legend(figure)
     seeds = seeds_text(sorted(rows["seed"].unique()))
-    figure.suptitle(f"Preset {preset}, {seeds}; 95% intervals; grey: no integers", x=0.01, ha="left")
+    figure.suptitle(
+        f"Preset {preset}, {seeds}; OOD accuracy, percentage points, 95% intervals; grey: no integers",
+        x=0.01,
+        ha="left",
+    )
     return figure
 
 

@@ -201,16 +201,21 @@ def evaluate(
 
 
 @posgen.command("collect")
-def collect(preset: str, study: str, output: Path, folder: Folder = Path("config")) -> None:
-    """Put the summaries of all evaluations of a study, made here, into one file."""
+def collect(
+    preset: str,
+    study: str,
+    output: Path,
+    protocol: Annotated[list[str], typer.Option(help="Only this one; once a protocol.")] = (),
+    task: Annotated[list[str], typer.Option(help="Only this one; once a task.")] = (),
+    seed: Annotated[list[int], typer.Option(help="Only this one; once a seed.")] = (),
+    folder: Folder = Path("config"),
+) -> None:
+    """Put the summaries of a study's evaluations, made here, into one file."""
     from resonance.record.study import collect as gather
 
-    loaded = config.load(folder, preset)
-    if study not in loaded.preset.posgen.all_studies:
-        raise SettingsError(f"study must be one of {', '.join(loaded.preset.posgen.all_studies)}, got {study!r}")
-    rows, made = gather(loaded, study)
+    rows, made = gather(config.load(folder, preset), study, only={"protocol": protocol, "task": task, "seed": seed})
     results.write_rows(output, "evaluation", rows, made)
-    print(f"{output}: {len(loaded.study_cells(study))} evaluations of {study}")
+    print(f"{output}: {made['num_evaluations']} evaluations of {study}")
 
 
 def _prepare_torch(torch, device: str, threads: int) -> None:

@@ -230,6 +230,18 @@ def test_a_study_is_collected_into_its_summaries_and_what_made_them(tmp_path: Pa
     assert (made["first"], made["last"]) == ("2026-01-07", "2026-01-08")
 
 
+def test_a_part_of_a_study_can_be_collected(tmp_path: Path) -> None:
+    loaded = config.load(ROOT / "config", "smoke")
+    evaluate_all(loaded, "ablation", tmp_path)
+    found, made = study.collect(loaded, "ablation", tmp_path, only={"protocol": ["paper", "paper+P2"], "seed": []})
+    assert {row["protocol"] for row in found} == {"paper", "paper+P2"} and made["num_evaluations"] == 8
+    assert list(made["layers"]) == ["paper", "paper+P2"]
+    with pytest.raises(ValueError, match="task must name cells of study ablation, got recursive"):
+        study.collect(loaded, "ablation", tmp_path, only={"task": ["recursive"]})
+    with pytest.raises(ValueError, match="study must be one of table1, extended, keyed, rounding, ablation, got 'all'"):
+        study.collect(loaded, "all", tmp_path)
+
+
 def test_an_evaluation_of_other_settings_is_refused(tmp_path: Path) -> None:
     loaded = config.load(ROOT / "config", "smoke")
     evaluate_all(loaded, "rounding", tmp_path, settings={"steps": 9})

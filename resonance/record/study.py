@@ -4,7 +4,7 @@ Small enough to be kept (`results-published/`), and what the tables of many runs
 files; imports no torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -19,27 +19,38 @@ def evaluation_path(config: Config, cell: Cell, root: Path = Path()) -> Path:
     return root / paths.EVALUATION.format(preset=config.preset.preset, **cell._asdict())
 
 
-def collect(config: Config, study: str, root: Path = Path()) -> tuple[list[dict], dict]:
+def collect(
+    config: Config, study: str, root: Path = Path(), only: dict[str, Collection] | None = None
+) -> tuple[list[dict], dict]:
     """Rows of kind `evaluation` (test split, summaries) of every cell, and the run that they come of.
 
-    Raises ValueError for an evaluation whose settings are not those of the others of its protocol and
-    task, and FileNotFoundError for one that was not made.
+    only  the values of a cell's fields to take; none given: all
+
+    Raises ValueError for a study that is none, holds no such cells, or has an evaluation of other
+    settings, and FileNotFoundError for one that was not made.
     """
-    cells = config.study_cells(study)
-    if not cells:
-        raise ValueError(f"study {study} must hold at least one cell, got none")
-    rows = list(_rows(config, cells, root))
     posgen = config.preset.posgen
+    if study not in posgen.all_studies:
+        raise ValueError(f"study must be one of {', '.join(posgen.all_studies)}, got {study!r}")
+    cells = config.study_cells(study)
+    for field, values in (only or {}).items():
+        cells = [cell for cell in cells if not values or getattr(cell, field) in values]
+        if not cells:
+            raise ValueError(f"{field} must name cells of study {study}, got {', '.join(map(str, values))}")
+    rows = list(_rows(config, cells, root))
     runs = [read_run(evaluation_path(config, cell, root)) for cell in cells]
     made = [run["provenance"] for run in runs]
+    protocols, tasks = (list(dict.fromkeys(getattr(cell, field) for cell in cells)) for field in ("protocol", "task"))
     return rows, {
         "preset": config.preset.preset,
         "study": study,
+        "num_evaluations": len(cells),
         "model": posgen.model.model_dump(mode="json"),
         "data": posgen.data.model_dump(mode="json"),
         "training": posgen.training.model_dump(mode="json", exclude={"steps"}),
-        "steps": {p: {t: posgen.steps(p, t) for t in sorted({c.task for c in cells})} for p in _distinct(cells, 0)},
-        "layers": {p: posgen.model.num_layers or config.protocols[p].num_layers for p in _distinct(cells, 0)},
+        "evaluation": posgen.evaluation.model_dump(mode="json"),
+        "steps": {p: {t: posgen.steps(p, t) for t in tasks} for p in protocols},
+        "layers": {p: posgen.model.num_layers or config.protocols[p].num_layers for p in protocols},
         "devices": sorted({run["device"] for run in runs}),
         "threads": sorted({run["threads"] for run in runs}),
         "commits": sorted({run["commit"] for run in made if run["commit"]}),
@@ -61,7 +72,3 @@ def _rows(config: Config, cells: list[Cell], root: Path) -> Iterator[dict]:
                 "run the workflow again"
             )
         yield from found.iter_rows(named=True)
-
-
-def _distinct(cells: list[Cell], field: int) -> list[str]:
-    return list(dict.fromkeys(cell[field] for cell in cells))

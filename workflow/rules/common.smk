@@ -132,6 +132,11 @@ def study_figures(study):
     return of_protocols(study, stems, ["pdf", "svg", "png"])
 
 
+def stem_of_figure(wildcards, output):
+    """The same of the figure, where a rule makes a table first."""
+    return os.path.splitext(output[1])[0]
+
+
 def of_protocols(study, stems, kinds):
     return expand(stems, protocol=POSGEN.all_studies[study].protocols, kind=kinds) if stems else []
 

@@ -112,7 +112,7 @@ rule rounding_table:
         gpu=need("render", "gpu"),
     params:
         stem=stem_of_output,
-        draw=figure("rounding"),
+        draw=stem_of_figure,
         preset=PRESET,
     shell:
         "python -m figures.rounding --output {params.stem:q} --draw {params.draw:q} --preset {params.preset:q}"
@@ -152,7 +152,7 @@ rule ablation_table:
         gpu=need("render", "gpu"),
     params:
         stem=stem_of_output,
-        draw=figure("ablation"),
+        draw=stem_of_figure,
         preset=PRESET,
     shell:
         "python -m figures.ablation --output {params.stem:q} --draw {params.draw:q} --preset {params.preset:q}"

@@ -71,9 +71,10 @@ def rotate(
     Tables are float32 (float64 allowed for float64 data). The arithmetic is float32 for float32,
     bfloat16 and float16 data, and rounded to the data's dtype once, at the store.
 
-    Gradients of any order, forward-mode aside; `torch.vmap` of fresh outputs, over q, k and
-    positions; autocast leaves dtypes alone; a CUDA call waits for nothing and can be captured in a
-    graph (there a position outside the table traps on the device).
+    Gradients of any order by autograd (torch.func's transforms but vmap refuse custom backwards in
+    C++); `torch.vmap` of fresh outputs over q, k and positions; autocast leaves dtypes alone. A CUDA
+    call waits for nothing, so a graph can capture it; a position outside the table traps on the
+    device there.
 
     Raises ValueError for whatever does not fit, a position outside the table included.
     """
@@ -96,8 +97,10 @@ def rotate(
         if q.ndim == k.ndim == 4 and axes == "BHTD":
             return turned
         return _from_BHTD(turned[0], q, axes), _from_BHTD(turned[1], k, axes)
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
-        raise ValueError("in_place and out have no gradient, but q or k requires one; leave them out, or use no_grad")
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, *(out or ()))):
+        raise ValueError(
+            "in_place and out have no gradient, but q, k or out requires one; leave them out, or use no_grad"
+        )
     if in_place and out:
         raise ValueError("in_place and out exclude each other, got both; choose one")
     if in_place:

@@ -74,7 +74,8 @@ class Rotary(torch.nn.Module):
         Raises ValueError for a negative position, or for one past the table where a feature has
         no period.
         """
-        limit, cure = -1 if self.periodic_everywhere else self.num_positions, "make the Rotary with a larger num_positions"
+        limit = -1 if self.periodic_everywhere else self.num_positions
+        cure = "make the Rotary with a larger num_positions"
         if isinstance(positions, int):
             if positions < 0:
                 raise ValueError(f"a number of positions must be >= 0, got {positions}")

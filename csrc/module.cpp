@@ -18,10 +18,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "cpu/rotate.h"
-#ifdef RESONANCE_CUDA
-#include "cuda/rotate.h"
-#endif
+#include "rotate.h"
 
 namespace {
 
@@ -332,7 +329,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "The compiled kernels of resonance::rotate.";
   m.def("build", [] {
     pybind11::dict build;
-    build["variant"] = cpu_kernels().name;
+    build["variant"] = cpu_variant();
     build["compiler"] = __VERSION__;
 #ifdef RESONANCE_CUDA
     build["cuda"] = RESONANCE_CUDA;

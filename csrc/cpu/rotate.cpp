@@ -1,6 +1,6 @@
 // One call on the CPU: choose a variant, cut the work into blocks of positions, look the tables of a
 // block up once and turn the rows of every sequence and head by them.
-#include "rotate.h"
+#include "kernels.h"
 
 #include <ATen/Parallel.h>
 
@@ -39,12 +39,14 @@ bool streams(const Call& call, const Side& side, int64_t size) {
          call.head_dim == 2 * call.half;
 }
 
-}  // namespace
-
 const Kernels& cpu_kernels() {
   static const Kernels* kernels = choose_variant();
   return *kernels;
 }
+
+}  // namespace
+
+const char* cpu_variant() { return cpu_kernels().name; }
 
 void rotate_cpu(const Call& call, bool warm) {
   const int64_t size = size_of(call.type), exact = call.type == Type::f64 ? 8 : 4;

@@ -1,9 +1,11 @@
 // The CPU kernels of one variant: portable.cpp, avx2.cpp and avx512.cpp are this file under three
 // names, compiled with their own flags. Vectors are GCC/Clang vector types, so the source knows no
-// instruction set but for half precision and streaming stores. Includes nothing that defines inline
-// functions elsewhere (see rotate.h on merging).
+// instruction set but for half precision and streaming stores. Uses no inline functions of other
+// headers (see rotate.h on merging).
 #pragma once
 #include "kernels.h"
+
+#include <utility>  // integer_sequence, a type
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -125,32 +127,20 @@ template <bool STREAM> inline __attribute__((always_inline)) void store(f16* y, 
 #endif
 }
 
-// Lane pickers for interleaved pairs: (lo, hi) hold a0 b0 a1 b1 ...
-template <int N> struct Lanes;
-#define LANES(N, EVEN, ODD, LO, HI)                                                                  \
-  template <> struct Lanes<N> {                                                                      \
-    template <class V> static inline __attribute__((always_inline)) V even(V l, V h) {               \
-      return __builtin_shufflevector(l, h, EVEN);                                                    \
-    }                                                                                                \
-    template <class V> static inline __attribute__((always_inline)) V odd(V l, V h) {                \
-      return __builtin_shufflevector(l, h, ODD);                                                     \
-    }                                                                                                \
-    template <class V> static inline __attribute__((always_inline)) V low(V a, V b) {                \
-      return __builtin_shufflevector(a, b, LO);                                                      \
-    }                                                                                                \
-    template <class V> static inline __attribute__((always_inline)) V high(V a, V b) {               \
-      return __builtin_shufflevector(a, b, HI);                                                      \
-    }                                                                                                \
-  };
-#define LIST(...) __VA_ARGS__
-LANES(2, LIST(0, 2), LIST(1, 3), LIST(0, 2), LIST(1, 3))
-LANES(4, LIST(0, 2, 4, 6), LIST(1, 3, 5, 7), LIST(0, 4, 1, 5), LIST(2, 6, 3, 7))
-LANES(8, LIST(0, 2, 4, 6, 8, 10, 12, 14), LIST(1, 3, 5, 7, 9, 11, 13, 15), LIST(0, 8, 1, 9, 2, 10, 3, 11),
-      LIST(4, 12, 5, 13, 6, 14, 7, 15))
-LANES(16, LIST(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-      LIST(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
-      LIST(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
-      LIST(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31))
+// Interleaved pairs a0 b0 a1 b1 ... in two vectors, to (a0 a1 ..., b0 b1 ...) and back.
+template <class V, int... I>
+inline __attribute__((always_inline)) void unzip(V& v, V& w, std::integer_sequence<int, I...>) {
+  const V a = __builtin_shufflevector(v, w, (2 * I)...);
+  w = __builtin_shufflevector(v, w, (2 * I + 1)...);
+  v = a;
+}
+template <class V, int... I>
+inline __attribute__((always_inline)) void zip(V& v, V& w, std::integer_sequence<int, I...>) {
+  constexpr int N = sizeof...(I);
+  const V low = __builtin_shufflevector(v, w, (I / 2 + I % 2 * N)...);
+  w = __builtin_shufflevector(v, w, (I / 2 + I % 2 * N + N / 2)...);
+  v = low;
+}
 
 // One vector of interleaved pairs. bfloat16 pairs are the two halves of a 32-bit lane: no shuffles.
 template <bool STREAM, class S, class A>
@@ -162,10 +152,13 @@ inline __attribute__((always_inline)) void interleaved(const S* in, S* out, cons
     turn<F>((F)(pairs << 16), (F)(pairs & 0xffff0000), load(cos), load(sin), x, y);
     put<STREAM>(out, pack(x, y));
   } else {
-    const auto lo = load(in), hi = load(in + N);
-    turn<Vec<A, N>>(Lanes<N>::even(lo, hi), Lanes<N>::odd(lo, hi), load(cos), load(sin), x, y);
-    store<STREAM>(out, Lanes<N>::low(x, y));
-    store<STREAM>(out + N, Lanes<N>::high(x, y));
+    constexpr std::make_integer_sequence<int, N> lanes;
+    Vec<A, N> a = load(in), b = load(in + N);
+    unzip(a, b, lanes);
+    turn<Vec<A, N>>(a, b, load(cos), load(sin), x, y);
+    zip(x, y, lanes);
+    store<STREAM>(out, x);
+    store<STREAM>(out + N, y);
   }
 }
 

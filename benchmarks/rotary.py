@@ -2,7 +2,8 @@
 
 One process, candidates interleaved, medians. One thread is timed by its CPU time, so that other
 work on the machine disturbs little; two by the wall. Needs the extension, transformers and a C++
-compiler. Prints every time and then the targets, met or not.
+compiler; five minutes. Prints every time, then the targets, met or not, and at the end both as
+Markdown: the table of the README.
 
 Legend: q [B, H, T, D], k [B, K, T, D].
 """
@@ -110,7 +111,7 @@ def candidates(shape: str, dtype: torch.dtype, plain_loop: Callable) -> dict[str
     }
     if shape == "decode":
         low = (packed.cos, packed.sin, packed.start, packed.modulus, positions, -1, False, False, 1.0)
-        names["torch.ops in place"] = lambda: torch.ops.resonance.rotate_(*work, *low)
+        names["torch.ops in place"] = lambda: torch.ops.resonance.rotate_(*work, *low[:5])  # the rest by default
         names["pybind11 in place"] = lambda: ops._compiled.rotate_(*work, *low)
         names["nothing"] = lambda: None
         return {name: torch.no_grad()(call) if name[:4] == "ours" else call for name, call in names.items()}
@@ -160,7 +161,7 @@ def targets(shape: str, t: dict[str, float]) -> list[tuple[str, float, float, bo
         return what, value, limit, value >= limit
 
     if shape == "decode":
-        rows = [at_most("torch.ops in place, microseconds over nothing",
+        rows = [at_most("torch.ops in place, µs over nothing",
                         (t["torch.ops in place"] - t["nothing"]) * 1e6, 1.5)]  # fmt: skip
         rows.append(at_least("best compiled, in place / torch.ops in place",
                              t["best compiled, in place"] / t["torch.ops in place"], 1))  # fmt: skip
@@ -185,6 +186,29 @@ def targets(shape: str, t: dict[str, float]) -> list[tuple[str, float, float, bo
     if shape == "prefill":
         rows.append(at_least("transformers compiled / out=", t["transformers compiled"] / t["ours out="], 5))
     return rows
+
+
+def markdown(record: list[dict]) -> str:
+    """Targets as rows, shapes and dtypes as columns; a cell has one thread / two, in bold where missed."""
+    lines, shapes = [], list(dict.fromkeys(entry["shape"] for entry in record))
+    for group in ([shape for shape in shapes if shape != "decode"], [shape for shape in shapes if shape == "decode"]):
+        entries = [entry for entry in record if entry["shape"] in group]
+        columns = list(dict.fromkeys((entry["shape"], entry["dtype"]) for entry in entries))
+        if not entries:
+            continue
+        cells, aims = {}, {}
+        for entry in entries:
+            for what, value, limit, met in entry["targets"]:
+                text = f"{value:.2f}" if met else f"**{value:.2f}**"
+                cells.setdefault((what, entry["shape"], entry["dtype"]), []).append(text)
+                sign = "≤" if (value <= limit) == met else "≥"
+                aims.setdefault(what, {})[entry["shape"]] = f"{sign} {limit:g}"
+        lines += ["", "| | target | " + " | ".join(" ".join(column) for column in columns) + " |"]
+        lines.append("| --- | --- |" + " --- |" * len(columns))
+        for what, aim in aims.items():
+            row = [" / ".join(cells.get((what, *column), ["–"])) for column in columns]
+            lines.append(f"| {what} | {', '.join(dict.fromkeys(aim.values()))} | {' | '.join(row)} |")
+    return "\n".join(lines[1:])
 
 
 def main() -> None:
@@ -217,7 +241,8 @@ def main() -> None:
                     {"shape": shape, "dtype": name, "threads": num_threads, "seconds": found, "targets": judged}
                 )
     met = [row[3] for entry in record for row in entry["targets"]]
-    print(f"\n{sum(met)} of {len(met)} targets met")
+    print(f"\n{markdown(record)}\n\n{device_name('cpu')}, {' / '.join(map(str, asked.threads))} threads, torch "
+          f"{torch.__version__}, {time.strftime('%Y-%m-%d')}: {sum(met)} of {len(met)} targets met")  # fmt: skip
     if asked.json:
         asked.json.write_text(json.dumps(record, indent=1) + "\n")
 

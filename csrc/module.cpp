@@ -3,7 +3,9 @@
 // from C++, since one from Python costs a decoding step more than the rotation.
 //
 // The module binds tensors through libtorch_python, so it serves the one torch and Python that it was
-// built with. One wheel for many would forbid the call past the dispatcher (`rotate_` below).
+// built with. One wheel for many (torch's stable ABI) would forbid the call past the dispatcher
+// (`rotate_` below), which halves the cost of a decoding step's rotation. Tables are made by numpy in
+// rotary.py, with the op and without: a second constructor here could differ from it in a last bit.
 #include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
@@ -12,10 +14,11 @@
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
-#include "cpu/rotate.h"
-#ifdef RESONANCE_CUDA
-#include "cuda/rotate.h"
+#ifdef __linux__
+#include <sys/mman.h>
 #endif
+
+#include "rotate.h"
 
 namespace {
 
@@ -199,23 +202,51 @@ void run(const Tensor& q, const Tensor& k, const Tensor& q_out, const Tensor& k_
 #endif
 }
 
+// New memory comes page by page, and a trap for every 4 KiB costs more than their rotation: large
+// outputs ask for huge pages, as numpy's arrays do.
+Tensor fresh_like(const Tensor& x) {
+  Tensor y = at::empty_like(x);
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t huge = 2 << 20;
+  if (y.is_cpu() && y.nbytes() >= 2 * huge) {
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(y.mutable_data_ptr()), end = begin + y.nbytes();
+    const uintptr_t first = (begin + huge - 1) / huge * huge;
+    madvise(reinterpret_cast<void*>(first), end / huge * huge - first, MADV_HUGEPAGE);  // a hint: may fail
+  }
+#endif
+  return y;
+}
+
 Pair rotate(const Tensor& q, const Tensor& k, TABLE_PARAMETERS) {
   check_data(q, k);
-  Pair out{at::empty_like(q), at::empty_like(k)};
+  Pair out{fresh_like(q), fresh_like(k)};
   run(q, k, std::get<0>(out), std::get<1>(out), {TABLE_ARGUMENTS}, /*warm=*/false);
   return out;
 }
 
+// Nothing that is written into has a gradient; and who saved the old values for backward must find
+// that they changed, as with torch's own operators.
+void check_no_gradient(std::initializer_list<const Tensor*> all) {
+  for (const Tensor* x : all)
+    TORCH_CHECK_VALUE(!x->requires_grad() || !at::GradMode::is_enabled(), "in_place and out have no gradient, but q, "
+                      "k or out requires one; leave them out, or use no_grad");
+}
+void mark_written(const Tensor& x) { x.unsafeGetTensorImpl()->bump_version(); }
+
 void rotate_(const Tensor& q, const Tensor& k, TABLE_PARAMETERS) {
+  check_no_gradient({&q, &k});
   at::assert_no_internal_overlap(q);
   at::assert_no_internal_overlap(k);
   at::assert_no_overlap(q, k);
   run(q, k, q, k, {TABLE_ARGUMENTS}, /*warm=*/true);
+  mark_written(q);
+  mark_written(k);
 }
 
 void rotate_into(const Tensor& q, const Tensor& k, const Tensor& q_out, const Tensor& k_out, TABLE_PARAMETERS) {
   check_out(q, q_out);
   check_out(k, k_out);
+  check_no_gradient({&q, &k, &q_out, &k_out});
   at::assert_no_internal_overlap(q_out);
   at::assert_no_internal_overlap(k_out);
   at::assert_no_overlap(q_out, k_out);
@@ -224,6 +255,8 @@ void rotate_into(const Tensor& q, const Tensor& k, const Tensor& q_out, const Te
     at::assert_no_overlap(k_out, *x);
   }
   run(q, k, q_out, k_out, {TABLE_ARGUMENTS}, /*warm=*/true);
+  mark_written(q_out);
+  mark_written(k_out);
 }
 
 Pair dispatch(const Tensor& q, const Tensor& k, TABLE_PARAMETERS) {
@@ -286,13 +319,17 @@ TORCH_LIBRARY_IMPL(resonance, CUDA, m) {
   m.impl("rotate_into", rotate_into);
 }
 #endif
-TORCH_LIBRARY_IMPL(resonance, Autograd, m) { m.impl("rotate", rotate_autograd); }
+TORCH_LIBRARY_IMPL(resonance, Autograd, m) {
+  m.impl("rotate", rotate_autograd);
+  m.impl("rotate_", torch::CppFunction::makeFallthrough());
+  m.impl("rotate_into", torch::CppFunction::makeFallthrough());
+}
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "The compiled kernels of resonance::rotate.";
   m.def("build", [] {
     pybind11::dict build;
-    build["variant"] = cpu_kernels().name;
+    build["variant"] = cpu_variant();
     build["compiler"] = __VERSION__;
 #ifdef RESONANCE_CUDA
     build["cuda"] = RESONANCE_CUDA;
@@ -301,6 +338,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
 #endif
     return build;
   }, "What was built, and which CPU variant runs here.");
-  m.def("rotate_", rotate_, pybind11::call_guard<pybind11::gil_scoped_release>(),
-        "resonance::rotate_ past the dispatcher, for decoding: a microsecond less a call, no compile, no gradient.");
+  m.def("rotate_", rotate_,
+        "resonance::rotate_ past the dispatcher, for decoding: a microsecond less a call, no compile, no gradient. "
+        "Holds the GIL.");
 }

@@ -108,3 +108,11 @@ RESONANCE_HD void narrow(float x, f16& y) {
 }
 
 }  // namespace
+
+// Turn q and k on the CPU. warm: the outputs are memory that was written before; only there do stores
+// past the cache pay (fresh pages are zeroed through it anyway).
+void rotate_cpu(const Call& call, bool warm);
+// portable, avx2 or avx512: the variant that this machine runs.
+const char* cpu_variant();
+// Turn q and k in one launch on a stream (a cudaStream_t). Returns null, or what went wrong.
+const char* rotate_cuda(const Call& call, void* stream);

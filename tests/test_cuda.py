@@ -111,7 +111,7 @@ def test_a_position_outside_the_table_traps(kernel: ctypes.CDLL) -> None:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not here")
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 def test_the_kernel_compiles_to_a_cubin(architecture: str, tmp_path: Path) -> None:
     command = ["nvcc", "-cubin", f"-arch={architecture}", "-std=c++17", "-O3", "-fmad=false", str(CUDA / "rotate.cu")]
     done = subprocess.run([*command, "-o", str(tmp_path / "op.cubin")], capture_output=True, text=True)
@@ -131,3 +131,28 @@ def test_on_a_gpu_the_bits_are_the_cpus() -> None:
         moved = None if positions is None else positions.cuda()
         found = rotate(case["q"].cuda(), case["k"].cuda(), there, moved, **options)
         assert all(torch.equal(x.cpu(), y) for x, y in zip(found, wanted, strict=True)), f"case {seed}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_a_graph_captures_the_op() -> None:
+    """Capture fails at the first wait for the device; replays see new data and new positions."""
+    angle = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    table = Table(angle.cos().cuda(), angle.sin().cuda())
+    q, k = torch.ones(2, 4, 5, 64, device="cuda"), torch.ones(2, 1, 5, 64, device="cuda")
+    work, positions = (q.clone(), k.clone()), torch.arange(5, device="cuda")
+    rotate(q, k, table, positions)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        fresh = rotate(q, k, table, positions)
+        rotate(*work, table, positions, in_place=True)
+    for seed in (1, 2):
+        draw = torch.Generator("cuda").manual_seed(seed)
+        for x, y in zip((q, k), work, strict=True):
+            y.copy_(x.normal_(generator=draw))
+        positions.random_(64, generator=draw)
+        graph.replay()
+        wanted = rotate(q.cpu(), k.cpu(), Table(angle.cos(), angle.sin()), positions.cpu())
+        for found in (fresh, work):
+            assert all(torch.equal(x.cpu(), y) for x, y in zip(found, wanted, strict=True))

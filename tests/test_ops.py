@@ -225,6 +225,36 @@ def test_packed_sequences_of_several_lengths() -> None:
         assert torch.equal(rotate_one(x, rotary.table, axes="BTHD"), y)
 
 
+def test_cumulative_lengths_become_positions() -> None:
+    """What `rotate` documents for cu_seqlens and for the offsets of a cache."""
+    table, lengths = Rotary(RESONANCE, head_dim=16, num_positions=64).table, torch.tensor([5, 0, 1, 9])
+    cu_seqlens = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    x = random(1, 2, 15, 16)
+    positions = torch.arange(15) - torch.repeat_interleave(cu_seqlens[:-1], cu_seqlens.diff())
+    turned = rotate_one(x, table, positions)
+    for start, end in zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True):
+        assert torch.equal(turned[:, :, start:end], rotate_one(x[:, :, start:end], table))
+    offsets, x = torch.tensor([0, 7, 40]), random(3, 2, 4, 16)
+    turned = rotate_one(x, table, torch.arange(4) + offsets[:, None])
+    for row, offset in enumerate(offsets.tolist()):
+        assert torch.equal(turned[row : row + 1], rotate_one(x[row : row + 1], table, torch.arange(4) + offset))
+
+
+@pytest.mark.parametrize("half", [1, 3, 4, 6, 32, 33, 64])
+def test_runs_of_positions_are_what_single_positions_are(half: int) -> None:
+    """Runs are looked up in tiles, across the ends of periods: the same entries as one by one."""
+    modulus = torch.arange(1, half + 1) * 3 % 23 + 1
+    angle = random(int(modulus.sum()), dtype=torch.float64)
+    table = Table(angle.cos().float(), angle.sin().float(), modulus.cumsum(0) - modulus, modulus)
+    for dtype in (torch.float32, torch.bfloat16):
+        x = random(1, 1, 99, 2 * half, dtype=dtype)
+        runs = ((0, 40), (2**33, 30), (5, 2), (9, 1), (2**53 - 9, 26))
+        m = torch.cat([torch.arange(length) + start for start, length in runs])
+        together = rotate_one(x, table, m)
+        for t in range(99):
+            assert torch.equal(together[:, :, t : t + 1], rotate_one(x[:, :, t : t + 1], table, m[t : t + 1])), t
+
+
 @pytest.mark.parametrize("positions", [torch.int32, torch.uint8])
 def test_other_integer_positions(positions: torch.dtype) -> None:
     q, table = random(1, 2, 6, 8), tables(6, 4)
@@ -320,6 +350,48 @@ def test_a_call_without_gradient_records_none() -> None:
         assert rotate_one(q, tables(5, 4)).is_inference()
 
 
+def test_a_write_is_seen_by_whoever_saved_the_old_values() -> None:
+    """In place and into out: backward through the overwritten values is refused, not wrong."""
+    for write in (
+        lambda x, q: rotate(x, q, tables(5, 4), in_place=True),
+        lambda x, q: rotate(q, q.clone(), tables(5, 4), out=(x, torch.empty_like(q))),
+    ):
+        weight, q = random(2, 1, 5, 8).requires_grad_(), random(2, 1, 5, 8, seed=1)
+        x = random(2, 1, 5, 8, seed=2)
+        product = weight * x
+        write(x, q)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            product.sum().backward()
+
+
+def test_vmap_is_a_loop(implementation: str) -> None:
+    """Over q, k and positions, wherever their new dimension lies; and backward."""
+    table, dense = Rotary(SHORT, head_dim=8, num_positions=199).table, tables(30, 4)
+    q, k = random(3, 2, 4, 5, 8), random(3, 2, 1, 5, 8, seed=1)
+    each = torch.randint(25, (3, 2, 5), generator=generator(0))
+    for t in (table, dense):
+        for positions, dim in ((None, None), (each[0, 0], None), (each[0], None), (each[:, 0], 0), (each, 0)):
+            found = torch.vmap(lambda q, k, m, t=t: rotate(q, k, t, m), in_dims=(0, 0, dim))(q, k, positions)
+            for i in range(3):
+                m = positions if dim is None else positions[i]
+                for x, y in zip(found, rotate(q[i], k[i], t, m), strict=True):
+                    assert torch.equal(x[i], y)
+    last = torch.vmap(lambda q: rotate(q, k[0], dense), in_dims=4, out_dims=4)(q.movedim(0, 4))
+    assert torch.equal(last[0][..., 1], rotate(q[1], k[0], dense)[0])
+    assert torch.equal(last[1][..., 1], rotate(q[1], k[0], dense)[1])
+    looked_up = Table(*(random(2, 5, 4, seed=seed) for seed in (3, 4)))
+    found = torch.vmap(lambda q: rotate_one(q, looked_up))(q)
+    assert torch.equal(found[2], rotate_one(q[2], looked_up))
+    with pytest.raises(ValueError, match=r"^vmap goes over q, k and positions, got a table with a dimension"):
+        torch.vmap(lambda cos: rotate_one(q[0], Table(cos, cos)))(torch.ones(3, 5, 4))
+
+    q = q.requires_grad_()
+    together = torch.vmap(lambda q: rotate_one(q, dense))(q)
+    looped = torch.stack([rotate_one(x, dense) for x in q])
+    weight = random(*q.shape, seed=5)
+    assert torch.equal(*(torch.autograd.grad((y * weight).sum(), q)[0] for y in (together, looped)))
+
+
 def test_autocast_passes_dtypes_through() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         q, k = rotate(random(1, 1, 4, 8), random(1, 1, 4, 8), tables(4, 4))
@@ -342,6 +414,7 @@ def test_special_numbers(dtype: torch.dtype) -> None:
     partner_finite = finite.roll(half, -1)
     assert torch.equal(turned[finite & partner_finite], x[finite & partner_finite])
     assert turned.isnan().any() and torch.equal(turned.isnan(), ~partner_finite | x.isnan())
+    assert rotate_one(x, Table(one.view(torch.int32).mul(0).sub(1).view(torch.float32), zero)).isnan().all()
     doubled = rotate_one(x, Table(one * 2, zero))
     assert torch.equal(doubled[0, 0, 0, 2], torch.tensor(float("inf"), dtype=dtype))
 
@@ -409,6 +482,8 @@ def test_bad_options_and_outputs_are_refused() -> None:
         rotate(Q, K, T, in_place=True, out=(Q, K))
     with pytest.raises(ValueError, match=r"^in_place and out have no gradient"):
         rotate(Q.clone().requires_grad_(), K, T, in_place=True)
+    with pytest.raises(ValueError, match=r"^in_place and out have no gradient"):
+        rotate(Q, K, T, out=(Q.clone(), K.clone().requires_grad_()))
     with torch.no_grad():
         rotate(Q.clone().requires_grad_(), K.clone(), T, in_place=True)
 

@@ -1,6 +1,6 @@
 // One call on the CPU: choose a variant, cut the work into blocks of positions, look the tables of a
 // block up once and turn the rows of every sequence and head by them.
-#include "rotate.h"
+#include "kernels.h"
 
 #include <ATen/Parallel.h>
 
@@ -39,12 +39,14 @@ bool streams(const Call& call, const Side& side, int64_t size) {
          call.head_dim == 2 * call.half;
 }
 
-}  // namespace
-
 const Kernels& cpu_kernels() {
   static const Kernels* kernels = choose_variant();
   return *kernels;
 }
+
+}  // namespace
+
+const char* cpu_variant() { return cpu_kernels().name; }
 
 void rotate_cpu(const Call& call, bool warm) {
   const int64_t size = size_of(call.type), exact = call.type == Type::f64 ? 8 : 4;
@@ -59,11 +61,11 @@ void rotate_cpu(const Call& call, bool warm) {
     block = std::min(block, (call.num_positions + parts - 1) / parts);
   }
   const int64_t blocks = (call.num_positions + block - 1) / block;
-  // Tables of float32 that need no look-up are read where they lie.
+  // Tables that need no look-up are read where they lie; bfloat16 data wants its own order.
   const bool direct = !call.start && !call.positions && call.amplitude == 1 && !call.conjugate &&
-                      call.wide == (exact == 8);
+                      call.wide == (exact == 8) && call.type != Type::bf16;
   const bool own_table = call.table_b != 0 || call.position_b != 0;  // one for every sequence
-  const auto look = cpu_kernels().look(call.type, call.wide);
+  const auto look = cpu_kernels().look(call.type, call.wide, call.interleaved);
   Rows rows[2];
   const char* in_end[2];
   for (int i = 0; i < 2; ++i) {
@@ -96,7 +98,7 @@ void rotate_cpu(const Call& call, bool warm) {
         const Side& side = call.side[i];
         const char* in = static_cast<const char*>(side.in) + (b * side.in_b + t * side.in_t) * size;
         char* out = static_cast<char*>(side.out) + (b * side.out_b + t * side.out_t) * size;
-        if (side.in_h < side.in_t) {  // [B, T, H, D]: the heads of a position are neighbours
+        if (count == 1 || side.in_h < side.in_t) {  // [B, T, H, D]: the heads of a position are neighbours
           for (int64_t row = 0; row < count; ++row)
             rows[i](side.heads, in + row * side.in_t * size, side.in_h, in_end[i], out + row * side.out_t * size, side.out_h,
                     cos + row * table_t * exact, sin + row * table_t * exact, 0, call.half, call.head_dim);

@@ -1,9 +1,11 @@
 // The CPU kernels of one variant: portable.cpp, avx2.cpp and avx512.cpp are this file under three
 // names, compiled with their own flags. Vectors are GCC/Clang vector types, so the source knows no
-// instruction set but for half precision and streaming stores. Includes nothing that defines inline
-// functions elsewhere (see rotate.h on merging).
+// instruction set but for half precision and streaming stores. Uses no inline functions of other
+// headers (see rotate.h on merging).
 #pragma once
 #include "kernels.h"
+
+#include <utility>  // integer_sequence, a type
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -92,15 +94,24 @@ template <bool STREAM> inline __attribute__((always_inline)) void store(float* y
 template <bool STREAM> inline __attribute__((always_inline)) void store(double* y, Vec<double, kF / 2> v) {
   put<STREAM>(y, v);
 }
-// bfloat16 in the upper half of every lane, rounded to nearest even; a NaN stays as it is, quiet.
+// bfloat16 in the upper half of every lane, rounded to nearest even. A NaN stays one: its lower half is
+// zero (data is bfloat16, `look` sees to the table), so nothing carries into the upper.
 inline __attribute__((always_inline)) U round(F v) {
   const U bits = (U)v;
-#if defined(__AVX512F__)
-  const __m512i i = (__m512i)bits, odd = _mm512_and_si512(_mm512_srli_epi32(i, 16), _mm512_set1_epi32(1));
-  return (U)_mm512_mask_add_epi32(i, _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_ORD_Q), i,
-                                  _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  return bits + (0x7fff + ((bits >> 16) & 1));
+}
+// Two vectors of results to bfloat16, as the lower and the upper half of every lane.
+inline __attribute__((always_inline)) U pack(F lower, F upper) {
+#if defined(__AVX512BW__)  // all 32 in one go: the discarded halves against what makes the kept ones round up
+  const __m512i lo = (__m512i)lower, up = (__m512i)upper;
+  const __mmask32 odd = 0xaaaaaaaa;
+  const __m512i kept = _mm512_mask_blend_epi16(odd, _mm512_srli_epi32(lo, 16), up);
+  const __m512i lost = _mm512_mask_blend_epi16(odd, lo, _mm512_slli_epi32(up, 16));
+  const __m512i one = _mm512_set1_epi16(1), tie = _mm512_set1_epi16(int16_t(0x8000));
+  const __m512i least = _mm512_ternarylogic_epi32(kept, one, tie, 0xae);  // (~kept & 1) | 0x8000
+  return (U)_mm512_mask_add_epi16(kept, _mm512_cmpge_epu16_mask(lost, least), kept, one);
 #else
-  return bits + ((U)(v == v) & (0x7fff + ((bits >> 16) & 1)));
+  return (round(lower) >> 16) | (round(upper) & 0xffff0000);
 #endif
 }
 template <bool STREAM> inline __attribute__((always_inline)) void store(bf16* y, F v) {
@@ -116,50 +127,19 @@ template <bool STREAM> inline __attribute__((always_inline)) void store(f16* y, 
 #endif
 }
 
-// Lane pickers for interleaved pairs: (lo, hi) hold a0 b0 a1 b1 ...
-template <int N> struct Lanes;
-#define LANES(N, EVEN, ODD, LO, HI)                                                                  \
-  template <> struct Lanes<N> {                                                                      \
-    template <class V> static inline __attribute__((always_inline)) V even(V l, V h) {               \
-      return __builtin_shufflevector(l, h, EVEN);                                                    \
-    }                                                                                                \
-    template <class V> static inline __attribute__((always_inline)) V odd(V l, V h) {                \
-      return __builtin_shufflevector(l, h, ODD);                                                     \
-    }                                                                                                \
-    template <class V> static inline __attribute__((always_inline)) V low(V a, V b) {                \
-      return __builtin_shufflevector(a, b, LO);                                                      \
-    }                                                                                                \
-    template <class V> static inline __attribute__((always_inline)) V high(V a, V b) {               \
-      return __builtin_shufflevector(a, b, HI);                                                      \
-    }                                                                                                \
-  };
-#define LIST(...) __VA_ARGS__
-LANES(2, LIST(0, 2), LIST(1, 3), LIST(0, 2), LIST(1, 3))
-LANES(4, LIST(0, 2, 4, 6), LIST(1, 3, 5, 7), LIST(0, 4, 1, 5), LIST(2, 6, 3, 7))
-LANES(8, LIST(0, 2, 4, 6, 8, 10, 12, 14), LIST(1, 3, 5, 7, 9, 11, 13, 15), LIST(0, 8, 1, 9, 2, 10, 3, 11),
-      LIST(4, 12, 5, 13, 6, 14, 7, 15))
-LANES(16, LIST(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-      LIST(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
-      LIST(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
-      LIST(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31))
-
-#if defined(__AVX512F__)
-#define UPPER 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, \
-              55, 57, 59, 61, 63
-#elif defined(__AVX2__)
-#define UPPER 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
-#else
-#define UPPER 1, 3, 5, 7, 9, 11, 13, 15
-#endif
-// Two vectors to 2*kF neighbours in memory.
-template <bool STREAM, class S, class V> inline __attribute__((always_inline)) void store_both(S* y, V v, V w) {
-  if constexpr (Math<S>::is_bf16) {
-    using W = Vec<uint16_t, 2 * kF>;
-    put<STREAM>(y, __builtin_shufflevector((W)round(v), (W)round(w), UPPER));
-  } else {
-    store<STREAM>(y, v);
-    store<STREAM>(y + sizeof(V) / sizeof(v[0]), w);
-  }
+// Interleaved pairs a0 b0 a1 b1 ... in two vectors, to (a0 a1 ..., b0 b1 ...) and back.
+template <class V, int... I>
+inline __attribute__((always_inline)) void unzip(V& v, V& w, std::integer_sequence<int, I...>) {
+  const V a = __builtin_shufflevector(v, w, (2 * I)...);
+  w = __builtin_shufflevector(v, w, (2 * I + 1)...);
+  v = a;
+}
+template <class V, int... I>
+inline __attribute__((always_inline)) void zip(V& v, V& w, std::integer_sequence<int, I...>) {
+  constexpr int N = sizeof...(I);
+  const V low = __builtin_shufflevector(v, w, (I / 2 + I % 2 * N)...);
+  w = __builtin_shufflevector(v, w, (I / 2 + I % 2 * N + N / 2)...);
+  v = low;
 }
 
 // One vector of interleaved pairs. bfloat16 pairs are the two halves of a 32-bit lane: no shuffles.
@@ -170,14 +150,22 @@ inline __attribute__((always_inline)) void interleaved(const S* in, S* out, cons
   if constexpr (Math<S>::is_bf16) {
     const U pairs = get<U>(in);
     turn<F>((F)(pairs << 16), (F)(pairs & 0xffff0000), load(cos), load(sin), x, y);
-    put<STREAM>(out, (round(x) >> 16) | (round(y) & 0xffff0000));
+    put<STREAM>(out, pack(x, y));
   } else {
-    const auto lo = load(in), hi = load(in + N);
-    turn<Vec<A, N>>(Lanes<N>::even(lo, hi), Lanes<N>::odd(lo, hi), load(cos), load(sin), x, y);
-    store<STREAM>(out, Lanes<N>::low(x, y));
-    store<STREAM>(out + N, Lanes<N>::high(x, y));
+    constexpr std::make_integer_sequence<int, N> lanes;
+    Vec<A, N> a = load(in), b = load(in + N);
+    unzip(a, b, lanes);
+    turn<Vec<A, N>>(a, b, load(cos), load(sin), x, y);
+    zip(x, y, lanes);
+    store<STREAM>(out, x);
+    store<STREAM>(out + N, y);
   }
 }
+
+// Half-split bfloat16 is turned two neighbours a lane, evens apart from odds: no shuffles. Its tables lie
+// so too: of every 2*kF features first the evens, then the odds (`look` writes them).
+template <class S, bool INTERLEAVED>
+constexpr bool kSplitTable = Math<S>::is_bf16 && !INTERLEAVED;
 
 // HALF 0: known at run time only.
 template <class S, int HALF, bool INTERLEAVED, bool STREAM>
@@ -197,14 +185,15 @@ void rows(int64_t num_rows, const void* in_, int64_t in_stride, const void* in_e
     if (HALF && ahead < in_end)
       for (int64_t line = 0; line < int64_t(2 * HALF * sizeof(S)); line += 64) __builtin_prefetch(ahead + line);
     // Unrolled where HALF is known, so that nothing but loads, arithmetic and stores is left.
-    if constexpr (!INTERLEAVED) {
+    if constexpr (kSplitTable<S, INTERLEAVED>) {
 #pragma GCC unroll 8
       for (; j + 2 * N <= half; j += 2 * N) {
-        Vec<A, N> x0, y0, x1, y1;
-        turn<Vec<A, N>>(load(in + j), load(in + half + j), load(cos + j), load(sin + j), x0, y0);
-        turn<Vec<A, N>>(load(in + j + N), load(in + half + j + N), load(cos + j + N), load(sin + j + N), x1, y1);
-        store_both<STREAM>(out + j, x0, x1);
-        store_both<STREAM>(out + half + j, y0, y1);
+        const U a = get<U>(in + j), b = get<U>(in + half + j);
+        F x0, y0, x1, y1;
+        turn<F>((F)(a << 16), (F)(b << 16), load(cos + j), load(sin + j), x0, y0);
+        turn<F>((F)(a & 0xffff0000), (F)(b & 0xffff0000), load(cos + j + N), load(sin + j + N), x1, y1);
+        put<STREAM>(out + j, pack(x0, x1));
+        put<STREAM>(out + half + j, pack(y0, y1));
       }
     }
 #pragma GCC unroll 8
@@ -265,58 +254,110 @@ Rows choose_rows(Type type, bool interleaved, int64_t half, bool stream) {
   }
 }
 
-// E: the table's type, A: the arithmetic's.
+// Four features at four neighbouring positions, each in its own run of the table, as four rows.
 template <class E, class A>
+inline __attribute__((always_inline)) void look_tile(const E* from, const int32_t* entry, A factor, A* to,
+                                                     int64_t to_stride) {
+  using V = Vec<A, 4>;
+  V x[4];
+  for (int n = 0; n < 4; ++n) x[n] = __builtin_convertvector(get<Vec<E, 4>>(from + entry[n]), V) * factor;
+  const V a = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5), b = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
+  const V c = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7), d = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
+  put<false>(to, __builtin_shufflevector(a, b, 0, 1, 4, 5));
+  put<false>(to + to_stride, __builtin_shufflevector(a, b, 2, 3, 6, 7));
+  put<false>(to + 2 * to_stride, __builtin_shufflevector(c, d, 0, 1, 4, 5));
+  put<false>(to + 3 * to_stride, __builtin_shufflevector(c, d, 2, 3, 6, 7));
+}
+
+// E: the table's type, S: the data's.
+template <class E, class S, bool INTERLEAVED>
 void look(const Call& call, int64_t b, int64_t t, int64_t count, void* cos_, void* sin_) {
+  using A = typename Math<S>::type;
   const int64_t half = call.half;
   const E *cos = static_cast<const E*>(call.cos), *sin = static_cast<const E*>(call.sin);
-  A *__restrict to_cos = static_cast<A*>(cos_), *__restrict to_sin = static_cast<A*>(sin_);
+  A *to_cos = static_cast<A*>(cos_), *to_sin = static_cast<A*>(sin_);
   const A up = A(call.amplitude), down = call.conjugate ? -up : up;
-  int64_t previous = -2;
-  // Packed: where every feature's period begins and ends in the table and where it is now, carried from
-  // one position to its neighbour, since a division costs more than the rotation of a pair. 32 bits
-  // suffice for an entry and let the loops vectorise.
-  int32_t first[4096], length[4096], entry[4096];
-  for (int64_t j = 0; call.start && j < half; ++j) {
-    first[j] = int32_t(call.start[j]);
-    length[j] = int32_t(call.modulus[j]);
+  const auto position = [&](int64_t i) {
+    return call.positions ? call.positions[b * call.position_b + (t + i) * call.position_t] : t + i;
+  };
+  // A row of something for every feature, in the order that `rows` reads.
+  const auto fill = [&](auto* __restrict to, auto value) {
+    const int64_t grouped = kSplitTable<S, INTERLEAVED> ? half / (2 * kF) * (2 * kF) : 0;
+    for (int64_t j = 0; j < grouped; j += 2 * kF)
+      for (int64_t n = 0; n < kF; ++n) {
+        to[j + n] = value(j + 2 * n);
+        to[j + kF + n] = value(j + 2 * n + 1);
+      }
+    for (int64_t j = grouped; j < half; ++j) to[j] = value(j);
+  };
+  // Packed: where a feature's period begins and ends in the table, and where a position lies in it.
+  // 32 bits suffice for an entry and let the loops vectorise.
+  int32_t first[4096], last[4096], entry[4096];
+  if (call.start) {
+    fill(first, [&](int64_t j) { return int32_t(call.start[j]); });
+    fill(last, [&](int64_t j) { return int32_t(call.start[j] + call.modulus[j]); });
   }
-  for (int64_t i = 0; i < count; ++i, to_cos += half, to_sin += half) {
-    const int64_t m = call.positions ? call.positions[b * call.position_b + (t + i) * call.position_t] : t + i;
+  for (int64_t i = 0, run; i < count; i += run, to_cos += run * half, to_sin += run * half) {
+    const int64_t m = position(i);
+    for (run = 1; i + run < count && position(i + run) == m + run;) ++run;
     if (!call.start) {
-      const E *c = cos + b * call.table_b + m * call.table_t, *s = sin + b * call.table_b + m * call.table_t;
-      for (int64_t j = 0; j < half; ++j) {
-        to_cos[j] = A(c[j]) * up;
-        to_sin[j] = A(s[j]) * down;
+      for (int64_t r = 0; r < run; ++r) {
+        const int64_t row = b * call.table_b + (m + r) * call.table_t;
+        fill(to_cos + r * half, [&](int64_t j) { return A(cos[row + j]) * up; });
+        fill(to_sin + r * half, [&](int64_t j) { return A(sin[row + j]) * down; });
       }
       continue;
     }
-    if (m == previous + 1) {
+    if (m >> 53 == 0) {  // in float64, where quotient and rest are exact: integers divide one by one
       for (int64_t j = 0; j < half; ++j) {
-        const int32_t next = entry[j] + 1;
-        entry[j] = next == first[j] + length[j] ? first[j] : next;
+        const double length = last[j] - first[j], turns = __builtin_trunc(double(m) / length);
+        entry[j] = first[j] + int32_t(double(m) - turns * length);
       }
-    } else if (m >> 32 == 0) {
-      for (int64_t j = 0; j < half; ++j) entry[j] = first[j] + int32_t(uint32_t(m) % uint32_t(length[j]));
     } else {
-      for (int64_t j = 0; j < half; ++j) entry[j] = first[j] + int32_t(m % length[j]);
+      for (int64_t j = 0; j < half; ++j) entry[j] = first[j] + int32_t(m % (last[j] - first[j]));
     }
-    if (i % 16 == 0 && i + 16 < call.num_positions)  // a stream for every feature: more than a prefetcher can follow
+    if (run == 1) {
       for (int64_t j = 0; j < half; ++j) {
-        __builtin_prefetch(cos + entry[j] + 32);
-        __builtin_prefetch(sin + entry[j] + 32);
+        to_cos[j] = A(cos[entry[j]]) * up;
+        to_sin[j] = A(sin[entry[j]]) * down;
       }
-    for (int64_t j = 0; j < half; ++j) {
-      to_cos[j] = A(cos[entry[j]]) * up;
-      to_sin[j] = A(sin[entry[j]]) * down;
+      continue;
     }
-    previous = m;
+    // Neighbours lie one behind the other, up to the period's end.
+    for (int64_t j = 0; j < half; j += 4) {
+      const int64_t features = half - j < 4 ? half - j : 4;
+      for (int64_t r = 0, steps; r < run; r += steps) {
+        bool whole = features == 4 && run - r >= 4;
+        for (int64_t n = 0; n < features; ++n) whole = whole && entry[j + n] + 4 <= last[j + n];
+        A *tile_cos = to_cos + r * half + j, *tile_sin = to_sin + r * half + j;
+        steps = whole ? 4 : 1;
+        if (whole) {
+          look_tile(cos, entry + j, up, tile_cos, half);
+          look_tile(sin, entry + j, down, tile_sin, half);
+        }
+        for (int64_t n = 0; n < features; ++n) {
+          if (!whole) {
+            tile_cos[n] = A(cos[entry[j + n]]) * up;
+            tile_sin[n] = A(sin[entry[j + n]]) * down;
+          }
+          entry[j + n] += steps;
+          if (entry[j + n] == last[j + n]) entry[j + n] = first[j + n];
+        }
+      }
+    }
   }
+  if (Math<S>::is_bf16)
+    for (int64_t i = -count * half; i < 0; ++i) {  // see `round`
+      to_cos[i] = to_cos[i] == to_cos[i] ? to_cos[i] : A(__builtin_nan(""));
+      to_sin[i] = to_sin[i] == to_sin[i] ? to_sin[i] : A(__builtin_nan(""));
+    }
 }
 
-Look choose_look(Type type, bool wide) {
-  if (type != Type::f64) return look<float, float>;
-  return wide ? look<double, double> : look<float, double>;
+Look choose_look(Type type, bool wide, bool interleaved) {
+  if (type == Type::f64) return wide ? look<double, double, true> : look<float, double, true>;
+  return type == Type::bf16 && !interleaved ? look<float, bf16, false>
+         : type == Type::bf16               ? look<float, bf16, true>
+                                            : look<float, float, true>;
 }
 
 }  // namespace

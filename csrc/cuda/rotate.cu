@@ -2,7 +2,7 @@
 // pairs in registers and takes them through a group of heads, so a table entry is read (and a period
 // divided by) once for the group. Data moves 16 bytes at a time where it is aligned so.
 // Includes no torch: it compiles wherever nvcc is, and under RESONANCE_HOST with g++ (host.h).
-#include "rotate.h"
+#include "../rotate.h"
 
 #ifdef RESONANCE_HOST
 #include "host.h"

@@ -1,8 +1,8 @@
-"""`resonance::rotate`, the rotation of queries and keys as one torch op, and its torch reference.
+"""`resonance::rotate`, the rotation of queries and keys as one torch op.
 
-The schema, the shape rules, the fake kernels and the reference live here. `csrc/`, where it was
-built, brings kernels under the same names: same rules, same numbers bit for bit, and its own
-autograd. Knows tables and a pair layout; no method's name.
+The front, the schemas and their registration live here; the rules and the reference kernels in
+`reference`. `csrc/`, where it was built, brings kernels under the same names: same rules, same
+numbers bit for bit, and its own autograd. Knows tables and a pair layout; no method's name.
 
 Legend: B batch, H heads, T positions, D head dimension, R <= D rotary dimension (even; the rest
 of a head is copied), N rows of a dense table, P entries of a packed one.
@@ -15,9 +15,14 @@ from typing import NamedTuple
 
 import torch
 
-PAIR_LAYOUTS = ("half_split", "interleaved")
+from resonance.encoding import reference
+from resonance.encoding.reference import DTYPES, PAIR_LAYOUTS, turn
+
+__all__ = ["AXES", "DTYPES", "PAIR_LAYOUTS", "Table", "implementation", "rotate", "rotate_one", "turn"]
+
 AXES = ("BHTD", "BTHD")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# What the schemas below have for the arguments behind positions.
+_DEFAULTS = (-1, False, False, 1.0)
 
 
 class Table(NamedTuple):
@@ -54,8 +59,10 @@ def rotate(
 
     q, k         [B, H, T, D], or [B, T, H, D] with axes "BTHD"; [B, T, D] and [T, D] have one
                  head. Head counts may differ. Any strides but the last, which must be 1
-    positions    int64 [T], or [B, T] for a row of its own for every sequence (offsets; packed
-                 sequences are one row of several counts); None: 0 .. T-1
+    positions    int64 [T], or [B, T] for a row of its own for every sequence: arange(T) +
+                 offsets[:, None] with a cache, say. None: 0 .. T-1. Sequences packed into one row
+                 with cu_seqlens count anew in each: arange(T) - repeat_interleave(cu_seqlens[:-1],
+                 cu_seqlens.diff())
     pair_layout  which two dimensions make pair j: `half_split` (j, j + R/2), as in LLaMA, or
                  `interleaved` (2j, 2j+1), as in the paper
     conjugate    turn back
@@ -64,27 +71,36 @@ def rotate(
     Tables are float32 (float64 allowed for float64 data). The arithmetic is float32 for float32,
     bfloat16 and float16 data, and rounded to the data's dtype once, at the store.
 
+    Gradients of any order by autograd (torch.func's transforms but vmap refuse custom backwards in
+    C++); `torch.vmap` of fresh outputs over q, k and positions; autocast leaves dtypes alone. A CUDA
+    call waits for nothing, so a graph can capture it; a position outside the table traps on the
+    device there.
+
     Raises ValueError for whatever does not fit, a position outside the table included.
     """
     if pair_layout not in PAIR_LAYOUTS:
         raise ValueError(f"pair_layout must be one of {', '.join(PAIR_LAYOUTS)}, got {pair_layout!r}")
     if axes not in AXES:
         raise ValueError(f"axes must be one of {', '.join(AXES)}, got {axes!r}")
-    q4, k4 = (_to_BHTD(name, x, axes) for name, x in (("q", q), ("k", k)))
+    q4, k4 = _to_BHTD("q", q, axes), _to_BHTD("k", k, axes)
     if positions is not None and positions.dtype != torch.int64:
         if positions.is_floating_point() or positions.dtype == torch.bool:
             raise ValueError(f"positions must be integers, got {positions.dtype}: in bfloat16 they are off by up to pi")
         positions = positions.long()
     limit = -1 if table.num_positions is None else table.num_positions
-    options = (pair_layout == "interleaved", conjugate, table.amplitude)
-    arguments = (table.cos, table.sin, table.start, table.modulus, positions, limit, *options)
+    arguments = (table.cos, table.sin, table.start, table.modulus, positions)
+    options = (limit, pair_layout == "interleaved", conjugate, table.amplitude)
+    if options != _DEFAULTS:  # to pass them costs the dispatcher half a microsecond
+        arguments += options
     if not (in_place or out):
         turned = _ops.rotate(q4, k4, *arguments)
         if q.ndim == k.ndim == 4 and axes == "BHTD":
             return turned
         return _from_BHTD(turned[0], q, axes), _from_BHTD(turned[1], k, axes)
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
-        raise ValueError("in_place and out have no gradient, but q or k requires one; leave them out, or use no_grad")
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, *(out or ()))):
+        raise ValueError(
+            "in_place and out have no gradient, but q, k or out requires one; leave them out, or use no_grad"
+        )
     if in_place and out:
         raise ValueError("in_place and out exclude each other, got both; choose one")
     if in_place:
@@ -100,34 +116,6 @@ def rotate_one(x: torch.Tensor, table: Table, positions: torch.Tensor | None = N
     axes = options.get("axes", "BHTD")
     none = _to_BHTD("x", x, axes)[:, :0]
     return rotate(x, none.transpose(1, 2) if axes == "BTHD" else none, table, positions, **options)[0]
-
-
-def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, pair_layout: str = "half_split") -> torch.Tensor:
-    """The rotation written out in torch: what the op computes, and what a compiler can fuse.
-
-    x            [..., T, D]
-    cos, sin     [T, R/2], or anything that broadcasts to [..., T, R/2]
-    Returns a tensor like x. The arithmetic is that of cos's and x's promoted dtype (give float32
-    tables, and bfloat16 data is turned in float32), rounded to x's dtype once, at the end.
-
-    Raises ValueError for tables wider than x, or of two shapes, or an unknown layout.
-    """
-    rotary_dim = 2 * cos.shape[-1]
-    if rotary_dim > x.shape[-1] or cos.shape != sin.shape:
-        raise ValueError(
-            f"cos and sin must have one shape that ends in at most {x.shape[-1] // 2}, half of the last dimension "
-            f"of the data, got {tuple(cos.shape)} and {tuple(sin.shape)}; make the table for this head dimension"
-        )
-    if pair_layout not in PAIR_LAYOUTS:
-        raise ValueError(f"pair_layout must be one of {', '.join(PAIR_LAYOUTS)}, got {pair_layout!r}")
-    x, rest = (x, None) if rotary_dim == x.shape[-1] else (x[..., :rotary_dim], x[..., rotary_dim:])
-    if pair_layout == "half_split":
-        a, b = x.chunk(2, dim=-1)
-        turned = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
-    else:
-        a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
-    return turned if rest is None else torch.cat((turned, rest), dim=-1)
 
 
 def implementation() -> str:
@@ -152,8 +140,6 @@ def _from_BHTD(turned: torch.Tensor, x: torch.Tensor, axes: str) -> torch.Tensor
     return turned.squeeze(1) if x.ndim == 3 else turned[0, 0]
 
 
-# The op. Its rules (`_check`) and `csrc/module.cpp`'s are the same, in the same words.
-
 _TABLE = (
     "Tensor cos, Tensor sin, Tensor? start, Tensor? modulus, Tensor? positions, "
     "int num_positions=-1, bool interleaved=False, bool conjugate=False, float amplitude=1.0"
@@ -163,144 +149,6 @@ _SCHEMAS = {
     "rotate_": f"(Tensor(a!) q, Tensor(b!) k, {_TABLE}) -> ()",
     "rotate_into": f"(Tensor q, Tensor k, Tensor(a!) q_out, Tensor(b!) k_out, {_TABLE}) -> ()",
 }
-
-
-def _has_contiguous_last(x: torch.Tensor) -> bool:
-    return x.numel() == 0 or x.shape[-1] <= 1 or x.stride(-1) == 1
-
-
-def _check(q, k, cos, sin, start, modulus, positions) -> None:
-    for name, x in (("q", q), ("k", k)):
-        if x.ndim != 4:
-            raise ValueError(f"{name} must be [B, H, T, D], got {x.ndim} dimensions")
-        if not _has_contiguous_last(x):
-            raise ValueError(f"{name} must have a contiguous last dimension, got stride {x.stride(3)}; call contiguous")
-    if q.dtype not in DTYPES or k.dtype != q.dtype:
-        raise ValueError(
-            f"q and k must have one dtype of float32, bfloat16, float16, float64, got {q.dtype} and {k.dtype}"
-        )
-    if (q.shape[0], q.shape[2], q.shape[3]) != (k.shape[0], k.shape[2], k.shape[3]):
-        raise ValueError(f"q and k may differ in heads only, got {list(q.shape)} and {list(k.shape)} as [B, H, T, D]")
-    named = {"k": k, "cos": cos, "sin": sin, "start": start, "modulus": modulus, "positions": positions}
-    for name, x in named.items():
-        if x is not None and x.device != q.device:
-            raise ValueError(f"{name} must be on q's device {q.device}, got {x.device}; move it there")
-    if cos.dtype != sin.dtype or cos.dtype not in (torch.float32, torch.float64) or cos.shape != sin.shape:
-        raise ValueError(
-            f"cos and sin must have one shape and one dtype, float32 or float64, "
-            f"got {list(cos.shape)} {cos.dtype} and {list(sin.shape)} {sin.dtype}"
-        )
-    if cos.dtype == torch.float64 and q.dtype != torch.float64:
-        raise ValueError(f"cos and sin must be float32 for {q.dtype} data, got float64; make the table float32")
-    if cos.stride() != sin.stride() or (cos.ndim and not _has_contiguous_last(cos)):
-        raise ValueError("cos and sin must have the same strides and a contiguous last dimension; call contiguous")
-    if (start is None) != (modulus is None):
-        raise ValueError("start and modulus must be given together, got one of them; both make a packed table")
-    batch, _, num_positions, head_dim = q.shape
-    if start is not None:
-        if cos.ndim != 1 or start.ndim != 1 or start.shape != modulus.shape:
-            raise ValueError(
-                f"a packed table has cos, sin [P] and start, modulus [R/2], got {list(cos.shape)}, "
-                f"{list(start.shape)} and {list(modulus.shape)}"
-            )
-        if start.dtype != torch.int64 or modulus.dtype != torch.int64:
-            raise ValueError(f"start and modulus must be int64, got {start.dtype} and {modulus.dtype}")
-        half = start.shape[0]
-    else:
-        if cos.ndim not in (2, 3):
-            raise ValueError(f"a dense table is [N, R/2] or [B, T, R/2], got {list(cos.shape)}")
-        if cos.ndim == 3 and (cos.shape[0] != batch or cos.shape[1] != num_positions or positions is not None):
-            raise ValueError(
-                f"a table [B, T, R/2] must fit q's B = {batch} and T = {num_positions} and takes no positions, "
-                f"got {list(cos.shape)}"
-            )
-        half = cos.shape[-1]
-    if 2 * half > head_dim or half > 4096:
-        raise ValueError(
-            f"the table's rotary dimension must be at most D = {head_dim} and 8192, got {2 * half}; "
-            "make the table for this head dimension"
-        )
-    if positions is not None and (
-        positions.dtype != torch.int64 or list(positions.shape) not in ([num_positions], [batch, num_positions])
-    ):
-        raise ValueError(
-            f"positions must be int64 [T] or [B, T] with B = {batch}, T = {num_positions}, "
-            f"got {list(positions.shape)} {positions.dtype}"
-        )
-
-
-def _rows(q, cos, sin, start, modulus, positions, num_positions) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of every row: [T, R/2] or [B, 1, T, R/2]."""
-    if start is not None and start.numel():
-        least, most = int(start.min()), int((start + modulus).max())
-        if least < 0 or int(modulus.min()) < 1 or most > cos.shape[0]:
-            raise ValueError(
-                f"start and modulus must stay within the packed table's {cos.shape[0]} entries; pack it again"
-            )
-    if cos.ndim == 3:
-        return cos.unsqueeze(1), sin.unsqueeze(1)
-    limit = num_positions if start is not None else cos.shape[0]
-    least, most = 0, q.shape[2] - 1
-    if positions is not None and positions.numel():
-        least, most = (int(value) for value in positions.aminmax())
-    if least < 0:
-        raise ValueError(f"positions must be >= 0, got {least}")
-    if limit >= 0 and most >= limit and q.numel():
-        raise ValueError(f"positions must be < num_positions = {limit}, got {most}; make the table longer")
-    if start is not None:
-        m = torch.arange(q.shape[2], device=q.device) if positions is None else positions
-        index = start + m.unsqueeze(-1) % modulus
-        cos, sin = cos[index], sin[index]
-    elif positions is None:
-        cos, sin = cos[: q.shape[2]], sin[: q.shape[2]]
-    else:
-        cos, sin = cos[positions], sin[positions]
-    return (cos.unsqueeze(1), sin.unsqueeze(1)) if cos.ndim == 3 else (cos, sin)
-
-
-def _reference_into(
-    q, k, q_out, k_out, cos, sin, start, modulus, positions, num_positions=-1, interleaved=False, conjugate=False,
-    amplitude=1.0,
-) -> None:  # fmt: skip
-    _fake_into(q, k, q_out, k_out, cos, sin, start, modulus, positions)
-    cos, sin = _rows(q, cos, sin, start, modulus, positions, num_positions)
-    exact = torch.float64 if q.dtype == torch.float64 else torch.float32
-    cos, sin = cos.to(exact) * amplitude, sin.to(exact) * (-amplitude if conjugate else amplitude)
-    for x, y in ((q, q_out), (k, k_out)):
-        y.copy_(turn(x, cos, sin, PAIR_LAYOUTS[interleaved]))
-
-
-def _check_out(x: torch.Tensor, y: torch.Tensor) -> None:
-    if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device or not _has_contiguous_last(y):
-        raise ValueError(
-            f"out must have its input's shape {list(x.shape)}, dtype {x.dtype} and device, and a contiguous last "
-            f"dimension, got {list(y.shape)}, {y.dtype} on {y.device}"
-        )
-
-
-def _reference(q, k, *rest):
-    out = _fake(q, k, *rest)
-    _reference_into(q, k, *out, *rest)
-    return out
-
-
-def _reference_(q, k, *rest) -> None:
-    _reference_into(q, k, q, k, *rest)
-
-
-def _fake(q, k, *rest):
-    _check(q, k, *rest[:5])
-    return torch.empty_like(q), torch.empty_like(k)
-
-
-def _fake_(q, k, *rest) -> None:
-    _check(q, k, *rest[:5])
-
-
-def _fake_into(q, k, q_out, k_out, *rest) -> None:
-    _check(q, k, *rest[:5])
-    _check_out(q, q_out)
-    _check_out(k, k_out)
 
 
 def _contiguous_last(x: torch.Tensor) -> torch.Tensor:
@@ -313,13 +161,36 @@ def _register(namespace: str, *, autograd: bool) -> torch.library.Library:
     library = torch.library.Library(namespace, "DEF")
     for name, schema in _SCHEMAS.items():
         library.define(name + schema)
-    for name, reference, fake in (
-        ("rotate", _reference, _fake),
-        ("rotate_", _reference_, _fake_),
-        ("rotate_into", _reference_into, _fake_into),
+    for name, kernel, fake in (
+        ("rotate", reference.rotate, reference.fake),
+        ("rotate_", reference.rotate_, reference.fake_),
+        ("rotate_into", reference.rotate_into, reference.fake_into),
     ):
-        library.impl(name, reference, "CompositeExplicitAutograd")
+        library.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
+
+    def batch(info, in_dims, q, k, cos, sin, start, modulus, positions, *options):
+        """vmap: its dimension joins B, for q, k and positions."""
+        if any(dim is not None for dim in in_dims[2:6]):
+            raise ValueError("vmap goes over q, k and positions, got a table with a dimension of its own; loop over it")
+        size = info.batch_size
+
+        def join(x, dim):
+            x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+            return x.flatten(0, 1)
+
+        q, k = (_contiguous_last(join(x, dim)) for x, dim in zip((q, k), in_dims, strict=False))
+        if cos.ndim == 3:
+            cos, sin = join(cos, None), join(sin, None)
+        dim = in_dims[6]
+        if positions is not None and (dim is not None or positions.ndim == 2):
+            if positions.ndim == 2 and dim is not None:  # [T] each: the same for every sequence
+                positions, dim = positions.movedim(dim, 0)[:, None].expand(-1, q.shape[0] // size, -1), 0
+            positions = join(positions, dim)
+        turned = getattr(torch.ops, namespace).rotate(q, k, cos, sin, start, modulus, positions, *options)
+        return tuple(x.unflatten(0, (size, -1)) for x in turned), (0, 0)
+
+    torch.library.register_vmap(f"{namespace}::rotate", batch, lib=library)
     if autograd:
 
         def save(ctx, inputs, output):

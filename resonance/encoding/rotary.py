@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from resonance.encoding.frequencies import frequency_table
-from resonance.encoding.ops import PAIR_LAYOUTS, Table, rotate, turn, warn_if_missing
+from resonance.encoding.ops import Table, rotate, warn_if_missing
+from resonance.encoding.reference import PAIR_LAYOUTS, check_positions, look_up, turn
 from resonance.encoding.spec import EncodingSpec
 
 
@@ -73,17 +74,19 @@ class Rotary(torch.nn.Module):
         Raises ValueError for a negative position, or for one past the table where a feature has
         no period.
         """
+        limit = -1 if self.periodic_everywhere else self.num_positions
+        cure = "make the Rotary with a larger num_positions"
         if isinstance(positions, int):
             if positions < 0:
                 raise ValueError(f"a number of positions must be >= 0, got {positions}")
-            self._check(0, positions - 1)
+            check_positions(0, positions - 1, limit, cure)
             positions = torch.arange(positions, device=self.start.device)
         elif positions.is_floating_point():
             raise ValueError(f"positions must be integers, got {positions.dtype}: in bfloat16 they are off by up to pi")
         elif positions.numel():
-            self._check(*(int(value) for value in positions.aminmax()))
-        index = self.start + positions.long().unsqueeze(-1) % self.modulus
-        return self.packed_cos[index], self.packed_sin[index]
+            check_positions(*(int(value) for value in positions.aminmax()), limit, cure)
+        positions = positions.long()
+        return tuple(look_up(x, self.start, self.modulus, positions) for x in (self.packed_cos, self.packed_sin))
 
     def at(self, positions: torch.Tensor | int) -> "Rotation":
         """The rotation at some positions, looked up once to be used in every layer."""
@@ -101,17 +104,9 @@ class Rotary(torch.nn.Module):
     @property
     def table(self) -> Table:
         """The packed table, for `ops.rotate` and all that it can do (out, in place, [B, T, H, D])."""
+        buffers = self._buffers  # as attributes they cost a decoding step more than the rotation
         limit = None if self.periodic_everywhere else self.num_positions
-        return Table(self.packed_cos, self.packed_sin, self.start, self.modulus, limit)
-
-    def _check(self, least: int, most: int) -> None:
-        if least < 0:
-            raise ValueError(f"positions must be >= 0, got {least}")
-        if most >= self.num_positions and not self.periodic_everywhere:
-            raise ValueError(
-                f"positions must be < num_positions = {self.num_positions}, got {most}; "
-                "make the Rotary with a larger num_positions"
-            )
+        return Table(buffers["packed_cos"], buffers["packed_sin"], buffers["start"], buffers["modulus"], limit)
 
     def extra_repr(self) -> str:
         return f"{self.spec.to_json()}, head_dim={self.head_dim}, num_positions={self.num_positions}"

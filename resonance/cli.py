@@ -89,35 +89,38 @@ def train(
     output_folder: Path,
     seed: Annotated[int, typer.Option(min=0)],
     threads: Threads = 1,
+    checkpoint_seconds: Annotated[int, typer.Option(min=0, help="Between two checkpoints.")] = 60,
 ) -> None:
-    """Train one decoder: weights, weights of every look, curve and run.json into a folder."""
+    """Train one decoder: weights, weights of every look, curve and run.json into a folder.
+
+    A killed training, started again, goes on from the last checkpoint in the folder.
+    """
     import torch
 
     from resonance.encoding.ops import implementation
     from resonance.posgen import train as training
     from resonance.posgen.progress import Progress
-    from resonance.record.checkpoint import save_weights
+    from resonance.posgen.step import tune_allocator
+    from resonance.record.checkpoint import Checkpoints, save_weights
 
     watch, made = runs.Stopwatch(), runs.provenance()
     run = runs.read_settings(runs.TrainRun, settings)
     spec = runs.read_encoding(encoding)
     _prepare_torch(torch, run.training.device, threads)
-    training.tune_allocator()
+    tune_allocator()
+    files.discard_leftovers(output_folder)
+    made_of = run, spec, seed, results.read_sequences(train_data), results.read_sequences(validation_data)
+    folder = output_folder / Path(paths.CHECKPOINTS).name
+    checkpoints = Checkpoints(folder, training.identity(*made_of), checkpoint_seconds)
     with Progress(f"{run.protocol} {run.task} {encoding.stem} seed {seed}", run.steps) as progress:
-        trained = training.train(
-            run,
-            spec,
-            seed,
-            results.read_sequences(train_data),
-            results.read_sequences(validation_data),
-            progress.report,
-        )
+        trained = training.train(*made_of, progress.report, checkpoints)
     record = {
         "settings": run.model_dump(mode="json"),
         "train_encoding": encoding.stem,
         "spec": json.loads(spec.to_json()),
         "seed": seed,
         "selected_step": trained.step,
+        "resumed_at": trained.resumed_at,
         "threads": threads,
         "compiled": trained.compiled,
         "rotation": "written out, fused by torch.compile" if trained.compiled else implementation(),
@@ -131,6 +134,7 @@ def train(
     save_weights(output_folder / Path(paths.MODEL).name, trained.decoder.state_dict(), header)
     results.write_rows(output_folder / Path(paths.TRAINING).name, "training", trained.rows, record)
     files.write_json(output_folder / Path(paths.RUN).name, record)
+    checkpoints.remove()
 
 
 @posgen.command("evaluate")
@@ -148,7 +152,7 @@ def evaluate(
 
     from resonance.encoding.ops import implementation
     from resonance.posgen import evaluate as evaluation
-    from resonance.posgen.train import tune_allocator
+    from resonance.posgen.step import tune_allocator
     from resonance.record.checkpoint import load_weights
 
     watch, made = runs.Stopwatch(), runs.provenance()

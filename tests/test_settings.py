@@ -41,6 +41,7 @@ posgen:
     precision: bf16
     device: cpu
     compile: true
+    checkpoint_seconds: 7
     steps:
       paper: {recursive: 8, cot: 9, semi_recursive: 10}
       released: {recursive: 8, cot: 9, semi_recursive: 10}
@@ -126,6 +127,7 @@ def test_runs_survive_a_round_trip_through_json(preset: str) -> None:
 def test_what_a_training_depends_on_leaves_out_what_it_does_not(folder: Path) -> None:
     before = load(folder, "tiny")
     edit(folder / "tiny.yaml", "curve_sequences: 5", "curve_sequences: 4")
+    edit(folder / "tiny.yaml", "checkpoint_seconds: 7", "checkpoint_seconds: 8")
     put(folder / "protocols.yaml", "paper", yarn_beta_fast=16.0)
     after = load(folder, "tiny")
     assert runs.train_run(before, "paper", "cot") == runs.train_run(after, "paper", "cot")

@@ -10,7 +10,8 @@ import torch
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
 from resonance.posgen.decoder import Dropout
-from resonance.posgen.train import DropoutMasks, Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
+from resonance.posgen.step import Batches, DropoutMasks
+from resonance.posgen.train import Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
 from resonance.record.runs import TrainRun
 
 RESONANCE = EncodingSpec(resonance=True)
@@ -74,11 +75,11 @@ def test_streams_of_one_seed_and_seeds_of_one_stream_are_different() -> None:
 @pytest.mark.parametrize("stream", ["initialisation", "order", "dropout"])
 def test_the_seed_decides_each_of_initialisation_order_and_dropout(stream: str, make_run, fit, monkeypatch) -> None:
     """Two seeds differ also where the other two streams are held."""
-    make, batches = training.make_decoder, training._batches
+    make, batches = training.make_decoder, training.Batches
     if stream != "initialisation":
         monkeypatch.setattr(training, "make_decoder", lambda run, _: make(run, generator(0, 0)))
     if stream != "order":
-        monkeypatch.setattr(training, "_batches", lambda count, size, _: batches(count, size, generator(0, 1)))
+        monkeypatch.setattr(training, "Batches", lambda count, size, _, *where: batches(count, size, generator(0, 1)))
     run = make_run(dropout=0.1 if stream == "dropout" else 0.0)
     assert not any(same(fit(run, seed=0).decoder.state_dict(), fit(run, seed=1).decoder.state_dict()).values())
 
@@ -312,7 +313,7 @@ def test_no_dropout_draws_nothing(make_run) -> None:
 
 @pytest.mark.parametrize(("num_sequences", "batch_size"), [(10, 4), (10, 10), (12, 4), (7, 3), (5, 1), (3, 8)])
 def test_every_sequence_is_met_once_an_epoch(num_sequences: int, batch_size: int) -> None:
-    batches = training._batches(num_sequences, batch_size, generator(0, 1))
+    batches = Batches(num_sequences, batch_size, generator(0, 1))
     met = torch.cat([next(batches) for _ in range(3 * num_sequences)]).view(-1)
     epochs = met[: len(met) // num_sequences * num_sequences].view(-1, num_sequences)
     assert len(epochs) >= 3
@@ -321,7 +322,7 @@ def test_every_sequence_is_met_once_an_epoch(num_sequences: int, batch_size: int
 
 
 def test_every_batch_has_the_same_shape() -> None:
-    batches = training._batches(10, 4, generator(0, 1))
+    batches = Batches(10, 4, generator(0, 1))
     assert {tuple(next(batches).shape) for _ in range(20)} == {(4,)}
 
 

@@ -96,10 +96,13 @@ class LoopSettings(Settings):
 
 
 class TrainingSettings(LoopSettings):
-    """The same, and for how long."""
+    """The same, for how long, and what the result does not depend on."""
 
     steps: dict[str, dict[TaskName, Count]]
     """Optimizer steps by protocol and task (paper: 150 epochs of 79 steps = 11,850)."""
+    checkpoint_seconds: int = Field(ge=0)
+    """Seconds between two checkpoints of a training; they come apart where they would take more than
+    1 % of the time. No result depends on it."""
 
 
 class EvaluationSettings(Settings):

@@ -106,7 +106,7 @@ def train(
     watch, made = runs.Stopwatch(), runs.provenance()
     run = runs.read_settings(runs.TrainRun, settings)
     spec = runs.read_encoding(encoding)
-    _prepare_torch(torch, run.training.device, threads)
+    _prepare_torch(torch, run.training.device, run.training.precision, threads)
     tune_allocator()
     files.discard_leftovers(output_folder)
     made_of = run, spec, seed, results.read_sequences(train_data), results.read_sequences(validation_data)
@@ -165,7 +165,7 @@ def evaluate(
     run = runs.TrainRun.model_validate_json(header["settings"])
     spec, seed = runs.read_encoding(encoding), int(header["seed"])
     asked = runs.read_settings(runs.EvaluateRun, settings).evaluation
-    _prepare_torch(torch, run.training.device, threads)
+    _prepare_torch(torch, run.training.device, asked.precision, threads)
     tune_allocator()
     rows = evaluation.evaluate(
         run,
@@ -203,8 +203,10 @@ def evaluate(
     print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
 
 
-def _prepare_torch(torch, device: str, threads: int) -> None:
+def _prepare_torch(torch, device: str, precision: str, threads: int) -> None:
     torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
             "posgen.training.device is cuda, but torch sees no GPU here; run on a machine with one, or choose "

@@ -207,6 +207,19 @@ def test_compiled_training_resumes_bit_equal(make_run, fit) -> None:
     assert_equal(resumed, fit(run, keep=False))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+@pytest.mark.parametrize("compile_it", [False, True])
+def test_on_a_gpu_too(compile_it, make_run, fit) -> None:
+    """Never run so far."""
+    run = make_run("released", steps=18, num_looks=2, num_snapshots=2, device="cuda", compile=compile_it)
+    with pytest.raises(Stop):
+        fit(run, stop_at=9)  # only looks are reported there
+    resumed = fit(run)
+    assert resumed.resumed_at == [8]
+    assert_equal(resumed, fit(run, keep=False))
+
+
 # Killed for good
 
 

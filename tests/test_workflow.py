@@ -262,9 +262,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
     def killed_after(step: int, everything: bool) -> None:
-        workflow = subprocess.Popen(
-            [*command, *arguments], cwd=folder, env=environment, start_new_session=True, **quiet
-        )
+        workflow = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **quiet)
         while newest_step(run) < step and workflow.poll() is None:
             time.sleep(0.01)
         if everything:

@@ -87,7 +87,7 @@ class Step:
         self.loss_of, self.weights, self.precision = CompiledOrNot(loss_of, compile_it), weights, precision
         self.sources = inputs_NT, targets_NT
         self.batch = tuple(source.new_empty((batch_size, *source.shape[1:])) for source in self.sources)
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.as_graph, self.graph = inputs_NT.is_cuda, None
 
     @property
     def compiled(self) -> bool:
@@ -97,12 +97,12 @@ class Step:
         """The loss, [] on the device, not waited for; the gradients are in the weights."""
         for source, batch in zip(self.sources, self.batch, strict=True):
             torch.index_select(source, 0, index_B, out=batch)
-        if index_B.is_cuda:
-            if self.graph is None:
-                self._record()
-            self.graph.replay()
-            return self.loss
-        return self._forward_backward()
+        if not self.as_graph:
+            return self._forward_backward()
+        if self.graph is None:
+            self._record()
+        self.graph.replay()
+        return self.loss
 
     def _forward_backward(self) -> torch.Tensor:
         for weight in self.weights:

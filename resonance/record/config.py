@@ -87,8 +87,9 @@ class LoopSettings(Settings):
     """How many of the looks keep their weights, for Figure 3's curve; divides num_looks."""
     look_sequences: Count
     """Validation sequences read at each look."""
-    precision: Literal["fp32", "bf16"]
-    """bf16: matrix products in bfloat16, weights and optimizer in float32."""
+    precision: Literal["fp32", "tf32", "bf16"]
+    """Of matrix products; weights and optimizer are float32 in all. tf32: ten bits of mantissa, on
+    CUDA only, the presets' choice there. fp32 is float32 on every device."""
     device: Literal["cpu", "cuda"]
     """Where training and evaluation run."""
     compile: bool
@@ -114,7 +115,7 @@ class EvaluationSettings(Settings):
     """Test sequences behind Table 1, spread evenly over the test split."""
     batch_size: Count
     """Sequences in memory at a time."""
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     """As in training."""
 
 
@@ -157,6 +158,9 @@ class PosgenSettings(Settings):
             raise ValueError(
                 f"training.batch_size must be <= data.num_train = {self.data.num_train}, got {self.training.batch_size}"
             )
+        for part in ("training", "evaluation"):
+            if getattr(self, part).precision == "tf32" and self.training.device != "cuda":
+                raise ValueError(f"{part}.precision must be fp32 or bf16 where training.device is cpu, got 'tf32'")
         for protocol in self.protocols:
             for task in self.tasks:
                 steps = self.training.steps.get(protocol, {}).get(task)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from resonance import plan as planning
 from resonance.record import config, files, paths, results, runs
 from resonance.record.settings import SettingsError
 
@@ -30,17 +31,38 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
 def check(preset: str, folder: Folder = Path("config")) -> None:
     """Validate a preset with the encodings and protocols that it names."""
     loaded = config.load(folder, preset)
-    asked = loaded.preset.posgen
-    cells = len(asked.tasks) * len(asked.seeds)
-    trained = {(protocol, loaded.train_encoding(protocol, e)) for protocol in asked.protocols for e in asked.encodings}
-    trainings, evaluations = len(trained) * cells, len(asked.protocols) * len(asked.encodings) * cells
-    print(f"{preset}: valid; PosGen: {trainings} trainings, {evaluations} evaluations")
+    evaluations = set(planning.table1_evaluations(loaded))
+    trainings = {evaluation.training for evaluation in evaluations}
+    print(f"{preset}: valid; PosGen: {len(trainings)} trainings, {len(evaluations)} evaluations")
 
 
 @config_app.command("schema")
 def schema(output: Path) -> None:
     """Write the JSON schema of a preset, for editors; generated from resonance.record.config."""
     files.write_json(output, config.Preset.model_json_schema())
+
+
+@app.command("plan")
+def plan(
+    preset: Annotated[str, typer.Option(help="A file of the config folder, without .yaml.")] = "laptop",
+    check: Annotated[Path | None, typer.Option(help="results/PRESET/benchmarks of a run, to compare with.")] = None,
+    device: Annotated[str, typer.Option(help=f"What that run ran on: {', '.join(planning.DEVICES)}.")] = "cpu",
+    folder: Folder = Path("config"),
+) -> None:
+    """What a preset costs before it runs: jobs, FLOP, hours, memory, disk. Runs nothing.
+
+    With --check, beside what a run took; status 1 where the prediction is off by more than 30 %.
+    """
+    loaded = config.load(folder, preset)
+    planned = planning.jobs(loaded, planning.table1_evaluations(loaded))
+    if check is None:
+        planning.show(preset, loaded, planned)
+        return
+    if device not in planning.DEVICES:
+        raise SettingsError(f"--device must be one of {', '.join(planning.DEVICES)}, got {device!r}")
+    compared = planning.check(planned, check, planning.DEVICES[device])
+    planning.show_check(preset, compared, planning.DEVICES[device])
+    sys.exit(not 0.7 <= compared[-1].ratio <= 1.3)
 
 
 @posgen.command("generate")

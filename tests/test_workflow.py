@@ -179,6 +179,26 @@ def test_editing_an_encoding_changes_its_rows_and_no_others(finished, edit):
 
 
 @pytest.mark.parametrize(
+    ("target", "groups"),
+    [
+        ([], {"posgen_data": 1, "posgen_train": 6, "posgen_evaluate": 4}),
+        (
+            ["results/paper/posgen/runs/released/cot/rope/seed49/eval/yarn.parquet"],
+            {"posgen_data": 1, "posgen_train": 1, "posgen_evaluate": 1},
+        ),
+    ],
+    ids=["Table 1 at the paper's size", "one cell"],
+)
+def test_slurm_jobs_are_a_handful_and_one_cell_can_be_asked_for_alone(finished, target, groups):
+    """Seen by a dry run; no Slurm is asked."""
+    planned = snakemake(finished, *target, "--dry-run", "--workflow-profile", "profiles/slurm", preset="paper")
+    assert planned.returncode == 0, planned.stderr
+    made = re.findall(r"Group job (\w+) ", planned.stdout)
+    for name, count in groups.items():
+        assert made.count(name) == count
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--dry-run", "--config", "preset=larptop"], "preset must be one of"),

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from resonance import plan as planning
 from resonance.record import config, files, paths, results, runs
 from resonance.record.settings import SettingsError
 
@@ -33,7 +34,7 @@ def check(preset: str, folder: Folder = Path("config")) -> None:
     print(f"{preset}: valid; PosGen, what studies share counted in each:")
     for study in loaded.preset.posgen.all_studies:
         cells = loaded.study_cells(study)
-        trained = {(cell.train_protocol, cell.train_encoding, cell.task, cell.seed) for cell in cells}
+        trained = {planning.training_of(cell) for cell in cells}
         print(f"  {study}: {len(trained)} trainings, {len(cells)} evaluations")
 
 
@@ -41,6 +42,34 @@ def check(preset: str, folder: Folder = Path("config")) -> None:
 def schema(output: Path) -> None:
     """Write the JSON schema of a preset, for editors; generated from resonance.record.config."""
     files.write_json(output, config.Preset.model_json_schema())
+
+
+@app.command("plan")
+def plan(
+    preset: Annotated[str, typer.Option(help="A file of the config folder, without .yaml.")] = "laptop",
+    study: Annotated[list[str], typer.Option(help="Once a study of the preset; all: every one.")] = ("table1",),
+    check: Annotated[Path | None, typer.Option(help="results/PRESET/benchmarks of a run, to compare with.")] = None,
+    device: Annotated[str, typer.Option(help=f"What that run ran on: {', '.join(planning.DEVICES)}.")] = "cpu",
+    folder: Folder = Path("config"),
+) -> None:
+    """What a preset costs before it runs: jobs, FLOP, hours, memory, disk. Runs nothing.
+
+    With --check, beside what a run took; status 1 where the prediction is off by more than 30 %.
+    """
+    loaded = config.load(folder, preset)
+    known = list(loaded.preset.posgen.all_studies)
+    studies = known if "all" in study else list(study)
+    if unknown := [name for name in studies if name not in known]:
+        raise SettingsError(f"--study must be one of {', '.join(known)}, all, got {unknown[0]!r}")
+    planned = planning.jobs(loaded, studies)
+    if check is None:
+        planning.show(preset, loaded, studies, planned)
+        return
+    if device not in planning.DEVICES:
+        raise SettingsError(f"--device must be one of {', '.join(planning.DEVICES)}, got {device!r}")
+    compared = planning.check(planned, check, planning.DEVICES[device])
+    planning.show_check(preset, compared, planning.DEVICES[device])
+    sys.exit(not 0.7 <= compared[-1].ratio <= 1.3)
 
 
 @posgen.command("generate")
@@ -89,35 +118,38 @@ def train(
     output_folder: Path,
     seed: Annotated[int, typer.Option(min=0)],
     threads: Threads = 1,
+    checkpoint_seconds: Annotated[int, typer.Option(min=0, help="Between two checkpoints.")] = 60,
 ) -> None:
-    """Train one decoder: weights, weights of every look, curve and run.json into a folder."""
+    """Train one decoder: weights, weights of every look, curve and run.json into a folder.
+
+    A killed training, started again, goes on from the last checkpoint in the folder.
+    """
     import torch
 
     from resonance.encoding.ops import implementation
     from resonance.posgen import train as training
     from resonance.posgen.progress import Progress
-    from resonance.record.checkpoint import save_weights
+    from resonance.posgen.step import tune_allocator
+    from resonance.record.checkpoint import Checkpoints, save_weights
 
     watch, made = runs.Stopwatch(), runs.provenance()
     run = runs.read_settings(runs.TrainRun, settings)
     spec = runs.read_encoding(encoding)
-    _prepare_torch(torch, run.training.device, threads)
-    training.tune_allocator()
+    _prepare_torch(torch, run.training.device, run.training.precision, threads)
+    tune_allocator()
+    files.discard_leftovers(output_folder)
+    made_of = run, spec, seed, results.read_sequences(train_data), results.read_sequences(validation_data)
+    folder = output_folder / Path(paths.CHECKPOINTS).name
+    checkpoints = Checkpoints(folder, training.identity(*made_of), checkpoint_seconds)
     with Progress(f"{run.protocol} {run.task} {encoding.stem} seed {seed}", run.steps) as progress:
-        trained = training.train(
-            run,
-            spec,
-            seed,
-            results.read_sequences(train_data),
-            results.read_sequences(validation_data),
-            progress.report,
-        )
+        trained = training.train(*made_of, progress.report, checkpoints)
     record = {
         "settings": run.model_dump(mode="json"),
         "train_encoding": encoding.stem,
         "spec": json.loads(spec.to_json()),
         "seed": seed,
         "selected_step": trained.step,
+        "resumed_at": trained.resumed_at,
         "threads": threads,
         "compiled": trained.compiled,
         "rotation": "written out, fused by torch.compile" if trained.compiled else implementation(),
@@ -131,6 +163,7 @@ def train(
     save_weights(output_folder / Path(paths.MODEL).name, trained.decoder.state_dict(), header)
     results.write_rows(output_folder / Path(paths.TRAINING).name, "training", trained.rows, record)
     files.write_json(output_folder / Path(paths.RUN).name, record)
+    checkpoints.remove()
 
 
 @posgen.command("evaluate")
@@ -149,7 +182,7 @@ def evaluate(
 
     from resonance.encoding.ops import implementation
     from resonance.posgen import evaluate as evaluation
-    from resonance.posgen.train import tune_allocator
+    from resonance.posgen.step import tune_allocator
     from resonance.record.checkpoint import load_weights
 
     watch, made = runs.Stopwatch(), runs.provenance()
@@ -162,7 +195,7 @@ def evaluate(
     run = runs.TrainRun.model_validate_json(header["settings"])
     spec, seed = runs.read_encoding(encoding), int(header["seed"])
     asked = runs.read_settings(runs.EvaluateRun, settings).evaluation
-    _prepare_torch(torch, run.training.device, threads)
+    _prepare_torch(torch, run.training.device, asked.precision, threads)
     tune_allocator()
     rows = evaluation.evaluate(
         run,
@@ -218,8 +251,10 @@ def collect(
     print(f"{output}: {made['num_evaluations']} evaluations of {study}")
 
 
-def _prepare_torch(torch, device: str, threads: int) -> None:
+def _prepare_torch(torch, device: str, precision: str, threads: int) -> None:
     torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
             "posgen.training.device is cuda, but torch sees no GPU here; run on a machine with one, or choose "

@@ -23,6 +23,7 @@ WITHOUT_TORCH = [
     "resonance.record.stats",
     "resonance.record.files",
     "resonance.posgen.tasks",
+    "resonance.plan",
     "resonance.cli",
 ]
 

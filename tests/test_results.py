@@ -244,6 +244,14 @@ def test_a_pickle_is_refused_and_never_run(save: Callable, tmp_path: Path) -> No
     assert (tmp_path / "ran").exists(), "the mischief works where a pickle is loaded"
 
 
+def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
+    """safetensors itself writes several keys of metadata in any order."""
+    names = [f"{i}.safetensors" for i in range(20)]
+    for name in names:
+        save_weights(tmp_path / name, {"a": torch.ones(3)}, dict.fromkeys("abcdefgh", "x"))
+    assert len({(tmp_path / name).read_bytes() for name in names}) == 1
+
+
 def test_a_failed_save_keeps_the_old_weights(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_weights(path, {"a": torch.ones(3)}, {})

@@ -41,6 +41,7 @@ posgen:
     precision: bf16
     device: cpu
     compile: true
+    checkpoint_seconds: 7
     steps:
       paper: {recursive: 8, cot: 9, semi_recursive: 10}
       released: {recursive: 8, cot: 9, semi_recursive: 10}
@@ -126,6 +127,7 @@ def test_runs_survive_a_round_trip_through_json(preset: str) -> None:
 def test_what_a_training_depends_on_leaves_out_what_it_does_not(folder: Path) -> None:
     before = load(folder, "tiny")
     edit(folder / "tiny.yaml", "curve_sequences: 5", "curve_sequences: 4")
+    edit(folder / "tiny.yaml", "checkpoint_seconds: 7", "checkpoint_seconds: 8")
     put(folder / "protocols.yaml", "paper", yarn_beta_fast=16.0)
     after = load(folder, "tiny")
     assert runs.train_run(before, "paper", "cot") == runs.train_run(after, "paper", "cot")
@@ -222,7 +224,7 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("compile: true", "compile: 1"), "posgen.training.compile", "should be a valid boolean, got 1"),
         (("learning_rate: 2e-3", "learning_rate: fast"), "posgen.training.learning_rate", "valid number, got 'fast'"),
         (("seeds: [5549, 4955]", "seeds: 5549"), "posgen.seeds", "should be a valid list, got 5549"),
-        (("precision: bf16", "precision: fp16"), "posgen.training.precision", "should be 'fp32' or 'bf16', got 'fp16'"),
+        (("precision: bf16", "precision: fp16"), "posgen.training.precision", "'fp32', 'tf32' or 'bf16', got 'fp16'"),
         (("device: cpu", "device: tpu"), "posgen.training.device", "should be 'cpu' or 'cuda', got 'tpu'"),
         (("model: {", "model: [{"), "", "not valid YAML"),
         (("model: {d_model: 16, d_ff: 32, num_heads: 2, head_dim: 64}", "model: 3"), "posgen.model", "got 3"),
@@ -248,6 +250,8 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("test_sequences: 40", "test_sequences: 41"), "posgen", "evaluation.test_sequences must be <= "),
         (("curve_sequences: 5", "curve_sequences: 51"), "posgen", "evaluation.curve_sequences must be <= "),
         (("batch_size: 32", "batch_size: 101"), "posgen", "batch_size must be <= data.num_train = 100, got 101"),
+        (("precision: bf16", "precision: tf32"), "posgen", "training.precision must be fp32 or bf16 where training.d"),
+        (("precision: fp32", "precision: tf32"), "posgen", "evaluation.precision must be fp32 or bf16 where training"),
         (("num_snapshots: 2", "num_snapshots: 3"), "posgen", "training.num_snapshots must divide num_looks = 4, got 3"),
         (("paper: {recursive: 8, cot: 9,", "paper: {recursive: 8,"), "posgen", "steps.paper.cot must be given"),
         (("{recursive: 8", "{recursive: 3"), "posgen", "steps.paper.recursive must be >= num_looks = 4, got 3"),

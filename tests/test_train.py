@@ -10,7 +10,8 @@ import torch
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
 from resonance.posgen.decoder import Dropout
-from resonance.posgen.train import DropoutMasks, Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
+from resonance.posgen.step import Batches, DropoutMasks, Step
+from resonance.posgen.train import Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
 from resonance.record.runs import TrainRun
 
 RESONANCE = EncodingSpec(resonance=True)
@@ -74,11 +75,11 @@ def test_streams_of_one_seed_and_seeds_of_one_stream_are_different() -> None:
 @pytest.mark.parametrize("stream", ["initialisation", "order", "dropout"])
 def test_the_seed_decides_each_of_initialisation_order_and_dropout(stream: str, make_run, fit, monkeypatch) -> None:
     """Two seeds differ also where the other two streams are held."""
-    make, batches = training.make_decoder, training._batches
+    make, batches = training.make_decoder, training.Batches
     if stream != "initialisation":
         monkeypatch.setattr(training, "make_decoder", lambda run, _: make(run, generator(0, 0)))
     if stream != "order":
-        monkeypatch.setattr(training, "_batches", lambda count, size, _: batches(count, size, generator(0, 1)))
+        monkeypatch.setattr(training, "Batches", lambda count, size, _, *where: batches(count, size, generator(0, 1)))
     run = make_run(dropout=0.1 if stream == "dropout" else 0.0)
     assert not any(same(fit(run, seed=0).decoder.state_dict(), fit(run, seed=1).decoder.state_dict()).values())
 
@@ -249,6 +250,151 @@ def test_a_loss_that_is_not_finite_raises_before_the_weights_take_it(bad, make_r
     assert all(w.isfinite().all() for w in made[0].state_dict().values())
 
 
+# The step: static buffers, a graph, losses that nobody waits for
+
+
+def plain_loop(run: TrainRun, sequences: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The weights after the last step, by a loop as one would write it: fresh batches, no buffers."""
+    decoder = make_decoder(run, generator(0, 0))
+    inputs, targets, first = to_inputs(run, sequences["train"][:, : run.data.train_length])
+    rotation = make_rotary(run, RESONANCE, run.data.train_length).at(inputs.shape[1])
+    optimizer, schedule = training._optimizer(run, decoder)
+    masks = DropoutMasks(decoder, run.training.batch_size, inputs.shape[1], generator(0, 2))
+    order, draw = [], generator(0, 1)
+    while len(order) < run.steps * run.training.batch_size:
+        order += torch.randperm(len(inputs), generator=draw).tolist()
+    for step in range(run.steps):
+        index = order[step * run.training.batch_size :][: run.training.batch_size]
+        masks.draw()
+        with torch.autocast("cpu", torch.bfloat16, enabled=run.training.precision == "bf16"):
+            logits = decoder(inputs[index], rotation)[:, first:]
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets[index][:, first:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return decoder.state_dict()
+
+
+class RecordedOnTheCpu:
+    """What a CUDA graph does to its caller: every replay writes loss and gradients to the same places."""
+
+    def __init__(self, step: Step) -> None:
+        self.step, self.num_replays = step, 0
+        step.loss = step._forward_backward()
+        self.places = [step.loss, *(weight.grad for weight in step.weights)]
+
+    def replay(self) -> None:
+        self.num_replays += 1
+        made = [self.step._forward_backward(), *(weight.grad for weight in self.step.weights)]
+        for place, values in zip(self.places, made, strict=True):
+            place.copy_(values)
+        for weight, place in zip(self.step.weights, self.places[1:], strict=True):
+            weight.grad = place
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch) -> list[RecordedOnTheCpu]:
+    """The trainer's ways on CUDA, on the CPU; the graphs that were made."""
+    graphs = []
+
+    def record(step: Step) -> None:
+        step.graph = RecordedOnTheCpu(step)
+        graphs.append(step.graph)
+
+    made = Step.__init__
+
+    def make(step: Step, *arguments: object) -> None:
+        made(step, *arguments)
+        step.as_graph = True
+
+    monkeypatch.setattr(Step, "__init__", make)
+    monkeypatch.setattr(Step, "_record", record)
+    monkeypatch.setattr(training, "reads_every_loss", lambda run: False)
+    return graphs
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_equals_a_plain_loop_bit_for_bit(protocol, precision, make_run, make_sequences, fit) -> None:
+    run = make_run(protocol, steps=13, selection="last", precision=precision)
+    assert all(same(fit(run).decoder.state_dict(), plain_loop(run, make_sequences(run))).values())
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+def test_the_ways_of_a_gpu_change_no_bit(protocol, make_run, fit, request) -> None:
+    run, heard = make_run(protocol, steps=13), []
+    expected = fit(run)
+    graphs = request.getfixturevalue("as_on_a_gpu")
+    trained = fit(run, report=heard.append)
+    assert [graph.num_replays for graph in graphs] == [13]
+    assert all(same(trained.decoder.state_dict(), expected.decoder.state_dict()).values())
+    assert trained.rows == expected.rows
+    assert all("accuracy" in seen for seen in heard) and len(heard) == 4, "nobody waits for a loss between looks"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_no_update_takes_a_loss_that_nobody_has_read_yet(bad, make_run, make_sequences, fit, monkeypatch) -> None:
+    """Read at the look of step 8, made at step 3: the weights are still those of step 2, the moments too."""
+    monkeypatch.setattr(training, "reads_every_loss", lambda run: False)
+    run, calls, loss, made = make_run(steps=8, num_looks=1, num_snapshots=1), 0, training.F.cross_entropy, []
+    make = training._optimizer
+
+    def spoiled(*arguments, **options) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return loss(*arguments, **options) * (bad if calls == 3 else 1.0)
+
+    monkeypatch.setattr(training, "_optimizer", lambda *a: made.append((a[1], *make(*a))) or made[-1][1:])
+    with monkeypatch.context() as patch:
+        patch.setattr(training.F, "cross_entropy", spoiled)
+        with pytest.raises(FloatingPointError, match=r"^the loss at step 3 is (nan|inf); .*step 2 .*learning_rate"):
+            fit(run)
+    assert calls == 8
+    decoder, optimizer, _ = made[0]
+    assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}
+    two = make_run(steps=2, num_looks=1, num_snapshots=1)
+    assert all(same(decoder.state_dict(), plain_loop(two, make_sequences(two))).values())
+
+
+@pytest.fixture
+def cuda() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+@pytest.mark.parametrize("compile_it", [False, True])
+def test_a_cuda_graph_changes_no_bit(protocol, compile_it, make_run, fit, monkeypatch) -> None:
+    """Never run so far."""
+    run = make_run(protocol, steps=30, device="cuda", compile=compile_it)
+    replayed, again = fit(run), fit(run)
+    assert all(same(replayed.decoder.state_dict(), again.decoder.state_dict()).values())
+    made = Step.__init__
+
+    def unrecorded(step: Step, *arguments: object) -> None:
+        made(step, *arguments)
+        step.as_graph = False
+
+    monkeypatch.setattr(Step, "__init__", unrecorded)
+    launched = fit(run)
+    assert all(same(replayed.decoder.state_dict(), launched.decoder.state_dict()).values())
+    assert replayed.rows == launched.rows
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 5e-2)])
+def test_a_gpu_starts_and_goes_as_a_cpu(precision, tolerance, make_run, fit) -> None:
+    """Without dropout, whose bytes are drawn on the device: same weights, same order, so near losses.
+    Never run so far."""
+    runs = [make_run(steps=20, dropout=0.0, device=device, precision=precision) for device in ("cpu", "cuda")]
+    ours, theirs = (values(fit(run), "train_loss") for run in runs)
+    assert ours == pytest.approx(theirs, rel=tolerance)
+
+
 # Dropout's bytes
 
 
@@ -312,7 +458,7 @@ def test_no_dropout_draws_nothing(make_run) -> None:
 
 @pytest.mark.parametrize(("num_sequences", "batch_size"), [(10, 4), (10, 10), (12, 4), (7, 3), (5, 1), (3, 8)])
 def test_every_sequence_is_met_once_an_epoch(num_sequences: int, batch_size: int) -> None:
-    batches = training._batches(num_sequences, batch_size, generator(0, 1))
+    batches = Batches(num_sequences, batch_size, generator(0, 1))
     met = torch.cat([next(batches) for _ in range(3 * num_sequences)]).view(-1)
     epochs = met[: len(met) // num_sequences * num_sequences].view(-1, num_sequences)
     assert len(epochs) >= 3
@@ -321,7 +467,7 @@ def test_every_sequence_is_met_once_an_epoch(num_sequences: int, batch_size: int
 
 
 def test_every_batch_has_the_same_shape() -> None:
-    batches = training._batches(10, 4, generator(0, 1))
+    batches = Batches(10, 4, generator(0, 1))
     assert {tuple(next(batches).shape) for _ in range(20)} == {(4,)}
 
 

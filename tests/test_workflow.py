@@ -149,6 +149,13 @@ def test_results_say_what_made_them(finished):
             id="how much is evaluated: nothing is trained",
         ),
         pytest.param(
+            "config/smoke.yaml",
+            "checkpoint_seconds: 30",
+            "checkpoint_seconds: 31",
+            {},
+            id="how often a checkpoint is written: nothing",
+        ),
+        pytest.param(
             "figures/table1_posgen.py", '"""', '""" ', {"study_table": 2}, id="a table's script: only the tables"
         ),
         pytest.param(
@@ -208,6 +215,26 @@ def test_editing_an_encoding_changes_its_rows_and_no_others(finished, edit):
 
 
 @pytest.mark.parametrize(
+    ("target", "groups"),
+    [
+        ([], {"posgen_data": 1, "posgen_train": 6, "posgen_evaluate": 4}),
+        (
+            ["results/paper/posgen/runs/released/cot/rope/seed49/eval/yarn.parquet"],
+            {"posgen_data": 1, "posgen_train": 1, "posgen_evaluate": 1},
+        ),
+    ],
+    ids=["Table 1 at the paper's size", "one cell"],
+)
+def test_slurm_jobs_are_a_handful_and_one_cell_can_be_asked_for_alone(finished, target, groups):
+    """Seen by a dry run; no Slurm is asked."""
+    planned = snakemake(finished, *target, "--dry-run", "--workflow-profile", "profiles/slurm", preset="paper")
+    assert planned.returncode == 0, planned.stderr
+    made = re.findall(r"Group job (\w+) ", planned.stdout)
+    for name, count in groups.items():
+        assert made.count(name) == count
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--dry-run", "--config", "preset=larptop"], "preset must be one of"),
@@ -247,6 +274,82 @@ def test_a_killed_training_leaves_no_output_that_could_be_taken_for_whole(finish
     assert not [
         p for p in left if p.name in ("model.safetensors", "snapshots.safetensors", "train.parquet", "run.json")
     ]
+
+
+def newest_step(run: Path) -> int:
+    return max((int(path.stem.removeprefix("step")) for path in run.glob("checkpoints/step*")), default=0)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The trainings that run in a copy of the repository, by process number."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if {b"resonance", b"posgen", b"train"} <= set(words) and (process / "cwd").resolve() == folder:
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the training by /proc")
+def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finished, tmp_path):
+    """First the job alone is killed, so that Snakemake deletes its outputs; then Snakemake with it."""
+    folder = Path(shutil.copytree(finished, tmp_path / "repository"))
+    preset = folder / "config/smoke.yaml"
+    text = preset.read_text().replace("released: {recursive: 8,", "released: {recursive: 200,")
+    preset.write_text(text.replace("checkpoint_seconds: 30", "checkpoint_seconds: 0"))
+    run = folder / "results/smoke/posgen/runs/released/recursive/rope/seed42"
+    shutil.rmtree(run)
+    target = str((run / "model.safetensors").relative_to(folder))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        target,
+        "--config",
+        "preset=smoke",
+        "--cores",
+        "1",
+        "--rerun-incomplete",
+    ]
+    environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(folder / ".cache")}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def killed_after(step: int, everything: bool) -> None:
+        workflow = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **quiet)
+        while newest_step(run) < step and workflow.poll() is None:
+            time.sleep(0.01)
+        if everything:
+            os.killpg(workflow.pid, signal.SIGKILL)
+        for process in processes_of(folder):
+            os.kill(process, signal.SIGKILL)
+        assert workflow.wait() != 0, "the training ended before it could be killed"
+        assert newest_step(run) >= step, "the checkpoints stay"
+        assert not (run / "model.safetensors").exists()
+
+    killed_after(30, False)
+    killed_after(newest_step(run) + 30, True)
+    assert snakemake(folder, "--unlock").returncode == 0
+    again = snakemake(folder, target, "--rerun-incomplete")
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    log = (folder / "logs/smoke/posgen_train/released/recursive/rope/seed42.log").read_text()
+    assert re.search(r"going on from the checkpoint of step [0-9]+ of 200", log)
+    outputs = {"model.safetensors", "snapshots.safetensors", "train.parquet", "run.json"}
+    assert {path.name for path in run.iterdir()} == outputs, "no checkpoints and no leftovers"
+    posgen = folder / "results/smoke/posgen"
+    whole = [
+        sys.executable, "-m", "resonance", "posgen", "train", str(posgen / "settings/released/recursive/train.json"),
+        str(posgen / "encodings/released/rope.json"),
+        *(str(posgen / f"data/released/recursive/{split}.parquet") for split in ("train", "validation")),
+        str(tmp_path / "whole"), "--seed=42",
+    ]  # fmt: skip
+    subprocess.run(whole, cwd=folder, check=True, **quiet)
+    for name in ("model.safetensors", "snapshots.safetensors"):
+        assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    rows = [results.read_rows(path / "train.parquet", "training") for path in (run, tmp_path / "whole")]
+    assert rows[0].equals(rows[1])
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 Legend: N sequences, B batch, T positions fed, V vocabulary.
 """
 
-import ctypes
+import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from torch.nn import functional as F
 
 from resonance.encoding.rotary import Rotary, Rotation
 from resonance.encoding.spec import EncodingSpec
-from resonance.posgen.decoder import Decoder, DecoderConfig, Dropout
-from resonance.record.runs import TrainRun
+from resonance.posgen.decoder import Decoder, DecoderConfig
+from resonance.posgen.step import Batches, DropoutMasks, Losses, Step, autocast
+from resonance.posgen.tasks import digest
+from resonance.record.checkpoint import Checkpoints
+from resonance.record.runs import TrainRun, device_name
 
 # One stream of random numbers each, so that a longer dropout draw does not reorder the sequences.
 _INITIALISATION, _ORDER, _DROPOUT = range(3)
@@ -30,12 +34,13 @@ class Trained:
     snapshots: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
     compiled: bool = False
+    resumed_at: list[int] = field(default_factory=list)
 
 
-def generator(seed: int, stream: int) -> torch.Generator:
+def generator(seed: int, stream: int, device: str = "cpu") -> torch.Generator:
     """The generator of one stream of a seed; streams of one seed are independent."""
     state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
 def make_decoder(run: TrainRun, init: torch.Generator) -> Decoder:
@@ -89,117 +94,197 @@ def train(
     train_NT: np.ndarray,
     validation_NT: np.ndarray,
     report: Callable[[dict], None] = lambda _: None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train and select. `report` is told of every step (keys: step, loss) and look (accuracy too).
+    """Train and select. `report` is told of looks (keys: step, loss, accuracy) and, on a CPU, of every
+    step (step, loss).
 
-    Deterministic for one thread count: equal arguments give bit-equal weights.
+    Deterministic for one thread count: equal arguments give bit-equal weights, also where the run was
+    killed and goes on from `checkpoints` (made with the same arguments' `identity`).
 
-    Raises FloatingPointError at the first loss that is not finite, before the weights take it.
+    Raises FloatingPointError at the first loss that is not finite, before the weights take it; on
+    CUDA at the next look or checkpoint, the weights having stayed as they were (`Losses`).
     """
-    device, settings = run.training.device, run.training
-    decoder = make_decoder(run, generator(seed, _INITIALISATION)).to(device)
-    rotation = make_rotary(run, spec, run.data.train_length).at(run.data.train_length - 1 + run.choices.start_token)
-    inputs, targets, first = to_inputs(run, train_NT[:, : run.data.train_length])
-    looks = validation_NT[spread(len(validation_NT), settings.look_sequences), : run.data.train_length]
-    batches = _batches(len(inputs), settings.batch_size, generator(seed, _ORDER))
-    masks = DropoutMasks(decoder, settings.batch_size, inputs.shape[1], generator(seed, _DROPOUT))
-    optimizer, schedule = _optimizer(run, decoder)
+    training = _Training(run, spec, seed, train_NT, validation_NT, report)
+    if checkpoints and (found := checkpoints.load()):
+        training.restore(*found)
+        print(f"going on from the checkpoint of step {training.step} of {run.steps}", file=sys.stderr, flush=True)
+    while training.step < run.steps:
+        training.advance()
+        if checkpoints and training.step < run.steps and checkpoints.due():
+            checkpoints.save(training.step, *training.state())
+    return training.finish()
 
-    def batch_loss(inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-        logits_BTV = decoder(inputs_BT, rotation)
-        return F.cross_entropy(logits_BTV[:, first:].flatten(0, 1).float(), targets_BT[:, first:].flatten())
 
-    step_loss = _StepLoss(batch_loss, settings.compile)
-    trained = Trained(decoder=decoder)
-    look_steps = [round(run.steps * look / settings.num_looks) for look in range(1, settings.num_looks + 1)]
-    every = settings.num_looks // settings.num_snapshots
-    snapshot_steps = look_steps[every - 1 :: every]
-    best, best_weights, losses = -1.0, None, []
-    for step in range(1, run.steps + 1):
-        index = next(batches)
-        masks.draw()
-        # Outside the compiled function: with it inside, its cache on disk refuses the graph and every
-        # run pays for the compilation again.
-        with autocast(device, settings.precision):
-            loss = step_loss(inputs[index].to(device), targets[index].to(device))
-        losses.append(loss.item())
-        if not np.isfinite(losses[-1]):
-            raise FloatingPointError(
-                f"the loss at step {step} is {losses[-1]}; the weights of step {step - 1} were kept from it. "
-                "Lower posgen.training.learning_rate, or train in fp32"
-            )
-        loss.backward()
-        rate = optimizer.param_groups[0]["lr"]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        report({"step": step, "loss": losses[-1]})
-        if step not in look_steps:
-            continue
-        masks.clear()
-        seen = {"train_loss": float(np.mean(losses)), "learning_rate": rate, **_look(run, decoder, rotation, looks)}
-        epoch, accuracy = step * settings.batch_size / len(inputs), seen["in_distribution_accuracy"]
+def identity(
+    run: TrainRun, spec: EncodingSpec, seed: int, train_NT: np.ndarray, validation_NT: np.ndarray
+) -> dict[str, str]:
+    """Everything that the bits of a training depend on, by name: its checkpoints are of no other."""
+    settings = {}
+    for part, value in run.model_dump(mode="json").items():
+        settings |= {f"{part}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {part: value}
+    room = Path(__file__).parent
+    sources = [*sorted(room.parent.glob("encoding/*.py")), *(room / f"{name}.py" for name in ("decoder", "step"))]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in [*sources, Path(__file__)]))
+    return {
+        **{name: str(value) for name, value in settings.items()},
+        "encoding": spec.to_json(),
+        "seed": str(seed),
+        "train sequences": digest(train_NT),
+        "validation sequences": digest(validation_NT),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "processor": device_name(run.training.device),
+        "code": code.hexdigest(),
+    }
+
+
+class _Training:
+    """A training between two steps: all that it is then, to and from a checkpoint."""
+
+    def __init__(
+        self,
+        run: TrainRun,
+        spec: EncodingSpec,
+        seed: int,
+        train_NT: np.ndarray,
+        validation_NT: np.ndarray,
+        report: Callable[[dict], None],
+    ) -> None:
+        device, settings = run.training.device, run.training
+        self.run, self.report = run, report
+        decoder = make_decoder(run, generator(seed, _INITIALISATION)).to(device)
+        self.rotation = make_rotary(run, spec, run.data.train_length).at(
+            run.data.train_length - 1 + run.choices.start_token
+        )
+        inputs, targets, first = to_inputs(run, train_NT[:, : run.data.train_length])
+        self.num_sequences = len(inputs)
+        self.looked_at = validation_NT[spread(len(validation_NT), settings.look_sequences), : run.data.train_length]
+        self.batches = Batches(len(inputs), settings.batch_size, generator(seed, _ORDER), device)
+        self.masks = DropoutMasks(decoder, settings.batch_size, inputs.shape[1], generator(seed, _DROPOUT, device))
+        self.optimizer, self.schedule = _optimizer(run, decoder)
+
+        def batch_loss(inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+            logits_BTV = decoder(inputs_BT, self.rotation)
+            return F.cross_entropy(logits_BTV[:, first:].flatten(0, 1).float(), targets_BT[:, first:].flatten())
+
+        weights = self.optimizer.param_groups[0]["params"]
+        self.forward_backward = Step(
+            batch_loss, weights, inputs.to(device), targets.to(device), settings.batch_size, settings.precision,
+            settings.compile,
+        )  # fmt: skip
+        self.losses = Losses(device, at_once=reads_every_loss(run))
+        self.optimizer.found_inf = self.losses.found_inf
+        self.look_steps = [round(run.steps * look / settings.num_looks) for look in range(1, settings.num_looks + 1)]
+        every = settings.num_looks // settings.num_snapshots
+        self.snapshot_steps = self.look_steps[every - 1 :: every]
+        self.step, self.best, self.best_weights, self.was_compiled = 0, -1.0, {}, None
+        self.trained = Trained(decoder=decoder)
+
+    def advance(self) -> None:
+        """One step, and the look that is due after it."""
+        step, index = self.step + 1, next(self.batches)
+        self.masks.draw()
+        self.losses.take(step, self.forward_backward(index))
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self.schedule.step()
+        self.step = step
+        if self.losses.at_once:
+            self.report({"step": step, "loss": self.losses.values[-1]})
+        if step in self.look_steps:
+            self._look(rate)
+
+    def _look(self, rate: float) -> None:
+        self.masks.clear()
+        step, trained = self.step, self.trained
+        seen = {
+            "train_loss": float(np.mean(self.losses.read())),
+            "learning_rate": rate,
+            **_look(self.run, trained.decoder, self.rotation, self.looked_at),
+        }
+        epoch, accuracy = step * self.run.training.batch_size / self.num_sequences, seen["in_distribution_accuracy"]
         trained.rows += [{"step": step, "epoch": epoch, "metric": name, "value": seen[name]} for name in seen]
-        report({"step": step, "loss": seen["train_loss"], "accuracy": accuracy})
-        kept = {name: w.detach().cpu().clone() for name, w in decoder.named_parameters() if w.requires_grad}
-        if step in snapshot_steps:
+        self.report({"step": step, "loss": seen["train_loss"], "accuracy": accuracy})
+        kept = {name: w.clone() for name, w in self._trained_weights().items()}
+        if step in self.snapshot_steps:
             trained.snapshots[step] = kept
-        if run.choices.selection == "last" or accuracy >= best:
-            best, best_weights, trained.step = accuracy, kept, step
-        losses = []
-    decoder.load_state_dict(best_weights, strict=False)
-    trained.compiled = step_loss.compiled
-    return trained
+        if self.run.choices.selection == "last" or accuracy >= self.best:
+            self.best, self.best_weights, trained.step = accuracy, kept, step
+        self.losses.values = []
+
+    def _trained_weights(self) -> dict[str, torch.Tensor]:
+        """By name, on the CPU; those that stay as initialised follow from the seed."""
+        named = self.trained.decoder.named_parameters()
+        return {name: weight.detach().cpu() for name, weight in named if weight.requires_grad}
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict]:
+        """Tensors and plain values, from which `restore` makes this training again.
+
+        Raises FloatingPointError as `advance` does, so that no state is saved past a bad loss.
+        """
+        losses, trained, optimizer = self.losses.read(), self.trained, self.optimizer.state_dict()
+        tensors = {
+            "random/order": self.batches.order.get_state(),
+            "random/dropout": self.masks.generator.get_state(),
+            "order": self.batches.rest,
+        }
+        parts = {"weights": self._trained_weights()}
+        parts |= {f"optimizer/{i}": values for i, values in optimizer["state"].items()}
+        parts |= {f"snapshots/{step}": kept for step, kept in trained.snapshots.items()}
+        if trained.step not in trained.snapshots:
+            parts["best"] = self.best_weights
+        tensors |= {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        return tensors, {
+            "step": self.step,
+            "losses": losses,
+            "rows": trained.rows,
+            "best": self.best,
+            "selected_step": trained.step,
+            "resumed_at": trained.resumed_at,
+            "compiled": self.forward_backward.compiled,
+            "param_groups": optimizer["param_groups"],
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def restore(self, tensors: dict[str, torch.Tensor], state: dict) -> None:
+        """The inverse of `state`; its JSON has made the tuples lists."""
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in tensors.items():
+            part, _, name = key.rpartition("/")
+            parts.setdefault(part, {})[name] = tensor
+        trained = self.trained
+        trained.decoder.load_state_dict(parts["weights"], strict=False)
+        groups = [group | {"betas": tuple(group["betas"])} for group in state["param_groups"]]
+        moments = {int(part.split("/")[1]): named for part, named in parts.items() if part.startswith("optimizer/")}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.schedule.load_state_dict(state["schedule"])
+        self.batches.order.set_state(tensors["random/order"])
+        self.masks.generator.set_state(tensors["random/dropout"])
+        self.batches.rest = tensors["order"].to(self.batches.device)
+        self.step, self.losses.last_step, self.losses.values = state["step"], state["step"], state["losses"]
+        self.was_compiled = state["compiled"]
+        trained.rows, trained.step = state["rows"], state["selected_step"]
+        trained.resumed_at = [*state["resumed_at"], self.step]
+        kept = {int(part.split("/")[1]): named for part, named in parts.items() if part.startswith("snapshots/")}
+        trained.snapshots = dict(sorted(kept.items()))
+        self.best, self.best_weights = state["best"], trained.snapshots.get(trained.step, parts.get("best", {}))
+
+    def finish(self) -> Trained:
+        self.trained.decoder.load_state_dict(self.best_weights, strict=False)
+        self.trained.compiled = self.forward_backward.compiled
+        if self.was_compiled not in (None, self.trained.compiled):
+            print(
+                "WARNING: torch.compile worked in one part of this training and not in the other; it equals no "
+                "uninterrupted one bit for bit",
+                file=sys.stderr,
+            )
+        return self.trained
 
 
-class DropoutMasks:
-    """Draws the bytes of every Dropout of a model at once, for one shape of batch."""
-
-    def __init__(self, decoder: Decoder, batch_size: int, num_positions: int, draws: torch.Generator) -> None:
-        c = decoder.config
-        rows = batch_size * num_positions
-        sizes = {"attention.dropout": rows * num_positions * c.num_heads, "feed_forward.dropout": rows * c.d_ff}
-        self.generator, self.spans, total = draws, [], 0
-        for name, module in decoder.named_modules():
-            if isinstance(module, Dropout) and module.threshold:
-                size = sizes.get(name.split(".", 2)[-1], rows * c.d_model)
-                self.spans.append((module, total, size))
-                total += -(-size // 64) * 64  # keep every span aligned
-        self.words = torch.empty(total // 8, dtype=torch.int64)
-        self.device = next(decoder.parameters()).device
-
-    def draw(self) -> None:
-        # From the least int64 on: the default range leaves every eighth byte without its top bit.
-        self.words.random_(-(2**63), None, generator=self.generator)
-        everything = self.words.view(torch.uint8).to(self.device)
-        for module, start, size in self.spans:
-            module.bytes = everything[start : start + size]
-
-    def clear(self) -> None:
-        for module, _, _ in self.spans:
-            module.bytes = None
-
-
-def autocast(device: str, precision: str) -> torch.autocast:
-    """bf16: matrix products in bfloat16 over float32 weights. fp32: nothing."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
-
-
-def tune_allocator() -> None:
-    """Tell glibc to keep what it is given back: 2.5 to 5 times on one-thread elementwise work.
-
-    Every step frees and asks for the same megabytes; by default each comes from a fresh mapping
-    whose pages the kernel clears again. Elsewhere than on glibc this does nothing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**30)
+def reads_every_loss(run: TrainRun) -> bool:
+    """On a CPU a loss is at hand when it is made; on a GPU reading it stops the device."""
+    return run.training.device == "cpu"
 
 
 def _optimizer(run: TrainRun, decoder: Decoder) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -233,49 +318,6 @@ def _look(run: TrainRun, decoder: Decoder, rotation: Rotation, x_NT: np.ndarray)
     }
 
 
-def _batches(num_sequences: int, batch_size: int, order: torch.Generator) -> Iterator[torch.Tensor]:
-    """Indices of whole batches from one permutation after another; an epoch's rest joins the next.
-
-    Released code: the rest is a smaller batch of its own. Here every step has the same shape.
-    """
-    rest = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(rest) < batch_size:
-            rest = torch.cat((rest, torch.randperm(num_sequences, generator=order)))
-        yield rest[:batch_size]
-        rest = rest[batch_size:]
-
-
 def spread(total: int, count: int) -> np.ndarray:
     """count indices spread evenly over 0 .. total-1: neighbouring rows may share their prefix."""
     return np.arange(count) * total // count
-
-
-class _StepLoss:
-    """A loss function through torch.compile, or as it is where no compiler works: then said aloud."""
-
-    def __init__(self, function: Callable, compile_it: bool) -> None:
-        self.eager, self.call, self.compiled = function, function, False
-        if compile_it:
-            torch._inductor.config.compile_threads = 1  # jobs run side by side, each on its own thread
-            self.call = self._first_call
-
-    def _first_call(self, *arguments: torch.Tensor) -> torch.Tensor:
-        compiled = torch.compile(self.eager, dynamic=False)
-        try:
-            loss = compiled(*arguments)
-        except Exception as error:  # whatever a missing compiler or header raises, per platform
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            print(
-                f"WARNING: torch.compile does not work here ({reason[:200]}); training eagerly, about twice as slow. "
-                "Install a C++ compiler and the Python headers (Debian: g++ python3-dev), or set "
-                "posgen.training.compile: false",
-                file=sys.stderr,
-            )
-            self.call = self.eager
-            return self.eager(*arguments)
-        self.call, self.compiled = compiled, True
-        return loss
-
-    def __call__(self, *arguments: torch.Tensor) -> torch.Tensor:
-        return self.call(*arguments)

@@ -1,26 +1,139 @@
-"""Weights on disk: safetensors, written whole, with what they are in the header. Never pickle."""
+"""Tensors on disk: safetensors, written whole, with what they are in the header. Never pickle.
 
+Weights that a run ends with, and the checkpoints that a killed run goes on from.
+"""
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from resonance.record.files import replacing
+from resonance.record.files import discard_leftovers, replacing
+
+Tensors = dict[str, torch.Tensor]
 
 
-def save_weights(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+def save_weights(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    """Equal tensors and metadata give equal bytes.
+
+    Raises OSError where the disk does not take it; nothing half-written stays.
+    """
+    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+        raise TypeError(f"metadata must map strings to strings, got {metadata}")
+    # One key that holds all: safetensors writes several in an order that changes from run to run.
+    header = {"metadata": json.dumps(metadata, sort_keys=True)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        try:
+            save_file(tensors, temporary, header)
+        except SafetensorError as error:  # it wraps what the system said
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
 
 
-def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def load_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata. Raises ValueError for a file that is not whole safetensors."""
     try:
         with safe_open(str(path), framework="pt") as file:
             names = file.keys()  # a method, not a mapping's: the file itself cannot be iterated over
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except SafetensorError as error:
+            header = dict(file.metadata() or {})
+            metadata = json.loads(header["metadata"]) if "metadata" in header else header
+            return {name: file.get_tensor(name) for name in names}, metadata
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); delete it and run the rule again"
         ) from None
+
+
+class Checkpoints:
+    """The last two checkpoints of one run, each written whole and checksummed.
+
+    folder    a folder of their own beside the run's outputs, declared to no workflow, so that
+              Snakemake leaves it alone when it deletes the outputs of a failed job
+    identity  everything that the run's numbers depend on, by name. A checkpoint of another identity
+              is refused, since the run that went on from it would equal no uninterrupted one; it is
+              left where it is until this run has a checkpoint of its own
+    seconds   between two saves. Where saving is slow they come apart until it takes at most `share`
+              of the time
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, str], seconds: float, share: float = 0.01) -> None:
+        self.folder, self.identity, self.seconds, self.share = Path(folder), identity, seconds, share
+        self.kept: list[Path] = []
+        self.last, self.cost = time.monotonic(), 0.0
+
+    def load(self) -> tuple[Tensors, dict] | None:
+        """Tensors and state of the newest checkpoint that is whole and this run's; None: start anew.
+
+        Every checkpoint that is passed over is said on stderr, with the reason.
+        """
+        discard_leftovers(self.folder)
+        for path in sorted(self.folder.glob("step*.safetensors"), reverse=True):
+            try:
+                tensors, state = self._read(path)
+            except ValueError as error:
+                print(f"checkpoint not used: {error}", file=sys.stderr, flush=True)
+                continue
+            self.kept = [path]
+            return tensors, state
+        return None
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last >= max(self.seconds, self.cost / self.share)
+
+    def save(self, step: int, tensors: Tensors, state: dict) -> None:
+        """state is plain JSON. Raises OSError where the disk does not take it; the others stay."""
+        started = time.monotonic()
+        path = self.folder / f"step{step:09d}.safetensors"
+        text = json.dumps({"identity": self.identity, "state": state}, sort_keys=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_weights(path, tensors, {"json": text, "sha256": _checksum(tensors, text)})
+        self.kept = [*(kept for kept in self.kept if kept != path), path][-2:]
+        for other in self.folder.glob("step*.safetensors"):
+            if other not in self.kept:
+                other.unlink()
+        self.last = time.monotonic()
+        self.cost = self.last - started
+
+    def remove(self) -> None:
+        """At the end, when the outputs are written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, path: Path) -> tuple[Tensors, dict]:
+        try:
+            tensors, metadata = load_weights(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path.name} is damaged ({error}); the one before it is tried") from None
+        text = metadata.get("json", "")
+        if metadata.get("sha256") != _checksum(tensors, text):
+            raise ValueError(f"{path.name} is damaged (its SHA-256 is another); the one before it is tried")
+        read = json.loads(text)
+        for name in sorted(self.identity.keys() | read["identity"].keys()):
+            here, there = self.identity.get(name), read["identity"].get(name)
+            if here != there:
+                raise ValueError(
+                    f"{path.name} is of another run: {name} is {_short(here)} here, {_short(there)} there; going on "
+                    "from it would mix the two"
+                )
+        return tensors, read["state"]
+
+
+def _checksum(tensors: Tensors, text: str) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors, and over the text."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _short(value: str | None) -> str:
+    return "absent" if value is None else value if len(value) <= 60 else f"{value[:57]}..."

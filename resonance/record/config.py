@@ -96,8 +96,9 @@ class LoopSettings(Settings):
     """How many of the looks keep their weights, for Figure 3's curve; divides num_looks."""
     look_sequences: Count
     """Validation sequences read at each look."""
-    precision: Literal["fp32", "bf16"]
-    """bf16: matrix products in bfloat16, weights and optimizer in float32."""
+    precision: Literal["fp32", "tf32", "bf16"]
+    """Of matrix products; weights and optimizer are float32 in all. tf32: ten bits of mantissa, on
+    CUDA only, the presets' choice there. fp32 is float32 on every device."""
     device: Literal["cpu", "cuda"]
     """Where training and evaluation run."""
     compile: bool
@@ -105,10 +106,13 @@ class LoopSettings(Settings):
 
 
 class TrainingSettings(LoopSettings):
-    """The same, and for how long."""
+    """The same, for how long, and what the result does not depend on."""
 
     steps: dict[str, dict[TaskName, Count]]
     """Optimizer steps by protocol and task (paper: 150 epochs of 79 steps = 11,850)."""
+    checkpoint_seconds: int = Field(ge=0)
+    """Seconds between two checkpoints of a training; they come apart where they would take more than
+    1 % of the time. No result depends on it."""
 
 
 class EvaluationSettings(Settings):
@@ -120,7 +124,7 @@ class EvaluationSettings(Settings):
     """Test sequences behind Table 1, spread evenly over the test split."""
     batch_size: Count
     """Sequences in memory at a time."""
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     """As in training."""
 
 
@@ -185,6 +189,9 @@ class PosgenSettings(Study):
             raise ValueError(
                 f"training.batch_size must be <= data.num_train = {self.data.num_train}, got {self.training.batch_size}"
             )
+        for part in ("training", "evaluation"):
+            if getattr(self, part).precision == "tf32" and self.training.device != "cuda":
+                raise ValueError(f"{part}.precision must be fp32 or bf16 where training.device is cpu, got 'tf32'")
         every = self.all_studies.values()
         for protocol, task in dict.fromkeys((p, t) for study in every for p in study.protocols for t in study.tasks):
             steps, key = self.steps(protocol, task), f"training.steps.{protocol.split('+')[0]}.{task}"

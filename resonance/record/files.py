@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def discard_leftovers(folder: Path) -> None:
+    """Remove what `replacing` could not, because its process was killed inside it."""
+    for left in Path(folder).glob(".*.*"):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", left.name) and left.is_file():
+            left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

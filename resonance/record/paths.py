@@ -20,6 +20,8 @@ RUN_FOLDER = _POSGEN + "/runs/{protocol}/{task}/{train_encoding}/seed{seed}"
 RUN = RUN_FOLDER + "/run.json"
 MODEL = RUN_FOLDER + "/model.safetensors"
 SNAPSHOTS = RUN_FOLDER + "/snapshots.safetensors"
+# Declared by no rule, so that Snakemake never deletes it: a killed training goes on from it.
+CHECKPOINTS = RUN_FOLDER + "/checkpoints"
 TRAINING = RUN_FOLDER + "/train.parquet"
 EVALUATION = RUN_FOLDER + "/eval/{encoding}.parquet"
 

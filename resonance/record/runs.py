@@ -71,7 +71,7 @@ def train_run(config: Config, protocol: str, task: str) -> TrainRun:
         choices=config.protocols[protocol].train_choices(),
         data=posgen.data.of_task(task),
         model=posgen.model,
-        training=LoopSettings(**posgen.training.model_dump(exclude={"steps"})),
+        training=LoopSettings(**posgen.training.model_dump(include=set(LoopSettings.model_fields))),
         steps=posgen.steps(protocol, task),
     )
 

@@ -103,11 +103,14 @@ rule posgen_train:
         mem_mb=need("train", "mem_mb"),
         runtime=need("train", "runtime"),
         gpu=need("train", "gpu"),
+        # Here and not in params: results do not depend on it, and a change of a resource reruns nothing.
+        checkpoint_seconds=POSGEN.training.checkpoint_seconds,
     params:
         folder=at(paths.RUN_FOLDER),
     shell:
         "python -m resonance posgen train {input.settings:q} {input.encoding:q} {input.train:q} {input.validation:q}"
-        " {params.folder:q} --seed {wildcards.seed} --threads {threads} > {log:q} 2>&1"
+        " {params.folder:q} --seed {wildcards.seed} --threads {threads}"
+        " --checkpoint-seconds {resources.checkpoint_seconds} > {log:q} 2>&1"
 
 
 rule posgen_evaluate:

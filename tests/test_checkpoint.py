@@ -1,0 +1,254 @@
+"""Checkpoints on disk: always a whole one, a damaged one found out, a foreign one refused, the disk full."""
+
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from resonance.record.checkpoint import Checkpoints, load_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+IDENTITY = {"seed": "0", "threads": "1"}
+
+
+def tensors(step: int) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(step)
+    return {
+        "weights/a": torch.randn(3, 5, generator=draw),
+        "optimizer/0/step": torch.tensor(float(step)),  # [], as AdamW's
+        "order": torch.arange(step),
+        "random/order": draw.get_state(),
+        "empty": torch.empty(0),
+    }
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Callable[..., Checkpoints]:
+    def make(identity: dict[str, str] = IDENTITY, seconds: float = 0.0, share: float = 0.01) -> Checkpoints:
+        return Checkpoints(tmp_path / "checkpoints", identity, seconds, share)
+
+    return make
+
+
+def save(made: Checkpoints, step: int) -> Path:
+    made.save(step, tensors(step), {"step": step, "loss": [0.1, step / 3]})
+    return made.kept[-1]
+
+
+def loaded_step(made: Checkpoints) -> int:
+    """The step of what is loaded, which must be just what was saved then."""
+    found, state = made.load()
+    step = state["step"]
+    assert state == {"step": step, "loss": [0.1, step / 3]}
+    assert found.keys() == tensors(step).keys()
+    for name, tensor in tensors(step).items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+    return step
+
+
+def test_the_newest_is_loaded_and_the_last_two_stay(checkpoints, capsys) -> None:
+    made = checkpoints()
+    paths = [save(made, step) for step in (1, 9, 10, 200)]
+    assert sorted((made.folder).iterdir()) == paths[-2:]
+    assert loaded_step(checkpoints()) == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_no_folder_and_an_empty_one_mean_start_anew(checkpoints, capsys) -> None:
+    assert checkpoints().load() is None
+    checkpoints().folder.mkdir()
+    assert checkpoints().load() is None
+    assert capsys.readouterr().err == ""
+
+
+def test_loading_leaves_what_it_loaded_among_the_two_that_stay(checkpoints) -> None:
+    save(checkpoints(), 1)
+    again = checkpoints()
+    again.load()
+    save(again, 2)
+    assert [p.name for p in sorted(again.folder.iterdir())] == [
+        "step000000001.safetensors",
+        "step000000002.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 100, -1, -200])
+def test_a_truncated_one_is_said_and_the_one_before_is_used(size: int, checkpoints, capsys) -> None:
+    made = checkpoints()
+    _, path = save(made, 1), save(made, 2)
+    content = path.read_bytes()
+    path.write_bytes(content[:size])
+    assert loaded_step(checkpoints()) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("checkpoint not used: step000000002.safetensors is damaged (")
+
+
+def test_every_flipped_bit_is_found_out(checkpoints, capsys) -> None:
+    """A sample of the bits of the header, where names, shapes, state and digest stand, and of the rest."""
+    made = checkpoints()
+    path = save(made, 2)
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    positions = [*range(64), *range(64, 8 * header, 5), *range(8 * header, 8 * len(content), 101)]
+    assert len(positions) > 1000
+    for position in positions:
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        assert checkpoints().load() is None, f"bit {position % 8} of byte {position // 8} of {len(content)}"
+    assert capsys.readouterr().err.count("is damaged") == len(positions)
+
+
+def test_two_damaged_ones_mean_start_anew(checkpoints, capsys) -> None:
+    made = checkpoints()
+    for step in (1, 2):
+        save(made, step).write_bytes(b"")
+    assert checkpoints().load() is None
+    assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_a_pickle_is_refused_and_not_run(checkpoints, tmp_path, capsys) -> None:
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    made = checkpoints()
+    made.folder.mkdir()
+    (made.folder / "step000000001.safetensors").write_bytes(pickle.dumps({"weights/a": Trap()}))
+    assert made.load() is None
+    assert "is damaged" in capsys.readouterr().err and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("other", [{"seed": "0", "threads": "2"}, {"seed": "0"}, {**IDENTITY, "processor": "another"}])
+def test_one_of_another_run_is_refused_with_the_reason(other: dict, checkpoints, capsys) -> None:
+    save(checkpoints(other), 5)
+    made = checkpoints()
+    assert made.load() is None
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "step000000005.safetensors is of another run: " in said
+    assert ("threads is 1 here, " in said) or ("processor is absent here, another there" in said)
+    assert [p.name for p in made.folder.iterdir()] == ["step000000005.safetensors"], "left, until there is a new one"
+    save(made, 1)
+    assert [p.name for p in made.folder.iterdir()] == ["step000000001.safetensors"]
+    assert loaded_step(checkpoints()) == 1
+
+
+def test_one_is_due_after_its_seconds_and_never_for_more_than_its_share(checkpoints, monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    made = checkpoints(seconds=10, share=0.01)
+    assert not made.due()
+    now[0] += 10
+    assert made.due()
+    save(made, 1)
+    assert not made.due()
+    made.cost = 0.5  # so 50 seconds
+    now[0] += 49.9
+    assert not made.due()
+    now[0] += 0.2
+    assert made.due()
+
+
+# Killed, and no space
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from resonance.record import checkpoint, files
+sys.path.insert(0, "tests")
+from test_checkpoint import IDENTITY, tensors
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+made = checkpoint.Checkpoints(sys.argv[1], IDENTITY, 0)
+if sys.argv[2] == "on":
+    made.load()
+else:
+    made.save(1, tensors(1), {"step": 1, "loss": [0.1, 1 / 3]})
+    made.save(2, tensors(2), {"step": 2, "loss": [0.1, 2 / 3]})
+if sys.argv[2] == "before the file":
+    checkpoint.save_file = die
+elif sys.argv[2] == "inside the file":
+    whole = checkpoint.save_file
+    def half(tensors, path, metadata):
+        whole(tensors, path, metadata)
+        os.truncate(path, 300)
+        die()
+    checkpoint.save_file = half
+elif sys.argv[2] == "before the renaming":
+    os.fsync = die
+elif sys.argv[2] == "after the renaming":
+    Path.unlink = die
+made.save(3, tensors(3), {"step": 3, "loss": [0.1, 1.0]})
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    [("before the file", 2), ("inside the file", 2), ("before the renaming", 2), ("after the renaming", 3)],
+)
+def test_killed_inside_a_save_there_is_a_whole_one(moment: str, step: int, checkpoints, capsys) -> None:
+    made = checkpoints()
+    command = [sys.executable, "-c", KILLED, str(made.folder), moment]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert loaded_step(made) == step
+    assert capsys.readouterr().err == ""
+    save(made, 4)
+    assert [p.name for p in sorted(made.folder.iterdir())] == [
+        f"step00000000{step}.safetensors", "step000000004.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_limit_on_the_size_of_files_is_an_error_and_the_others_stay(checkpoints) -> None:
+    made = checkpoints()
+    save(made, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(made, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [p.name for p in made.folder.iterdir()] == ["step000000001.safetensors"]
+    assert loaded_step(made) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 100 kB, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_the_others_stay(small_disk: Path) -> None:
+    made = Checkpoints(small_disk / "checkpoints", IDENTITY, 0)
+    save(made, 1)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        made.save(2, {"weights/a": torch.zeros(50_000)}, {})
+    assert error.value.filename.endswith("step000000002.safetensors")
+    assert [p.name for p in made.folder.iterdir()] == ["step000000001.safetensors"]
+    assert loaded_step(made) == 1
+    save(made, 3)
+
+
+def test_a_checkpoint_is_plain_safetensors(checkpoints) -> None:
+    found, metadata = load_weights(save(checkpoints(), 1))
+    assert found.keys() == tensors(1).keys() and metadata.keys() == {"json", "sha256"}

@@ -1,0 +1,198 @@
+"""The plan: what is counted, FLOP beside torch's own count, and the prediction beside a measured run."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from resonance import plan
+from resonance.cli import app
+from resonance.encoding.spec import EncodingSpec
+from resonance.posgen import train as training
+from resonance.posgen.train import generator, make_decoder
+from resonance.record.config import Cell, Config, load
+from resonance.record.runs import train_run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Mean seconds and largest MB of a job of a whole laptop run on two quiet cores (Xeon with AMX, torch
+# 2.13.0, 2026-11-22; 14 min 53 s), by rule, protocol and task, as Snakemake's benchmarks have them.
+MEASURED = {
+    ("posgen_train", "paper", "recursive"): (33.4, 545),
+    ("posgen_train", "paper", "cot"): (33.4, 550),
+    ("posgen_train", "paper", "semi_recursive"): (40.5, 580),
+    ("posgen_train", "released", "recursive"): (51.7, 625),
+    ("posgen_train", "released", "cot"): (69.1, 686),
+    ("posgen_train", "released", "semi_recursive"): (50.5, 626),
+    **{("posgen_evaluate", "paper", task): (3.1, 367) for task in ("recursive", "cot", "semi_recursive")},
+    **{("posgen_evaluate", "released", task): (4.6, 403) for task in ("recursive", "cot", "semi_recursive")},
+}
+WALL = 14 * 60 + 53
+
+
+@pytest.fixture
+def laptop() -> Config:
+    return load(ROOT / "config", "laptop")
+
+
+@pytest.fixture
+def paper() -> Config:
+    return load(ROOT / "config", "paper")
+
+
+def planned(config: Config) -> list[plan.Job]:
+    return plan.jobs(config)
+
+
+def count(made: list[plan.Job], rule: str, protocol: str | None = None) -> int:
+    return sum(job.rule == rule and protocol in (None, job.protocol) for job in made)
+
+
+def test_what_is_shared_is_counted_once(paper: Config) -> None:
+    """P2: under `released` RoPE and YaRN are one training, measured with two encodings."""
+    made = planned(paper)
+    assert count(made, "posgen_train", "paper") == 4 * 3 * 5
+    assert count(made, "posgen_train", "released") == 2 * 3 * 5
+    assert count(made, "posgen_evaluate", "released") == 4 * 3 * 5
+    assert count(made, "posgen_data") == count(made, "posgen_baseline") == 2 * 3
+    assert count(made, "study_table") == 2 and count(made, "figures") == 6
+
+
+def test_cells_may_come_from_anywhere_in_any_order_and_twice(laptop: Config) -> None:
+    cells = laptop.study_cells("table1")
+    more = Cell("paper", "ntk", "paper", "ntk", "cot", 7)
+    made = plan.jobs_of_cells(laptop, cells)
+    assert plan.jobs_of_cells(laptop, iter(cells[::-1] + cells)) == made
+    extended = plan.jobs_of_cells(laptop, [*cells, more])
+    for rule in ("posgen_train", "posgen_evaluate"):
+        assert count(extended, rule) == count(made, rule) + 1
+    assert len(extended) == len(made) + 2
+    assert count(plan.jobs_of_cells(laptop, [more]), "posgen_data") == 1
+
+
+def test_studies_share_their_trainings_and_sequences(laptop: Config) -> None:
+    ablation, both = plan.jobs(laptop, ["ablation"]), plan.jobs(laptop, ["table1", "ablation"])
+    assert count(both, "posgen_train") == count(ablation, "posgen_train") == 414, "Table 1's seeds are among them"
+    assert count(ablation, "posgen_data") == 2 * 3, "P1 decides what is drawn, and has two values"
+    assert count(ablation, "posgen_train", "paper+P2") == 0 and count(ablation, "posgen_evaluate", "paper+P2") == 36
+    assert count(plan.jobs(laptop, ["rounding"]), "posgen_train") == 900
+
+
+@pytest.mark.parametrize("study", ["table1", "extended", "keyed", "rounding", "ablation"])
+def test_every_study_of_every_preset_is_planned(study: str, laptop: Config, paper: Config) -> None:
+    for config in (laptop, paper):
+        made = plan.jobs(config, [study])
+        assert count(made, "posgen_evaluate") == len(config.study_cells(study))
+        assert plan.rows(made)[-1].flop > 0
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+def test_flop_and_weights_are_torchs(protocol: str, make_run, make_sequences, monkeypatch) -> None:
+    run = make_run(protocol, batch_size=8, steps=1, num_looks=1, num_snapshots=1)
+    decoder = make_decoder(run, generator(0, 0))
+    counts = [sum(w.numel() for w in decoder.parameters() if w.requires_grad or every) for every in (True, False)]
+    assert plan.weights(run) == tuple(counts)
+    splits, length = make_sequences(run), 12 - 1 + run.choices.start_token
+    monkeypatch.setattr(training, "_look", lambda *_: {"in_distribution_accuracy": 1.0, "in_distribution_loss": 1.0})
+    with FlopCounterMode(display=False) as counter:
+        training.train(run, EncodingSpec(), 0, splits["train"], splits["validation"])
+    assert plan.products(run, 8, length, True) == pytest.approx(counter.get_total_flops(), rel=0.01)
+    # Written out, since the counter does not know the CPU's fused attention.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        rotation = training.make_rotary(run, EncodingSpec(), 12).at(length)
+        decoder(torch.zeros(8, length, dtype=torch.int64), rotation)
+    assert plan.products(run, 8, length, False) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_the_papers_run_is_what_it_is_known_to_be(paper: Config) -> None:
+    run = train_run(paper, "paper", "cot")
+    assert plan.weights(run) == (6_302_720, 6_302_720)
+    assert plan.products(run, 128, 64, True) == pytest.approx(0.316e12, rel=0.01)
+    assert plan.train_work(run).flop == pytest.approx(3.7e15, rel=0.05)
+
+
+def test_the_laptop_is_predicted_within_30_percent(laptop: Config) -> None:
+    device, made = plan.DEVICES["cpu"], planned(laptop)
+    for job in made:
+        if (job.rule, job.protocol, job.task) in MEASURED:
+            seconds, memory = MEASURED[job.rule, job.protocol, job.task]
+            assert 0.7 < job.seconds(device) / seconds < 1.3, job
+            assert 0.7 < job.memory / memory < 1.3, job
+    assert 0.85 < plan.rows(made)[-1].seconds["cpu"] / WALL < 1.15
+
+
+def test_rows_add_up(laptop: Config) -> None:
+    *rules, total = plan.rows(planned(laptop))
+    assert [row.rule for row in rules] == [
+        "posgen_data", "posgen_baseline", "posgen_train", "posgen_evaluate", "study_table", "figures",
+    ]  # fmt: skip
+    for field in ("jobs", "flop", "disk"):
+        assert sum(getattr(row, field) for row in rules) == pytest.approx(getattr(total, field))
+    assert total.memory == max(row.memory for row in rules)
+
+
+def test_more_of_anything_costs_more(laptop: Config) -> None:
+    run, cpu = train_run(laptop, "paper", "cot"), plan.DEVICES["cpu"]
+
+    def seconds(**changes: object) -> float:
+        model = run.model.model_copy(update={k: v for k, v in changes.items() if hasattr(run.model, k)})
+        loop = run.training.model_copy(update={k: v for k, v in changes.items() if hasattr(run.training, k)})
+        other = run.model_copy(update={"model": model, "training": loop, "steps": changes.get("steps", run.steps)})
+        return plan._train_job(other).seconds(cpu)
+
+    base = seconds()
+    for change in (
+        {"steps": 1200}, {"d_model": 256}, {"d_ff": 1024}, {"num_heads": 8}, {"batch_size": 64}, {"num_layers": 3},
+        {"num_looks": 20}, {"look_sequences": 500}, {"precision": "fp32"}, {"compile": False},
+    ):  # fmt: skip
+        assert seconds(**change) > base, change
+
+
+# The command
+
+
+def write_benchmarks(folder: Path, factor: float) -> Path:
+    for (rule, protocol, task), (seconds, memory) in MEASURED.items():
+        names = "rope/seed42" if rule == "posgen_train" else "rope/seed42/rope"
+        path = folder / f"{rule}/{protocol}/{task}/{names}.tsv"
+        path.parent.mkdir(parents=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t")
+            writer.writerows([["s", "h:m:s", "max_rss"], [factor * seconds, "0:00:30", memory]])
+    (folder / "figure1.tsv").write_text("s\th:m:s\tmax_rss\n2.2\t0:00:02\tNA\n")
+    (folder / "other.tsv").write_text("s\th:m:s\tmax_rss\n2.2\t0:00:02\tNA\n")
+    return folder
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.5, 1), (0.6, 1)])
+def test_check_compares_with_the_benchmarks_of_a_run(factor: float, status: int, laptop: Config, tmp_path) -> None:
+    folder = write_benchmarks(tmp_path / "benchmarks", factor)
+    *rules, total = plan.check(planned(laptop), folder, plan.DEVICES["cpu"])
+    assert {row.rule: row.jobs for row in rules} == {"posgen_train": 6, "posgen_evaluate": 6, "figures": 1}
+    assert total.measured == pytest.approx(2.2 + factor * sum(seconds for seconds, _ in MEASURED.values()))
+    assert total.measured_memory == 686
+    done = CliRunner().invoke(app, ["plan", f"--check={folder}", f"--folder={ROOT / 'config'}"])
+    assert done.exit_code == status
+    assert "posgen_evaluate" in done.output and "planned / measured" in done.output
+
+
+def test_the_plan_names_every_rule_and_says_what_is_estimated() -> None:
+    done = CliRunner().invoke(app, ["plan", "--preset=paper", f"--folder={ROOT / 'config'}"])
+    assert done.exit_code == 0
+    for said in ("posgen_train", "posgen_evaluate", "total", "H100 SXM*", "A100 80 GB*", "estimated", "never run"):
+        assert said in done.output
+
+
+def test_a_folder_without_benchmarks_is_an_error(laptop: Config, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must hold benchmark files of a run"):
+        plan.check(planned(laptop), tmp_path, plan.DEVICES["cpu"])
+
+
+def test_estimates_are_marked() -> None:
+    assert {name for name, device in plan.DEVICES.items() if device.measured} == {"cpu"}
+    assert all(dataclasses.asdict(device)["products"] for device in plan.DEVICES.values())

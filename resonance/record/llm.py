@@ -226,15 +226,20 @@ class FinetuneSettings(Settings):
     """Steps between checkpoints."""
 
 
+class CorpusSettings(Settings):
+    """How much of a corpus is measured."""
+
+    documents: Count
+    """Documents (paper: 50)."""
+    pieces: Count
+    """Stretches measured of each document, evenly spread (paper: 1, its beginning)."""
+
+
 class PerplexitySettings(Settings):
     """How perplexity is measured, beside the protocol."""
 
-    corpora: list[str] = Field(min_length=1)
-    """Names of `texts`; the documents kept from training are measured."""
-    documents: Count
-    """Documents of a corpus (paper: 50)."""
-    pieces: Count
-    """Stretches measured of each document, evenly spread (paper: 1, its beginning)."""
+    corpora: dict[str, CorpusSettings] = Field(min_length=1)
+    """By names of `texts`; the documents kept from training are measured."""
     seed: int = Field(ge=0)
     """Of the random choice of documents."""
 
@@ -280,8 +285,7 @@ class LlmSettings(Settings):
         for name in trained_on:
             if self.texts[name].held_out == -1:
                 raise ValueError(f"texts.{name}.held_out must leave documents to train on, got -1 (all kept)")
-        for key, names in (("untuned", self.untuned), ("finetuning.encodings", self.finetuning.encodings),
-                           ("perplexity.corpora", self.perplexity.corpora)):  # fmt: skip
+        for key, names in (("untuned", self.untuned), ("finetuning.encodings", self.finetuning.encodings)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{key} must name each entry once, got {names}")
         return self

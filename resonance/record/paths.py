@@ -1,6 +1,7 @@
 """Every path template of the workflow, once. A wildcard is a name; a value never enters a path.
 
-Legend of wildcards: preset, protocol, task, stage, split, train_encoding, encoding, seed.
+Legend of wildcards: preset, protocol, task, stage, split, train_encoding, encoding, seed; of the
+language models: model, text, source, strategy, stage.
 """
 
 RESULTS = "results/{preset}"
@@ -20,6 +21,23 @@ MODEL = RUN_FOLDER + "/model.safetensors"
 SNAPSHOTS = RUN_FOLDER + "/snapshots.safetensors"
 TRAINING = RUN_FOLDER + "/train.parquet"
 EVALUATION = RUN_FOLDER + "/eval/{encoding}.parquet"
+
+_LLM = RESULTS + "/llm"
+LLM_SOURCE = _LLM + "/sources/{source}"
+LLM_SETTINGS = _LLM + "/{model}/settings/{stage}.json"
+LLM_ENCODING = _LLM + "/{model}/encodings/{encoding}.json"
+LLM_BASE = _LLM + "/{model}/base/base.json"
+LLM_TEXT_FOLDER = _LLM + "/{model}/texts/{text}"
+LLM_TEXT = LLM_TEXT_FOLDER + "/documents.parquet"
+LLM_TOKENS = LLM_TEXT_FOLDER + "/tokens.bin"
+LLM_RUN_FOLDER = _LLM + "/{model}/runs/{encoding}/{strategy}"
+LLM_RUN = LLM_RUN_FOLDER + "/run.json"
+LLM_MODEL = LLM_RUN_FOLDER + "/model"
+LLM_TRAINING = LLM_RUN_FOLDER + "/train.parquet"
+LLM_PERPLEXITY = LLM_RUN_FOLDER + "/perplexity.parquet"
+
+FIGURE4 = RESULTS + "/figures/fig4_perplexity_{model}"
+FIGURE4_TABLE = RESULTS + "/tables/fig4_perplexity_{model}"
 
 TABLE1 = RESULTS + "/tables/table1_{protocol}"
 FIGURES = RESULTS + "/figures"

@@ -7,6 +7,8 @@ min_version("9.0")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/posgen.smk"
+include: "workflow/rules/llm_names.smk"
+include: "workflow/rules/llm.smk"
 include: "workflow/rules/paper.smk"
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from resonance.encoding.hf import swap_rotary
@@ -38,7 +37,7 @@ def make_text(folder: Path, held_out: int = 2, documents: int = 8, length: int =
         letters = [number % 20, (3 * number + 1) % 20]
         for i in range(length):
             letters.append((letters[-1] + letters[-2] + (i % 37 == 0)) % 20)
-        (books / f"{number}.txt").write_bytes(bytes(np.array(letters) + 97))
+        (books / f"{number}.txt").write_bytes(bytes(97 + letter for letter in letters))
     return pack(
         TextRun(text=Text(source=f"path:{books}", held_out=held_out), tokenizer="bytes"),
         Tokenizer.of_bytes(),

@@ -101,11 +101,15 @@ def windows(model: torch.nn.Module, tokens: np.ndarray, run: PerplexityRun):
             losses = token_losses(model, tokens[:length], precision) if shared is None else shared[:cut]
             yield length, np.array([losses.mean()]), np.array([len(losses)])
         return
+    if stride > run.lengths[0]:
+        raise ValueError(
+            f"stride must be <= the shortest length {run.lengths[0]}, got {stride}; tokens would be skipped"
+        )
     for length in run.lengths:
         means, counts, counted = [], [], 0
         for end in [*range(min(length, len(tokens)), len(tokens), stride), len(tokens)]:
             losses = token_losses(model, tokens[max(0, end - length) : end], precision)
-            new = end - 1 - counted
+            new = min(end - 1 - counted, len(losses))  # at stride T a window's first token is never asked for
             if new:
                 means.append(losses[-new:].mean())
                 counts.append(new)

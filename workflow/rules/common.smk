@@ -47,7 +47,8 @@ def figure(name):
 
 def need(kind, what):
     """threads, mem_mb, runtime or gpu of a kind of rule, from the preset."""
-    return getattr(getattr(CONFIG.preset.resources, kind), what)
+    resources = CONFIG.preset.resources
+    return getattr(getattr(resources, kind) or getattr(resources, kind.removeprefix("llm_")), what)
 
 
 def settings_json(wildcards):
@@ -112,7 +113,7 @@ FIGURES = expand(
 wildcard_constraints:
     protocol="[^/]+",
     task="[^/]+",
-    stage="data|train|evaluate",
+    stage="data|train|evaluate|base|perplexity|(text|finetune)_[^/]+",
     train_encoding="[^/]+",
     encoding="[^/]+",
     seed="[0-9]+",

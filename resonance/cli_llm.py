@@ -68,8 +68,8 @@ def base(
     torch = _torch(run.device, threads)
     from resonance.llm import models
 
-    if run.model.tiny is None:
-        models.prepare(run.model, output, source)
+    if run.tiny is None:
+        models.prepare(run, output, source)
         return
     if text is None:
         raise SettingsError("--text must be given to pretrain a tiny model, got none")
@@ -78,19 +78,19 @@ def base(
     from resonance.llm import finetune
     from resonance.llm.text import Packed
 
-    spec = EncodingSpec(base=run.model.rope_base, train_length=run.model.train_length)
+    spec = EncodingSpec(base=run.rope_base, train_length=run.train_length)
     trained_model = []
 
     def make() -> object:
         torch.manual_seed(0)  # transformers initialises from the global generator
-        model = models.make_tiny(run.model.tiny, run.model.train_length, run.model.rope_base)
+        model = models.make_tiny(run.tiny, run.train_length, run.rope_base)
         trained_model.append(swap_rotary(model, spec))
         return trained_model[0]
 
-    plan = finetune.pretraining_plan(run.model.tiny, run.model.train_length, run.device, run.precision, "pretraining")
+    plan = finetune.pretraining_plan(run.tiny, run.train_length, run.device, run.precision, "pretraining")
     packed = Packed(text)
     trained = finetune.train(make, packed, plan, output.parent)
-    found = models.base_of_tiny(run.model, sum(p.numel() for p in trained_model[0].parameters()))
+    found = models.base_of_tiny(run, sum(p.numel() for p in trained_model[0].parameters()))
     record = {
         "settings": run.model_dump(mode="json"),
         "num_tokens": plan.num_tokens,
@@ -113,7 +113,7 @@ def finetune(settings: Path, encoding: Path, base: Path, text: Path, output_fold
     run = runs.read_settings(settings_of.FinetuneRun, settings)
     spec = runs.read_encoding(encoding)
     watch, made = runs.Stopwatch(), _provenance()
-    _torch(run.device, threads)
+    _torch(run.device, max(1, threads // int(os.environ.get("WORLD_SIZE", "1"))))
     from resonance.encoding.hf import describe
     from resonance.llm import finetune as training
     from resonance.llm.models import Base, load

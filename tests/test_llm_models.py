@@ -18,16 +18,16 @@ from resonance.llm.finetune import train
 from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows
 from resonance.llm.text import BYTE_BOS, Tokenizer, pack
-from resonance.record.llm import ModelSource, Text, TextRun
+from resonance.record.llm import ModelRun, Text, TextRun
 
 WANTED = {"device": "cpu", "precision": "fp32", "attention": "auto"}
 
 
-def source(where: str, **fields: object) -> ModelSource:
-    return ModelSource(
+def source(where: str, **fields: object) -> ModelRun:
+    return ModelRun(
         **{
-            "source": where, "title": "a model", "train_length": L, "rope_base": 10_000.0, "scale": 4.0,
-            "strategies": {}, "lengths": [L], "tiny": TINY if where == "train:tiny" else None, **fields,
+            "source": where, "title": "a model", "stand_in": True, "train_length": L, "rope_base": 10_000.0,
+            "tiny": TINY if where == "train:tiny" else None, "device": "cpu", "precision": "fp32", **fields,
         }
     )  # fmt: skip
 

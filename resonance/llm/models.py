@@ -19,7 +19,7 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.llm.convert import gguf_to_folder
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES, Tokenizer
 from resonance.record.files import read_json, write_json
-from resonance.record.llm import ModelSource, TinyModel
+from resonance.record.llm import ModelRun, TinyModel
 from resonance.record.settings import SettingsError
 
 PACKAGES = ("transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "gguf", "datasets")
@@ -59,7 +59,7 @@ class Base:
         return cls(**values)
 
 
-def prepare(model: ModelSource, path: Path, source: Path | None = None) -> Base:
+def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
     """base.json of a model that exists: a package's GGUF (converted beside it), a folder, a hub id.
 
     source  where a `pypi:` package was unpacked
@@ -95,7 +95,7 @@ def prepare(model: ModelSource, path: Path, source: Path | None = None) -> Base:
     return base
 
 
-def check_config(model: ModelSource, config) -> None:
+def check_config(model: ModelRun, config) -> None:
     """Raises ValueError where a preset's facts are not those of the model's config."""
     text = config.get_text_config()
     for key, wanted, found in (
@@ -124,7 +124,7 @@ def make_tiny(tiny: TinyModel, train_length: int, rope_base: float) -> LlamaForC
     return LlamaForCausalLM(config)
 
 
-def base_of_tiny(model: ModelSource, num_parameters: int) -> Base:
+def base_of_tiny(model: ModelRun, num_parameters: int) -> Base:
     return Base(
         source=model.source,
         title=model.title,

@@ -294,10 +294,14 @@ class LlmSettings(Settings):
 class ModelRun(Settings):
     """What the model before any fine-tuning depends on."""
 
-    model: ModelSource
+    source: str
+    title: str
+    stand_in: bool
+    train_length: int
+    rope_base: float
+    tiny: TinyModel | None
     device: str
     precision: str
-    attention: str
 
 
 class TextRun(Settings):
@@ -342,7 +346,17 @@ class PerplexityRun(Settings):
 
 
 def model_run(llm: LlmSettings, model: str) -> ModelRun:
-    return ModelRun(model=llm.models[model], device=llm.device, precision=llm.precision, attention=llm.attention)
+    asked = llm.models[model]
+    return ModelRun(
+        source=asked.source,
+        title=asked.title,
+        stand_in=asked.stand_in,
+        train_length=asked.train_length,
+        rope_base=asked.rope_base,
+        tiny=asked.tiny,
+        device=llm.device,
+        precision=llm.precision,
+    )
 
 
 def text_run(llm: LlmSettings, model: str, text: str) -> TextRun:

@@ -1,7 +1,8 @@
 """Every path template of the workflow, once. A wildcard is a name; a value never enters a path.
 
 Legend of wildcards: preset, protocol, task, stage, split, train_encoding, encoding, seed; of the
-language models: model, text, source, strategy, stage.
+language models: model, text, source, strategy, stage; drawn, a model with
+`stand_in_` before it where it is not the paper's.
 """
 
 RESULTS = "results/{preset}"
@@ -36,8 +37,8 @@ LLM_MODEL = LLM_RUN_FOLDER + "/model"
 LLM_TRAINING = LLM_RUN_FOLDER + "/train.parquet"
 LLM_PERPLEXITY = LLM_RUN_FOLDER + "/perplexity.parquet"
 
-FIGURE4 = RESULTS + "/figures/fig4_perplexity_{model}"
-FIGURE4_TABLE = RESULTS + "/tables/fig4_perplexity_{model}"
+FIGURE4 = RESULTS + "/figures/fig4_perplexity_{drawn}"
+FIGURE4_TABLE = RESULTS + "/tables/fig4_perplexity_{drawn}"
 
 TABLE1 = RESULTS + "/tables/table1_{protocol}"
 FIGURES = RESULTS + "/figures"

@@ -168,26 +168,26 @@ rule figure4:
     input:
         script="figures/fig4_perplexity.py",
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py", "figures/tables.py"],
-        perplexities=lambda wildcards: llm_perplexities(wildcards.model),
+        perplexities=lambda wildcards: llm_perplexities(LLM_DRAWN[wildcards.drawn]),
     output:
         report(
             at(paths.FIGURE4) + ".png",
             caption="../report/fig4.rst",
             category="Figures",
-            labels={"figure": "Figure 4", "protocol": "{model}"},
+            labels={"figure": "Figure 4", "protocol": "{drawn}"},
         ),
         multiext(at(paths.FIGURE4), ".pdf", ".svg"),
         report(
             at(paths.FIGURE4_TABLE) + ".html",
             caption="../report/fig4.rst",
             category="Tables",
-            labels={"table": "Figure 4's numbers", "protocol": "{model}"},
+            labels={"table": "Figure 4's numbers", "protocol": "{drawn}"},
         ),
         multiext(at(paths.FIGURE4_TABLE), ".csv", "_pairs.csv", ".md", ".tex"),
     log:
-        log_of("figure4/{model}"),
+        log_of("figure4/{drawn}"),
     benchmark:
-        benchmark_of("figure4/{model}")
+        benchmark_of("figure4/{drawn}")
     conda:
         "../../envs/figures.yaml"
     threads: need("render", "threads")
@@ -197,7 +197,7 @@ rule figure4:
         gpu=need("render", "gpu"),
     params:
         stem=stem_of_output,
-        table=lambda wildcards: at(paths.FIGURE4_TABLE).format(model=wildcards.model),
+        table=lambda wildcards: at(paths.FIGURE4_TABLE).format(drawn=wildcards.drawn),
         preset=PRESET,
         perplexities=lambda wildcards, input: [f"--perplexity={path}" for path in input.perplexities],
     shell:

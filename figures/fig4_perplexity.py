@@ -99,7 +99,7 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
         "stand_in": runs[0]["base"]["stand_in"],
         "num_parameters": runs[0]["num_parameters"],
         "precision": runs[0]["settings"]["precision"],
-        "window": runs[0]["settings"]["protocol"]["window"],
+        "window": runs[0]["settings"]["choices"]["window"],
         "train_length": next((r["spec"]["train_length"] for r in runs if r["spec"]["train_length"]), None),
         "scale": max(r["spec"]["scale"] for r in runs),
         "strategies": sorted(set(by_strategy) - {UNTUNED}),

@@ -21,7 +21,7 @@ def run_of(encoding: str, strategy: str, stand_in: bool = True) -> dict:
     return {
         "model": "m", "encoding": encoding, "strategy": strategy, "num_parameters": 1000,
         "base": {"title": "a tiny model", "stand_in": stand_in},
-        "settings": {"precision": "fp32", "protocol": {"window": "truncated"}},
+        "settings": {"precision": "fp32", "choices": {"window": "truncated"}},
         "spec": {"train_length": 64, "scale": 4.0},
     }  # fmt: skip
 

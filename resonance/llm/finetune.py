@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -64,9 +65,9 @@ class Trained:
 
 
 def finetune_plan(run: FinetuneRun, title: str) -> Plan:
-    """A fine-tuning under its protocol (L1 to L5, L9)."""
-    protocol, asked = run.protocol, run.settings
-    warmup = protocol.warmup_steps or round(protocol.warmup_fraction * run.steps)
+    """A fine-tuning under its protocol's choices (L1 to L5, L9)."""
+    choices, asked = run.choices, run.settings
+    warmup = choices.warmup_steps or round(choices.warmup_fraction * run.steps)
     return Plan(
         title=title,
         length=run.length,
@@ -74,19 +75,19 @@ def finetune_plan(run: FinetuneRun, title: str) -> Plan:
         sequences_per_step=run.sequences_per_step,
         micro_batch_size=asked.micro_batch_size,
         learning_rate=run.learning_rate,
-        schedule=lambda step: warm_up(step, warmup, protocol.decay_steps),
+        schedule=lambda step: warm_up(step, warmup, choices.decay_steps),
         seed=asked.seed,
         device=run.device,
         precision=run.precision,
-        beta1=protocol.beta1,
-        beta2=protocol.beta2,
-        weight_decay=protocol.weight_decay,
-        clip_norm=protocol.clip_norm,
+        beta1=choices.beta1,
+        beta2=choices.beta2,
+        weight_decay=choices.weight_decay,
+        clip_norm=choices.clip_norm,
         checkpoint_every=asked.checkpoint_every,
         gradient_checkpointing=asked.gradient_checkpointing,
         deepspeed=asked.deepspeed,
-        chunks=protocol.chunks,
-        resume=protocol.resume,
+        chunks=choices.chunks,
+        resume=choices.resume,
     )
 
 
@@ -185,8 +186,9 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
         )
     accumulation = plan.sequences_per_step // batch
     deepspeed = zero3_offload(plan, accumulation) if plan.deepspeed == "zero3_offload" else None
-    if deepspeed and plan.device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    prepared = deepspeed is not None and plan.device == "cpu"
+    if prepared:
+        _join_on_cpu(plan)
     try:
         return TrainingArguments(
             output_dir=str(checkpoints),
@@ -200,7 +202,8 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
             max_grad_norm=plan.clip_norm,
             optim="adamw_torch",
             bf16=plan.precision == "bf16",
-            use_cpu=plan.device == "cpu",
+            use_cpu=plan.device == "cpu" and not prepared,  # it would make DeepSpeed plain data parallelism
+            accelerator_config={"use_configured_state": True} if prepared else None,
             activation_checkpointing=plan.gradient_checkpointing,
             deepspeed=deepspeed,
             seed=plan.seed,
@@ -216,6 +219,19 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
         )
     except ImportError as error:
         raise ValueError(f"{' '.join(str(error).split())[:200]}; install what it names, or deepspeed: none") from None
+
+
+def _join_on_cpu(plan: Plan) -> None:
+    """Let the processes of a DeepSpeed training on CPUs know each other.
+
+    Left to itself accelerate finds no GPU, takes each process for the only one, and every one of
+    them trains on the same sequences.
+    """
+    if plan.precision == "bf16":
+        raise ValueError("precision must be fp32 for deepspeed on a CPU, got bf16: transformers refuses it there")
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    PartialState(backend="gloo")
 
 
 def zero3_offload(plan: Plan, accumulation: int) -> dict:

@@ -1,12 +1,12 @@
 """DeepSpeed ZeRO-3 Offload, two processes on a CPU: killed, resumed, equal; the merged weights load."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -44,7 +44,7 @@ def inputs(tmp_path_factory) -> Path:
     make_text(folder)
     tiny(spec("rope", False)).save_pretrained(folder / "model")
     run = ModelRun(
-        source="train:tiny", title="tiny", stand_in=True, train_length=32, rope_base=10_000.0, tiny=None, device="cpu",
+        source="train:tiny", train_length=32, rope_base=10_000.0, tiny=None, device="cpu",
         precision="fp32",
     )  # fmt: skip
     models.base_of_tiny(run, 0).write(folder / "base.json")
@@ -65,7 +65,7 @@ def start(inputs: Path, output: Path) -> subprocess.Popen:
     command += [str(inputs / "base.json"), str(inputs / "packed"), str(output), "--threads", "2"]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
     with (output.parent / f"{output.name}.log").open("a") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
 def losses(folder: Path) -> list[float]:
@@ -82,7 +82,8 @@ def test_killed_and_resumed_loss_identical(inputs, tmp_path):
         assert time.monotonic() < until
         time.sleep(0.02)
     assert killed.poll() is None, "the training ended before it could be killed"
-    os.killpg(killed.pid, signal.SIGKILL)
+    for process in [psutil.Process(killed.pid), *psutil.Process(killed.pid).children(recursive=True)]:
+        process.kill()  # torchrun's workers have sessions of their own
     killed.wait()
     assert not (tmp_path / "killed/run.json").exists()
     assert start(inputs, tmp_path / "killed").wait(timeout=900) == 0, (tmp_path / "killed.log").read_text()[-3000:]

@@ -35,8 +35,6 @@ class Base:
     """
 
     source: str
-    title: str
-    stand_in: bool
     folder: str
     tokenizer: str
     bos: int | None
@@ -81,8 +79,6 @@ def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
     check_config(model, config)
     base = Base(
         source=model.source,
-        title=model.title,
-        stand_in=model.stand_in,
         folder=folder,
         tokenizer="model",
         bos=tokenizer.bos_token_id,
@@ -127,8 +123,6 @@ def make_tiny(tiny: TinyModel, train_length: int, rope_base: float) -> LlamaForC
 def base_of_tiny(model: ModelRun, num_parameters: int) -> Base:
     return Base(
         source=model.source,
-        title=model.title,
-        stand_in=True,
         folder="./model",
         tokenizer=BYTES,
         bos=BYTE_BOS,

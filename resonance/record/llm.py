@@ -180,6 +180,19 @@ class Strategy(Settings):
     """Optimizer steps."""
 
 
+class ModelSize(Settings):
+    """A model's sizes, for the plan of what it costs."""
+
+    num_parameters: Count
+    """All of them."""
+    d_model: Count
+    """Width of the residual stream."""
+    num_layers: Count
+    """Depth."""
+    vocabulary: Count
+    """Entries of its vocabulary."""
+
+
 class ModelSource(Settings):
     """One language model and what is done with it."""
 
@@ -201,6 +214,8 @@ class ModelSource(Settings):
     """Lengths at which perplexity is measured, in tokens."""
     tiny: TinyModel | None = None
     """The sizes and the pretraining of `train:tiny`."""
+    size: ModelSize | None = None
+    """For `resonance llm plan`; it decides nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> "ModelSource":
@@ -312,8 +327,6 @@ class ModelRun(Settings):
     """What the model before any fine-tuning depends on."""
 
     source: str
-    title: str
-    stand_in: bool
     train_length: int
     rope_base: float
     tiny: TinyModel | None
@@ -366,8 +379,6 @@ def model_run(llm: LlmSettings, model: str) -> ModelRun:
     asked = llm.models[model]
     return ModelRun(
         source=asked.source,
-        title=asked.title,
-        stand_in=asked.stand_in,
         train_length=asked.train_length,
         rope_base=asked.rope_base,
         tiny=asked.tiny,

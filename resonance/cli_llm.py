@@ -89,12 +89,12 @@ def base(
     """Get a model ready: find it, convert it, or pretrain it. Writes base.json, weights beside it."""
     run = runs.read_settings(settings_of.ModelRun, settings)
     watch, made = runs.Stopwatch(), _provenance()
-    torch = _torch(run.device, threads)
     from resonance.llm import models
 
     if run.tiny is None:
-        models.prepare(run, output, source)
+        models.prepare(run, output, source)  # nothing is computed: no GPU is needed
         return
+    torch = _torch(run.device, threads)
     if text is None:
         raise SettingsError("--text must be given to pretrain a tiny model, got none")
     from resonance.encoding.hf import describe, swap_rotary

@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/* cs
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python must be >= 3.11, got {sys.version.split()[0]}; say make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) 'setuptools>=80' 'numpy>=2' torch
-	$(PIP) --no-build-isolation --editable '.[workflow,test]'
+	$(PIP) --no-build-isolation --editable '.[workflow,llm,test]'
 	touch $@
 
 reproduce: setup

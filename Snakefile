@@ -7,6 +7,8 @@ min_version("9.0")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/posgen.smk"
+include: "workflow/rules/llm_names.smk"
+include: "workflow/rules/llm.smk"
 include: "workflow/rules/paper.smk"
 
 
@@ -29,20 +31,18 @@ localrules:
 rule all:
     default_target: True
     input:
-        study_tables("table1"),
-        study_figures("table1"),
-        FIGURES_1_AND_2,
+        TABLES,
+        FIGURES,
 
 
 rule tables:
     input:
-        study_tables("table1"),
+        TABLES,
 
 
 rule figures:
     input:
-        study_figures("table1"),
-        FIGURES_1_AND_2,
+        FIGURES,
 
 
 # The studies around Table 1: hours where `all` takes minutes, so each is asked for by name.

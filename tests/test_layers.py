@@ -22,6 +22,8 @@ WITHOUT_TORCH = [
     "resonance.record.results",
     "resonance.record.stats",
     "resonance.record.files",
+    "resonance.record.llm",
+    "resonance.llm.text",
     "resonance.posgen.tasks",
     "resonance.plan",
     "resonance.cli",
@@ -32,6 +34,7 @@ ALLOWED = {
     "encoding": ("resonance.encoding",),
     "record": ("resonance.record", "resonance.encoding.spec"),
     "posgen": ("resonance.posgen", "resonance.record", "resonance.encoding"),
+    "llm": ("resonance.llm", "resonance.record", "resonance.encoding"),
 }
 
 

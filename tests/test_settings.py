@@ -16,7 +16,7 @@ from resonance.record.protocol import CHOICES, Protocol, with_choices
 from resonance.record.settings import SettingsError, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_PRESETS = {"encodings", "protocols", "published"}
+NO_PRESETS = {"encodings", "protocols", "llm_protocols", "published"}
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem not in NO_PRESETS)
 Replacement = tuple[str, str]
 
@@ -211,7 +211,7 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("  evaluation: ", "  evaluations: "), "posgen.evaluations", "did you mean evaluation?"),
         (("runtime: 30,", "runtime: 30, memory: 4,"), "resources.train.memory", "no such key"),
         (("seed: 0", "seed: 0, zzz: 1"), "posgen.data.zzz", "no such key; the keys here are modulus, keyed_modulus, j"),
-        (("posgen:", "llm: {}\nposgen:"), "llm", "no such key; the keys here are preset, posgen, resources"),
+        (("posgen:", "leval: {}\nposgen:"), "leval", "no such key; the keys here are preset, posgen, llm, resources"),
         # a missing key
         (("    batch_size: 32\n", ""), "posgen.training.batch_size", "must be given"),
         (("preset: tiny", ""), "preset", "must be given"),

@@ -86,9 +86,12 @@ def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
     tables = {p.name for p in (folder / "tables").iterdir()}
     for protocol in ("paper", "released"):
         assert {f"table1_{protocol}{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
-    for name in ("fig1_rotation_angles", "fig2_dependencies", "fig3_validation_loss_paper"):
+    for name in (
+        "fig1_rotation_angles", "fig2_dependencies", "fig3_validation_loss_paper", "fig4_perplexity_stand_in_tiny",
+    ):  # fmt: skip
         for kind in ("pdf", "svg", "png"):
             assert (folder / f"figures/{name}.{kind}").stat().st_size > 2000
+    assert {f"fig4_perplexity_stand_in_tiny{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
     assert wanted(finished) == {}
 
 
@@ -117,7 +120,8 @@ def test_results_say_what_made_them(finished):
             "config/encodings.yaml",
             "\nyarn: {method: yarn}",
             "\nyarn: {method: yarn, beta_fast: 16.0}",
-            {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, **TABLE1_OF_BOTH},
+            {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, **TABLE1_OF_BOTH,
+             "llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 1, "figure4": 1},
             id="one encoding: trained anew where the protocol trains with it, evaluated anew everywhere",
         ),
         pytest.param(
@@ -154,6 +158,11 @@ def test_results_say_what_made_them(finished):
             "checkpoint_seconds: 31",
             {},
             id="how often a checkpoint is written: nothing",
+        ),
+        pytest.param(
+            "config/smoke.yaml", "long: {length: 256, steps: 2}", "long: {length: 256, steps: 3}",
+            {"llm_settings": 1, "llm_finetune": 2, "llm_evaluate": 2, "figure4": 1},
+            id="steps of a fine-tuning",
         ),
         pytest.param(
             "figures/table1_posgen.py", '"""', '""" ', {"study_table": 2}, id="a table's script: only the tables"

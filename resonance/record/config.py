@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
+from resonance.record.llm import LlmProtocol, LlmSettings, check_llm
 from resonance.record.protocol import Protocol, with_choices
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 
@@ -222,6 +223,10 @@ class Resources(Settings):
     train: RuleResources
     evaluate: RuleResources
     render: RuleResources
+    llm_train: RuleResources | None = None
+    """Of one pretraining or fine-tuning; left out: as `train`."""
+    llm_evaluate: RuleResources | None = None
+    """Of one evaluation of a language model; left out: as `evaluate`."""
 
 
 class Preset(Settings):
@@ -230,6 +235,8 @@ class Preset(Settings):
     preset: str
     """Its name, that of its file."""
     posgen: PosgenSettings
+    llm: LlmSettings | None = None
+    """The language-model half; left out: not run."""
     resources: Resources
 
 
@@ -252,6 +259,16 @@ class Config:
     preset: Preset
     encodings: dict[str, dict]
     protocols: dict[str, Protocol]
+    llm_protocols: dict[str, LlmProtocol]
+
+    @property
+    def llm_protocol(self) -> LlmProtocol:
+        return self.llm_protocols[self.preset.llm.protocol]
+
+    def llm_spec(self, model: str, encoding: str) -> EncodingSpec:
+        """The encoding as a language model gets it."""
+        llm = self.preset.llm
+        return self.llm_protocol.encoding_spec(encoding, self.encodings[encoding], llm.models[model])
 
     def posgen_spec(self, protocol: str, encoding: str) -> EncodingSpec:
         """The encoding as the protocol uses it on PosGen."""
@@ -292,7 +309,8 @@ def load(folder: Path, preset: str) -> Config:
     Raises SettingsError: one line that names file, key, rule, value and cure.
     """
     folder = Path(folder)
-    presets = sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in ("encodings", "protocols", "published"))
+    shared = ("encodings", "protocols", "llm_protocols", "published")
+    presets = sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in shared)
     if preset not in presets:
         raise SettingsError(f"preset must be one of {', '.join(presets)}, got {preset!r}; each is a file of {folder}")
     source = folder / f"{preset}.yaml"
@@ -313,8 +331,14 @@ def load(folder: Path, preset: str) -> Config:
                 protocols[name] = with_choices(name, protocols)
             except SettingsError as error:
                 raise SettingsError(f"{source}: {_key(study)}.protocols: {error}") from None
-    config = Config(preset=parsed, encodings=encodings, protocols=protocols)
+    llm_protocols = {
+        name: parse(LlmProtocol, fields, f"{folder / 'llm_protocols.yaml'}: {name}")
+        for name, fields in _mapping(folder / "llm_protocols.yaml").items()
+    }
+    config = Config(preset=parsed, encodings=encodings, protocols=protocols, llm_protocols=llm_protocols)
     _check_names(config, source, folder)
+    if parsed.llm:
+        check_llm(parsed.llm, llm_protocols, encodings, source)
     return config
 
 

@@ -2,7 +2,8 @@
 
 Legend of wildcards: preset, study, protocol, task, stage, split, train_encoding, encoding, seed. The
 protocol of a run is the one it was trained under, that of an evaluation the one it is measured under:
-`paper+P2` measures what `paper` trained.
+`paper+P2` measures what `paper` trained. Of the language models: model, text, source, strategy, stage;
+drawn, a model with `stand_in_` before it where it is not the paper's.
 """
 
 RESULTS = "results/{preset}"
@@ -29,5 +30,22 @@ STUDY = _POSGEN + "/studies/{study}.parquet"
 
 TABLES = RESULTS + "/tables"
 STUDY_TABLE = TABLES + "/{study}_{protocol}"
+
+_LLM = RESULTS + "/llm"
+LLM_SOURCE = _LLM + "/sources/{source}"
+LLM_SETTINGS = _LLM + "/{model}/settings/{stage}.json"
+LLM_ENCODING = _LLM + "/{model}/encodings/{encoding}.json"
+LLM_BASE = _LLM + "/{model}/base/base.json"
+LLM_TEXT_FOLDER = _LLM + "/{model}/texts/{text}"
+LLM_TEXT = LLM_TEXT_FOLDER + "/documents.parquet"
+LLM_TOKENS = LLM_TEXT_FOLDER + "/tokens.bin"
+LLM_RUN_FOLDER = _LLM + "/{model}/runs/{encoding}/{strategy}"
+LLM_RUN = LLM_RUN_FOLDER + "/run.json"
+LLM_MODEL = LLM_RUN_FOLDER + "/model"
+LLM_TRAINING = LLM_RUN_FOLDER + "/train.parquet"
+LLM_PERPLEXITY = LLM_RUN_FOLDER + "/perplexity.parquet"
+
+FIGURE4 = RESULTS + "/figures/fig4_perplexity_{drawn}"
+FIGURE4_TABLE = RESULTS + "/tables/fig4_perplexity_{drawn}"
 FIGURES = RESULTS + "/figures"
 REPORT = RESULTS + "/report.html"

@@ -28,6 +28,11 @@ METRICS = {
     "ood_loss": "the same over x[L] .. x[L'-1]",
     "train_loss": "mean training loss since the last look",
     "learning_rate": "at that step",
+    "gradient_norm": "at that step, before any clipping",
+    "token_loss": "mean nats per predicted token of a stretch at a length",
+    "window_loss": "unweighted mean of its windows' mean losses (L10: what the released code averages)",
+    "num_windows": "how many windows that stretch was read in",
+    "passkey": "1 where the first number generated is the hidden one, else 0",
 }
 
 SCHEMAS = {
@@ -58,6 +63,28 @@ SCHEMAS = {
         "metric": pl.String,
         "value": pl.Float64,
     },
+    # A language model on held-out documents: one row a document, piece, length and metric.
+    "perplexity": {
+        "model": pl.String,
+        "encoding": pl.String,
+        "strategy": pl.String,
+        "corpus": pl.String,
+        "document": pl.String,
+        "piece": pl.Int64,
+        "length": pl.Int64,
+        "num_tokens": pl.Int64,
+        "metric": pl.String,
+        "value": pl.Float64,
+    },
+}
+
+# A packed text: where each document lies in tokens.bin, and what it may be used for.
+_DOCUMENTS = {
+    "document": pl.String,
+    "title": pl.String,
+    "split": pl.String,
+    "start": pl.Int64,
+    "num_tokens": pl.Int64,
 }
 
 
@@ -103,6 +130,15 @@ def write_sequences(path: Path, x_NT: np.ndarray, run: dict) -> None:
 def read_sequences(path: Path) -> np.ndarray:
     """Token sequences as int64 [N, T]."""
     return _read(path, "sequences")["tokens"].to_numpy().astype(np.int64)
+
+
+def write_documents(path: Path, rows: Iterable[dict], run: dict) -> None:
+    """The documents of a packed text."""
+    _write(path, pl.DataFrame(list(rows), schema=_DOCUMENTS, strict=True), "documents", run)
+
+
+def read_documents(path: Path) -> pl.DataFrame:
+    return _read(path, "documents")
 
 
 def _write(path: Path, frame: pl.DataFrame, kind: str, run: dict) -> None:

@@ -44,3 +44,20 @@ def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Estim
     if not seeds:
         raise ValueError("a paired difference needs runs with a seed in common, got none")
     return estimate(np.array([ours[seed] - theirs[seed] for seed in seeds]))
+
+
+def weighted_estimate(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """The weighted mean of independent units, its interval by the jackknife over them.
+
+    With equal weights this is `estimate`. For a perplexity: values are a unit's mean nats, weights
+    its tokens, so that the mean is the one over all tokens.
+    """
+    values, weights = np.asarray(values, dtype=float), np.asarray(weights, dtype=float)
+    n, total = len(values), weights.sum()
+    mean = float((values * weights).sum() / total)
+    if n < 2:
+        return Estimate(mean, float("nan"), float("nan"), float("nan"), n)
+    without = ((values * weights).sum() - values * weights) / (total - weights)
+    spread = estimate(n * mean - (n - 1) * without)
+    half = spread.high - spread.mean
+    return Estimate(mean, spread.sd, mean - half, mean + half, n)

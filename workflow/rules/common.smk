@@ -47,7 +47,8 @@ def figure(name):
 
 def need(kind, what):
     """threads, mem_mb, runtime or gpu of a kind of rule, from the preset."""
-    return getattr(getattr(CONFIG.preset.resources, kind), what)
+    resources = CONFIG.preset.resources
+    return getattr(getattr(resources, kind) or getattr(resources, kind.removeprefix("llm_")), what)
 
 
 def settings_json(wildcards):
@@ -141,7 +142,8 @@ def of_protocols(study, stems, kinds):
     return expand(stems, protocol=POSGEN.all_studies[study].protocols, kind=kinds) if stems else []
 
 
-FIGURES_1_AND_2 = expand(
+TABLES = study_tables("table1")
+FIGURES = study_figures("table1") + expand(
     figure("{name}.{kind}"), name=["fig1_rotation_angles", "fig2_dependencies"], kind=["pdf", "svg", "png"]
 )
 
@@ -150,7 +152,7 @@ wildcard_constraints:
     study="table1|extended|keyed|rounding|ablation",
     protocol="[^/]+",
     task="[^/]+",
-    stage="data|train|evaluate",
+    stage="data|train|evaluate|base|perplexity|(text|finetune)_[^/]+",
     train_encoding="[^/]+",
     encoding="[^/]+",
     seed="[0-9]+",

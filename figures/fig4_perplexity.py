@@ -1,0 +1,315 @@
+"""Figure 4: perplexity at growing lengths, by corpus and encoding; and its numbers as a table."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import polars as pl
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from figures import style
+from figures.inputs import Output, Preset, run
+from figures.tables import Table, interval, latex, markdown, number, page
+from resonance.record.files import write_text
+from resonance.record.llm import UNTUNED
+from resonance.record.results import read_rows, read_run
+from resonance.record.stats import Estimate, weighted_estimate
+
+UNIT = ["corpus", "document", "piece"]
+LINE = ["corpus", "encoding", "strategy"]
+MARKS = ("o", "^", "s", "D", "v")
+PAIR_COLUMNS = {
+    "preset": pl.String, "model": pl.String, "corpus": pl.String, "resonance": pl.String, "plain": pl.String,
+    "strategy": pl.String, "length": pl.Int64, "num_units": pl.Int64, "difference_nats": pl.Float64,
+    "difference_percent": pl.Float64, "difference_low95_percent": pl.Float64, "difference_high95_percent": pl.Float64,
+    "verdict": pl.String,
+}  # fmt: skip
+NOTES = (
+    "Perplexity: exp of the mean nats over all measured tokens, with its 95% interval over the measured stretches "
+    "(jackknife, t). Released mean: exp of the unweighted mean of per-window losses, as in the released code (L10); "
+    "with one window a stretch and stretches of equal length it is the same number. Untuned: the encoding exchanged, "
+    "no weight trained."
+)
+PAIR_NOTES = (
+    "Difference of perplexity in percent, Resonance against plain, stretch by stretch on the same tokens, with its 95% "
+    "interval; negative is better. lower / higher: the interval leaves 0 out. Not corrected for the number of "
+    "comparisons."
+)
+
+
+def main(
+    output: Output,
+    preset: Preset,
+    table: Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")],
+    title: Annotated[str, typer.Option(help="The model, as it is to be called.")],
+    stand_in: Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")],
+    perplexity: Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")] = (),
+) -> None:
+    """Figure 4 of the paper, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
+    rows, about = read(perplexity)
+    about |= {"title": title, "stand_in": stand_in}
+    cells = cells_of(rows)
+    note = caption(preset, about, rows)
+    draw(output, cells, about, note)
+    names = {"preset": preset, "model": about["model"]}
+    named = cells.with_columns(**{name: pl.lit(value) for name, value in names.items()})
+    pairs = [names | row for row in pairs_of(rows)]
+    write_text(Path(f"{table}.csv"), named.write_csv())
+    write_text(Path(f"{table}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS).write_csv())
+    tables = [table_of(cells, note)] + ([pair_table(pairs, about)] if pairs else [])
+    write_text(Path(f"{table}.md"), markdown(tables))
+    write_text(Path(f"{table}.tex"), latex(tables))
+    write_text(Path(f"{table}.html"), page(f"Figure 4 in numbers, preset {preset}, model {about['model']}", tables))
+
+
+def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
+    """Rows, one column a metric, and what the runs behind them have in common.
+
+    Raises ValueError for no files, files of several models, one line given twice, or lines measured
+    on other stretches of text than the rest.
+    """
+    if not paths:
+        raise ValueError("--perplexity must name at least one file, got none; give it once a file")
+    long = read_rows(paths, "perplexity")
+    models = sorted(long["model"].unique())
+    if len(models) != 1:
+        raise ValueError(f"--perplexity files must be of one model, got {', '.join(models)}; draw each by itself")
+    key = ["encoding", "strategy", *UNIT, "length", "num_tokens"]
+    twice = long.group_by([*key, "metric"]).len().filter(pl.col("len") > 1)
+    if not twice.is_empty():
+        name = f"{twice['encoding'][0]} {twice['strategy'][0]}"
+        raise ValueError(f"every evaluation must be given once, got {name} twice; leave one file out")
+    rows = long.pivot("metric", index=key, values="value")
+    units = {
+        name: tuple(part.select([*UNIT, "length", "num_tokens"]).sort([*UNIT, "length"]).rows())
+        for name, part in rows.group_by(["encoding", "strategy"])
+    }
+    first = next(iter(units.values()))
+    for (encoding, strategy), found in units.items():
+        if found != first:
+            raise ValueError(
+                f"every line must be measured on the same tokens, but {encoding} {strategy} was not; run it again"
+            )
+    runs = [read_run(path) for path in paths]
+    by_strategy = {r["strategy"]: r for r in runs}
+    return rows, {
+        "model": models[0],
+        "num_parameters": runs[0]["num_parameters"],
+        "precision": runs[0]["settings"]["precision"],
+        "window": runs[0]["settings"]["choices"]["window"],
+        "train_length": next((r["spec"]["train_length"] for r in runs if r["spec"]["train_length"]), None),
+        "scale": max(r["spec"]["scale"] for r in runs),
+        "strategies": sorted(set(by_strategy) - {UNTUNED}),
+    }
+
+
+def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row a line and length: perplexity, its interval, the released mean, and how much stands behind it."""
+    made = []
+    for (corpus, encoding, strategy, length), part in rows.group_by([*LINE, "length"]):
+        part = part.sort(UNIT)
+        found = weighted_estimate(part["token_loss"].to_numpy(), part["num_tokens"].to_numpy())
+        released = float(np.average(part["window_loss"], weights=part["num_windows"]))
+        made.append(
+            {
+                "corpus": corpus,
+                "encoding": encoding,
+                "strategy": strategy,
+                "length": length,
+                "perplexity": math.exp(found.mean),
+                "low95": _exp(found.low),
+                "high95": _exp(found.high),
+                "released_mean": math.exp(released),
+                "num_units": found.n,
+                "num_documents": part["document"].n_unique(),
+                "num_tokens": int(part["num_tokens"].sum()),
+            }
+        )
+    order = style.encodings_in_order({row["encoding"] for row in made})
+    strategies = [UNTUNED, *sorted({row["strategy"] for row in made} - {UNTUNED})]
+    made.sort(key=lambda r: (r["corpus"], strategies.index(r["strategy"]), order.index(r["encoding"]), r["length"]))
+    return pl.DataFrame(made, infer_schema_length=None)
+
+
+def pairs_of(rows: pl.DataFrame) -> list[dict]:
+    """Resonance against plain on the same stretches, at every length and strategy that both have."""
+    made, names = [], style.encodings_in_order(set(rows["encoding"]))
+    for resonance, plain in style.pairs(names):
+        both = rows.filter(pl.col("encoding") == resonance).join(
+            rows.filter(pl.col("encoding") == plain), on=["strategy", *UNIT, "length", "num_tokens"], suffix="_plain"
+        )
+        for (corpus, strategy, length), part in both.sort(["corpus", "strategy", "length", *UNIT]).group_by(
+            ["corpus", "strategy", "length"], maintain_order=True
+        ):
+            gap = (part["token_loss"] - part["token_loss_plain"]).to_numpy()
+            found = weighted_estimate(gap, part["num_tokens"].to_numpy())
+            made.append(
+                {
+                    "corpus": corpus,
+                    "resonance": resonance,
+                    "plain": plain,
+                    "strategy": strategy,
+                    "length": length,
+                    "num_units": found.n,
+                    "difference_nats": found.mean,
+                    "difference_percent": _percent(found.mean),
+                    "difference_low95_percent": _percent(found.low),
+                    "difference_high95_percent": _percent(found.high),
+                    "verdict": verdict(found),
+                }
+            )
+    return made
+
+
+def verdict(found: Estimate) -> str:
+    if found.n < 2 or found.low <= 0 <= found.high:
+        return "undecided"
+    return "lower" if found.mean < 0 else "higher"
+
+
+def draw(output: Path, cells: pl.DataFrame, about: dict, note: str) -> None:
+    """A column a corpus; the first row untuned, the second fine-tuned with plain RoPE beside it."""
+    corpora = sorted(set(cells["corpus"]))
+    tuned = pl.col("strategy") != UNTUNED
+    parts = [("untuned", cells.filter(~tuned))]
+    if not cells.filter(tuned).is_empty():
+        parts.append(("fine-tuned", cells.filter(tuned | (pl.col("encoding") == "rope"))))
+    figure = Figure(figsize=(style.TEXT_WIDTH, 1.3 + 2.3 * len(parts)), layout="constrained")
+    panels = figure.subplots(len(parts), len(corpora), squeeze=False, sharex=True)
+    for row, (name, part) in enumerate(parts):
+        for axes, corpus in zip(panels[row], corpora, strict=True):
+            draw_panel(axes, part.filter(pl.col("corpus") == corpus), about)
+            if not row:
+                axes.set_title(corpus.replace("_", " ").capitalize())
+            if row == len(parts) - 1:
+                axes.set_xlabel("length (tokens)")
+        panels[row][0].set_ylabel(f"perplexity, {name}")
+    handles = {
+        label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
+    figure.suptitle(_wrapped(note), x=0.01, ha="left", fontsize=6.5)
+    title = "stand-in: " if about["stand_in"] else ""
+    style.save(figure, output, f"Figure 4 ({title}{about['title']}): perplexity by length")
+
+
+def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
+    """One corpus. A line more than twice above the lowest everywhere leaves the panel and is named at its top."""
+    lowest = cells["perplexity"].min()
+    shown = []
+    for (encoding, strategy), line in cells.group_by(["encoding", "strategy"], maintain_order=True):
+        look, label = style.line(encoding), style.encoding_title(encoding)
+        if strategy != UNTUNED:
+            look["marker"] = MARKS[about["strategies"].index(strategy) % len(MARKS)]
+            look["markersize"] = 3
+            label += f", {strategy}"
+        if line["perplexity"].min() > 2 * lowest:
+            low, high = line["perplexity"].min(), line["perplexity"].max()
+            axes.text(
+                0.98, 0.97, f"{label}: {low:.3g} to {high:.3g}, off the top", transform=axes.transAxes, ha="right",
+                va="top", fontsize=6, color=look["color"],
+            )  # fmt: skip
+            continue
+        shown.append(line)
+        axes.plot(line["length"], line["perplexity"], label=label, **look)
+        if line["low95"].null_count() == 0:
+            axes.fill_between(
+                line["length"], line["low95"], line["high95"], color=look["color"], alpha=0.07, linewidth=0, zorder=1
+            )
+    if about["train_length"]:
+        axes.axvline(about["train_length"], color=style.TRAINED, linewidth=0.6, linestyle=":")
+    axes.set(xscale="log", yscale="log")
+    values = pl.concat(shown)["perplexity"]
+    axes.set_ylim(values.min() * 0.96, values.max() * 1.06)
+    lengths = sorted(set(cells["length"]))
+    axes.set_xticks([n for n in lengths if n & (n - 1) == 0] or lengths)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(axis="y")
+
+
+def caption(preset: str, about: dict, rows: pl.DataFrame) -> str:
+    """What was measured, and, where it is not LLaMA2, that it stands in for it."""
+    measured = [
+        f"{corpus}: {part['document'].n_unique()} documents, {len(part.select(UNIT).unique())} stretches"
+        for (corpus,), part in sorted(rows.group_by(["corpus"]), key=lambda entry: entry[0])
+    ]
+    stand_in = (
+        "A STAND-IN for LLaMA2: its perplexities compare with each other, not with the paper's."
+        if about["stand_in"]
+        else ""
+    )
+    return (
+        f"Preset {preset}, model {about['title']} ({about['num_parameters']:,} parameters), trained at L = "
+        f"{about['train_length']}, s = {about['scale']:g}; {about['window']} windows, {about['precision']}. "
+        f"{'; '.join(measured)}. {stand_in}"
+    ).strip()
+
+
+def table_of(cells: pl.DataFrame, note: str) -> Table:
+    lengths = sorted(set(cells["length"]))
+    header = ["", "Strategy", *map(str, lengths), f"95% interval at {lengths[-1]}", f"Released mean at {lengths[-1]}"]
+    groups = []
+    for (corpus,), part in cells.group_by(["corpus"], maintain_order=True):
+        lines = []
+        for (encoding, strategy), line in part.group_by(["encoding", "strategy"], maintain_order=True):
+            line = line.sort("length")
+            values = dict(zip(line["length"], line["perplexity"], strict=True))
+            last = line.row(-1, named=True)
+            shown = [number(values.get(length)) for length in lengths]
+            spread = [interval(last["low95"], last["high95"]), number(last["released_mean"])]
+            lines.append([style.encoding_title(encoding), strategy, *shown, *spread])
+        groups.append((corpus, lines))
+    return Table("perplexity", f"Perplexity at growing lengths. {note}", header, groups, NOTES)
+
+
+def pair_table(pairs: list[dict], about: dict) -> Table:
+    header = ["", "Strategy", "Length", "Stretches", "Difference in %", "95% interval", "Verdict"]
+    groups = [
+        (
+            corpus,
+            [
+                [
+                    f"{style.encoding_title(row['resonance'])} − {style.encoding_title(row['plain'])}",
+                    row["strategy"],
+                    str(row["length"]),
+                    str(row["num_units"]),
+                    number(row["difference_percent"], "+"),
+                    interval(row["difference_low95_percent"], row["difference_high95_percent"], "+"),
+                    row["verdict"],
+                ]
+                for row in pairs
+                if row["corpus"] == corpus
+            ],
+        )
+        for corpus in sorted({row["corpus"] for row in pairs})
+    ]
+    return Table("perplexity-pairs", f"Resonance against plain, {about['title']}.", header, groups, PAIR_NOTES)
+
+
+def _exp(value: float) -> float | None:
+    return None if math.isnan(value) else math.exp(value)
+
+
+def _percent(nats: float) -> float | None:
+    return None if math.isnan(nats) else 100 * math.expm1(nats)
+
+
+def _wrapped(text: str, width: int = 125) -> str:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] += f"{word} "
+    return "\n".join(line.strip() for line in lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,205 @@
+"""Language models by source, behind one small file: base.json says where the weights and the tokenizer are.
+
+transformers does the modelling; `resonance.encoding.hf` puts the encoding in.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.utils import is_flash_attn_2_available
+from transformers.utils import logging as transformers_logging
+
+from resonance.encoding.hf import load_pretrained, original_length
+from resonance.encoding.spec import EncodingSpec
+from resonance.llm.convert import gguf_to_folder
+from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES, Tokenizer
+from resonance.record.files import read_json, write_json
+from resonance.record.llm import ModelRun, TinyModel
+from resonance.record.settings import SettingsError
+
+PACKAGES = ("transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "gguf", "datasets")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model before any fine-tuning.
+
+    folder        of weights and config: beside base.json where relative, else a path or a hub id
+    tokenizer     `bytes`, or `model`: the folder's own
+    bos, eos      ids that stand around a document; None where the model has none
+    """
+
+    source: str
+    folder: str
+    tokenizer: str
+    bos: int | None
+    eos: int | None
+    vocabulary: int
+    train_length: int
+    rope_base: float
+    num_parameters: int | None = None
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Base":
+        values = read_json(path)
+        if set(values) != {field.name for field in fields(cls)}:
+            raise ValueError(f"{path} must describe a base model, got other keys; delete it and run the rule again")
+        if values["folder"].startswith("./"):
+            values["folder"] = str(Path(path).parent / values["folder"])
+        return cls(**values)
+
+
+def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
+    """base.json of a model that exists: a package's GGUF (converted beside it), a folder, a hub id.
+
+    source  where a `pypi:` package was unpacked
+    """
+    kind, _, name = model.source.partition(":")
+    folder = name
+    if kind == "pypi":
+        files = sorted(Path(source).rglob("*.gguf"))
+        if len(files) != 1:
+            raise ValueError(f"source {model.source} must hold one .gguf file, got {len(files)} in {source}")
+        folder = "./model"
+        with hub_errors(model.source):
+            gguf_to_folder(files[0], path.parent / "model")
+    where = str(path.parent / folder) if folder.startswith("./") else folder
+    if kind == "path" and not (Path(where) / "config.json").exists():
+        raise ValueError(f"source {model.source}: no config.json in {where}; name a Hugging Face model folder")
+    with hub_errors(model.source):
+        config, tokenizer = AutoConfig.from_pretrained(where), AutoTokenizer.from_pretrained(where)
+    check_config(model, config)
+    base = Base(
+        source=model.source,
+        folder=folder,
+        tokenizer="model",
+        bos=tokenizer.bos_token_id,
+        eos=tokenizer.eos_token_id,
+        vocabulary=config.get_text_config().vocab_size,
+        train_length=model.train_length,
+        rope_base=model.rope_base,
+    )
+    base.write(path)
+    return base
+
+
+def check_config(model: ModelRun, config) -> None:
+    """Raises ValueError where a preset's facts are not those of the model's config."""
+    text = config.get_text_config()
+    for key, wanted, found in (
+        ("train_length", model.train_length, original_length(text)),
+        ("rope_base", model.rope_base, float((text.rope_parameters or {}).get("rope_theta", 0))),
+    ):
+        if wanted != found:
+            raise ValueError(f"{key} must be what the config of {model.source} says, {found:g}, got {wanted:g}")
+
+
+def make_tiny(tiny: TinyModel, train_length: int, rope_base: float) -> LlamaForCausalLM:
+    """A Llama over bytes, freshly initialised; the caller seeds torch."""
+    config = LlamaConfig(
+        vocab_size=BYTE_VOCABULARY,
+        hidden_size=tiny.d_model,
+        intermediate_size=tiny.d_ff,
+        num_hidden_layers=tiny.num_layers,
+        num_attention_heads=tiny.num_heads,
+        num_key_value_heads=tiny.num_heads,
+        max_position_embeddings=train_length,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_base},
+        tie_word_embeddings=True,
+        bos_token_id=BYTE_BOS,
+        eos_token_id=BYTE_EOS,
+    )
+    return LlamaForCausalLM(config)
+
+
+def base_of_tiny(model: ModelRun, num_parameters: int) -> Base:
+    return Base(
+        source=model.source,
+        folder="./model",
+        tokenizer=BYTES,
+        bos=BYTE_BOS,
+        eos=BYTE_EOS,
+        vocabulary=BYTE_VOCABULARY,
+        train_length=model.train_length,
+        rope_base=model.rope_base,
+        num_parameters=num_parameters,
+    )
+
+
+def tokenizer_of(base: Base) -> Tokenizer:
+    """A model's tokenizer; special tokens are ours to add, so it adds none."""
+    if base.tokenizer == BYTES:
+        return Tokenizer.of_bytes()
+    with hub_errors(base.source):
+        theirs = AutoTokenizer.from_pretrained(base.folder)
+
+    def encode(text: str) -> list[int]:
+        return theirs.encode(text, add_special_tokens=False, verbose=False)
+
+    return Tokenizer(encode, base.bos, base.eos, base.vocabulary)
+
+
+def load(
+    base: Base, spec: EncodingSpec, *, device: str, precision: str, attention: str, folder: Path | None = None,
+    training: bool = False,
+) -> torch.nn.Module:  # fmt: skip
+    """The base's weights, or those of a fine-tuned folder, with an encoding in place and checked.
+
+    On a GPU bf16 weights serve evaluation; training keeps float32 ones, as does a CPU (autocast).
+    """
+    narrow = precision == "bf16" and device == "cuda" and not training
+    with hub_errors(base.source):
+        model = load_pretrained(
+            folder or base.folder,
+            spec,
+            dtype=torch.bfloat16 if narrow else torch.float32,
+            attn_implementation=attention_of(attention, device, precision),
+        )
+    return model if training else model.to(device).eval()
+
+
+def attention_of(asked: str, device: str, precision: str) -> str:
+    """The attention that runs: `auto` is FlashAttention-2 where it is installed and can, else SDPA."""
+    can_flash = device == "cuda" and precision == "bf16" and is_flash_attn_2_available()
+    if asked == "flash_attention_2" and not can_flash:
+        raise SettingsError(
+            "llm.attention must be auto or sdpa here, got flash_attention_2, which needs the package flash-attn, a "
+            "GPU and precision bf16"
+        )
+    return ("flash_attention_2" if can_flash else "sdpa") if asked == "auto" else asked
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that this half needs beside those every run names."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+@contextlib.contextmanager
+def hub_errors(source: str) -> Iterator[None]:
+    """transformers' and the hub's pages of text as one line with the cure."""
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(f"source {source}: {str(error).strip().splitlines()[0]}; pip install what it names") from None
+    except OSError as error:
+        text = " ".join(str(error).split())
+        if "gated" in text or "401" in text or "403" in text:
+            cure = "the model is gated: ask for access on its page, then `hf auth login`, or name a folder with path:"
+        elif "connect" in text or "offline" in text.lower() or "resolve" in text:
+            cure = "the hub is out of reach: check the network, or name a folder of the weights with path:"
+        else:
+            cure = "check its name, or name a folder of the weights with path:"
+        raise ValueError(f"source {source} could not be loaded; {cure} ({text[:160]})") from None

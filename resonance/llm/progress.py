@@ -1,0 +1,45 @@
+"""Progress of a long job: a bar on a terminal, about twenty plain lines in a log."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress:
+    """title and how much there is to do (None: not known); `report(done, note)` as it goes on."""
+
+    def __init__(self, title: str, total: int | None, *, quiet: bool = False) -> None:
+        self.title, self.total, self.quiet = title, total, quiet
+        self.started, self.shown = time.perf_counter(), 0.0
+        console = Console(file=sys.stderr)
+        self.bar = None
+        if console.is_terminal and not quiet:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=console)
+            self.job = self.bar.add_task(title, total=total, note="")
+
+    def __enter__(self) -> "Progress":
+        self.started = time.perf_counter()
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def report(self, done: int, note: str = "") -> None:
+        if self.quiet:
+            return
+        if self.bar:
+            self.bar.update(self.job, completed=done, note=note)
+            return
+        passed = time.perf_counter() - self.started
+        due = done / self.total >= self.shown if self.total else passed >= self.shown
+        if due:
+            self.shown = (int(20 * done / self.total) + 1) / 20 if self.total else passed + 10
+            of = f"/{self.total}" if self.total else ""
+            print(f"{self.title}: {done}{of} {note} elapsed {passed:.0f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,119 @@
+"""Figure 4 and its table: from rows with known answers to numbers, and refusals of what must not be mixed."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from figures.fig4_perplexity import cells_of, pairs_of, read
+from resonance.record.results import write_rows
+from resonance.record.stats import estimate, weighted_estimate
+
+ROOT = Path(__file__).resolve().parents[1]
+LENGTHS = (64, 256)
+
+
+def run_of(encoding: str, strategy: str) -> dict:
+    return {
+        "model": "m", "encoding": encoding, "strategy": strategy, "num_parameters": 1000,
+        "settings": {"precision": "fp32", "choices": {"window": "truncated"}},
+        "spec": {"train_length": 64, "scale": 4.0},
+    }  # fmt: skip
+
+
+def write(folder: Path, encoding: str, strategy: str, shift: float, units: int = 6, **changes: object) -> Path:
+    rows, draw = [], np.random.default_rng(1)
+    for corpus in ("one", "two"):
+        for unit in range(units):
+            base = 2.0 + 0.1 * draw.standard_normal()
+            for length in LENGTHS:
+                values = {"token_loss": base + shift, "window_loss": base + shift, "num_windows": 1.0}
+                rows += [
+                    {
+                        "model": "m", "encoding": encoding, "strategy": strategy, "corpus": corpus,
+                        "document": f"d{unit}", "piece": 0, "length": length, "num_tokens": length - 1,
+                        "metric": metric, "value": value, **changes,
+                    }
+                    for metric, value in values.items()
+                ]  # fmt: skip
+    path = folder / f"{encoding}_{strategy}.parquet"
+    write_rows(path, "perplexity", rows, run_of(encoding, strategy))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [
+        write(tmp_path, "rope", "untuned", 0.5),
+        write(tmp_path, "yarn", "untuned", 0.1),
+        write(tmp_path, "yarn", "long", 0.02),
+        write(tmp_path, "resonance_yarn", "long", 0.01),
+    ]
+
+
+def test_perplexity_is_exp_of_the_token_weighted_mean():
+    values, weights = np.array([1.0, 2.0, 4.0]), np.array([10, 10, 20])
+    found = weighted_estimate(values, weights)
+    assert found.mean == pytest.approx(2.75) and found.low < 2.75 < found.high
+    equal = weighted_estimate(values, np.full(3, 7))
+    assert (equal.mean, equal.low, equal.high) == pytest.approx((lambda e: (e.mean, e.low, e.high))(estimate(values)))
+
+
+def test_cells_and_pairs_have_the_known_answers(files):
+    rows, about = read(files)
+    cells = cells_of(rows)
+    one = cells.filter(pl.col("corpus") == "one", pl.col("length") == 256)
+    by_line = {(r["encoding"], r["strategy"]): r for r in one.iter_rows(named=True)}
+    ratio = by_line["rope", "untuned"]["perplexity"] / by_line["yarn", "untuned"]["perplexity"]
+    assert math.log(ratio) == pytest.approx(0.4)
+    assert all(r["low95"] < r["perplexity"] < r["high95"] for r in by_line.values())
+    assert all(r["released_mean"] == pytest.approx(r["perplexity"]) for r in by_line.values())
+    pairs = pairs_of(rows)
+    assert {(p["strategy"], p["corpus"], p["length"]) for p in pairs} == {
+        ("long", corpus, length) for corpus in ("one", "two") for length in LENGTHS
+    }
+    assert all(p["difference_nats"] == pytest.approx(-0.01) and p["verdict"] == "lower" for p in pairs)
+    assert about["strategies"] == ["long"]
+
+
+def render(tmp_path: Path, *files: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "figures.fig4_perplexity", f"--output={tmp_path}/f", f"--table={tmp_path}/t"]
+    command += ["--preset=test", "--title=a tiny model", "--stand-in", *(f"--perplexity={path}" for path in files)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_file_is_made_and_names_the_stand_in(tmp_path, files):
+    done = render(tmp_path, *files)
+    assert done.returncode == 0, done.stderr
+    for suffix in ("pdf", "svg", "png"):
+        assert (tmp_path / f"f.{suffix}").stat().st_size > 2000
+    for name in ("t.csv", "t_pairs.csv", "t.md", "t.tex", "t.html"):
+        assert (tmp_path / name).stat().st_size > 100
+    assert "A STAND-IN for LLaMA2" in (tmp_path / "t.md").read_text()
+    assert pl.read_csv(tmp_path / "t.csv")["length"].to_list()[:2] == [64, 256]
+
+
+def test_one_unit_has_no_interval_and_still_draws(tmp_path):
+    done = render(tmp_path, write(tmp_path, "rope", "untuned", 0.0, units=1))
+    assert done.returncode == 0, done.stderr
+    assert pl.read_csv(tmp_path / "t.csv")["low95"].null_count() == 4
+
+
+def test_lines_measured_on_other_text_are_refused(tmp_path, files):
+    other = write(tmp_path, "linear", "untuned", 0.0, units=5)
+    done = render(tmp_path, *files, other)
+    assert done.returncode == 2 and "every line must be measured on the same tokens" in done.stderr
+
+
+def test_a_line_given_twice_is_refused(tmp_path, files):
+    done = render(tmp_path, files[0], files[0])
+    assert done.returncode == 2 and "every evaluation must be given once, got rope untuned twice" in done.stderr
+
+
+def test_no_files_are_refused(tmp_path):
+    done = render(tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: --perplexity must name at least one file")

@@ -1,0 +1,312 @@
+"""The swap-in for transformers' models: every encoding, exact, kept by save and load, never in silence."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXForCausalLM
+from transformers.models.llama.modeling_llama import LlamaForCausalLM, apply_rotary_pos_emb
+from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+
+from resonance.encoding.frequencies import frequency_table, method_names
+from resonance.encoding.hf import (
+    RotaryEmbedding,
+    _apply_by_op,
+    check_table,
+    depends_on_length,
+    describe,
+    load_pretrained,
+    spec_of,
+    swap_rotary,
+)
+from resonance.encoding.spec import EncodingSpec
+
+L = 32
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": L,
+}
+ALL = [(method, resonance) for method in method_names() for resonance in (False, True)]
+
+
+def llama(**changes: object) -> LlamaForCausalLM:
+    torch.manual_seed(0)  # transformers initialises from the global generator
+    return LlamaForCausalLM(LlamaConfig(**{**SIZES, **changes})).eval()
+
+
+def spec(method: str = "yarn", resonance: bool = True, **fields: object) -> EncodingSpec:
+    scale = {} if method == "rope" else {"scale": 4.0}
+    return EncodingSpec(**{"method": method, "resonance": resonance, "train_length": L, **scale, **fields})
+
+
+def tokens(batch: int = 2, length: int = 3 * L) -> torch.Tensor:
+    return torch.randint(0, 61, (batch, length), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module, x: torch.Tensor, **options: object) -> torch.Tensor:
+    return model(x, use_cache=False, **options).logits
+
+
+@pytest.mark.parametrize(("method", "resonance"), ALL)
+def test_every_encoding_survives_save_and_load(tmp_path, method, resonance):
+    asked = spec(method, resonance)
+    model = swap_rotary(llama(), asked)
+    model.save_pretrained(tmp_path)
+    loaded = load_pretrained(tmp_path)
+    module = loaded.model.rotary_emb
+    assert isinstance(module, RotaryEmbedding) and module.spec == asked == spec_of(loaded.config)
+    assert describe(loaded)["encoding"]["method"] == method
+    x = tokens()
+    assert torch.equal(logits(model, x), logits(loaded, x))
+
+
+@pytest.mark.parametrize(("method", "resonance"), ALL)
+def test_the_op_and_transformers_multiplication_agree(method, resonance):
+    model, x = swap_rotary(llama(), spec(method, resonance)), tokens()
+    by_op = logits(model, x)
+    model.model.rotary_emb.for_op = False
+    for layer in model.model.layers:
+        del layer.self_attn.forward  # the class's own again
+    assert torch.allclose(by_op, logits(model, x), atol=2e-6)
+
+
+THEIRS = {
+    "rope": {"rope_type": "default", "rope_theta": 10_000.0},
+    "linear": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0},
+    "dynamic_ntk": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0},
+    "yarn": {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": L},
+}
+
+
+@pytest.mark.parametrize("method", THEIRS)
+def test_equal_to_transformers_own(method):
+    """float32 rounding apart: theirs is m*theta in float32, ours is exact to the last bit of float32."""
+    changes = {"max_position_embeddings": 4 * L} if method == "yarn" else {}
+    theirs = llama(rope_parameters=dict(THEIRS[method]), **changes)
+    ours = swap_rotary(copy.deepcopy(theirs), spec_of(theirs.config))
+    assert spec_of(ours.config).method == method
+    for length in (8, L, 3 * L):
+        x = tokens(length=length)
+        assert torch.allclose(logits(theirs, x), logits(ours, x), atol=5e-6), length
+
+
+def test_dynamic_ntk_follows_the_length_at_hand_and_not_the_history():
+    """transformers keeps the table of the longest sequence for every later one of at least L: named
+    here as the one difference beyond rounding."""
+    theirs = llama(rope_parameters=dict(THEIRS["dynamic_ntk"]))
+    ours = swap_rotary(copy.deepcopy(theirs), spec_of(theirs.config))
+    short, long = tokens(length=2 * L), tokens(length=3 * L)
+    fresh = logits(theirs, short)
+    before = logits(ours, short)
+    logits(theirs, long), logits(ours, long)
+    assert torch.equal(before, logits(ours, short))
+    assert torch.allclose(before, fresh, atol=5e-6)
+    assert not torch.allclose(fresh, logits(theirs, short), atol=1e-4)
+
+
+def test_dynamic_ntk_says_that_cached_keys_are_stale():
+    model = swap_rotary(llama(), spec("dynamic_ntk", False))
+    with torch.no_grad():
+        cache = model(tokens(1, L), use_cache=True).past_key_values
+        with pytest.warns(UserWarning, match="use_cache=False"):
+            model(tokens(1, 1), past_key_values=cache, use_cache=True)
+
+
+@pytest.mark.parametrize(("method", "resonance"), [("rope", True), ("yarn", True), ("yarn", False), ("linear", False)])
+def test_a_cache_gives_the_same_logits(method, resonance):
+    model, x = swap_rotary(llama(), spec(method, resonance)), tokens(1, 2 * L)
+    whole = logits(model, x)
+    with torch.no_grad():
+        first = model(x[:, : L + 3], use_cache=True)
+        rest = model(x[:, L + 3 :], past_key_values=first.past_key_values, use_cache=True)
+    assert torch.allclose(torch.cat((first.logits, rest.logits), 1), whole, atol=5e-6)
+
+
+def test_the_feature_gap_is_zero_bit_for_bit():
+    """Theorem 1, in the model's own module, far past any table and in a bfloat16 model."""
+    model = swap_rotary(llama(), spec("rope", True)).to(torch.bfloat16)
+    module = model.model.rotary_emb
+    period = torch.from_numpy(frequency_table(module.spec, 8).period)
+    m = 5
+    for feature, turn in enumerate(period.tolist()):
+        near, far = (module(torch.zeros(1), torch.tensor([[p]])) for p in (m, m + 1000 * turn))
+        assert near[0].dtype == torch.float32
+        assert all(torch.equal(a[0, feature], b[0, feature]) for a, b in zip(near, far, strict=True))
+
+
+@pytest.mark.parametrize("cast", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.bfloat16().float()])
+def test_a_cast_leaves_the_table_alone(cast):
+    model = swap_rotary(llama(), spec())
+    before = model.model.rotary_emb.rotary.packed_cos.clone()
+    cast(model)
+    assert torch.equal(model.model.rotary_emb.rotary.packed_cos, before)
+    check_table(model, spec())
+
+
+def test_bfloat16_loads_with_a_float32_table(tmp_path):
+    swap_rotary(llama(), spec()).save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert model.model.rotary_emb.rotary.packed_cos.dtype == torch.float32
+    assert logits(model, tokens()).dtype == torch.bfloat16
+
+
+OTHERS = {
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "gpt_neox": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(**{**SIZES, "rotary_pct": 0.5}, use_parallel_residual=True, bos_token_id=0, eos_token_id=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families(tmp_path, family):
+    torch.manual_seed(0)
+    theirs = OTHERS[family]().eval()
+    ours = swap_rotary(copy.deepcopy(theirs), spec_of(theirs.config))
+    x = tokens()
+    assert torch.allclose(logits(theirs, x), logits(ours, x), atol=5e-6)
+    extended = swap_rotary(copy.deepcopy(theirs), spec())
+    extended.save_pretrained(tmp_path)
+    assert torch.equal(logits(extended, x), logits(load_pretrained(tmp_path), x))
+
+
+def test_a_model_of_which_not_every_layer_can_take_the_op_still_takes_the_table():
+    model = llama()
+    module = type(model.model.layers[0].self_attn)
+
+    class Wrapped(module):
+        def forward(self, *arguments, **options):
+            return module.forward(self, *arguments, **options)
+
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = Wrapped
+    x = tokens()
+    swap_rotary(model, spec())
+    assert not model.model.rotary_emb.for_op and "transformers' multiplication" in describe(model)["rotation"]
+    assert torch.allclose(logits(model, x), logits(swap_rotary(llama(), spec()), x), atol=2e-6)
+
+
+def test_other_models_of_the_process_are_not_touched():
+    untouched, x = llama(), tokens()
+    before = logits(untouched, x)
+    swap_rotary(llama(), spec())
+    assert torch.equal(before, logits(untouched, x))
+    assert torch.equal(before, logits(llama(), x))
+
+
+def test_swapping_twice_keeps_the_original_length():
+    model = swap_rotary(swap_rotary(llama(), spec("linear", False, scale=2.0)), EncodingSpec(method="linear", scale=8))
+    assert model.config.rope_parameters["original_max_position_embeddings"] == L
+    assert model.config.max_position_embeddings == 8 * L
+
+
+def test_transformers_alone_opens_what_was_saved(tmp_path):
+    """With its own module: float32 m*theta, so near and not exact; but never plain RoPE in disguise."""
+    model, x = swap_rotary(llama(), spec()), tokens()
+    model.save_pretrained(tmp_path)
+    alone = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    assert not isinstance(alone.model.rotary_emb, RotaryEmbedding)
+    assert torch.allclose(logits(alone, x), logits(model, x), atol=2e-5)
+    assert not torch.allclose(logits(llama(), x), logits(model, x), atol=1e-3)
+    with pytest.raises(ValueError, match="must be ours"):
+        check_table(alone, spec())
+
+
+def broken(tmp_path, **changes: object):
+    swap_rotary(llama(), spec()).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"].update(changes)
+    path.write_text(json.dumps(config))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rope_type": "resonance_yran"}, "rope_type must be"),
+        ({"rope_type": "exact_yarn"}, "rope_type must be resonance_yarn for this encoding, got 'exact_yarn'"),
+        ({"rope_theta": 500.0}, "rope_theta must be the encoding's base 10000.0, got 500.0"),
+        ({"encoding": {"method": "yarn", "resonanse": True}}, "resonanse is not a field of an encoding"),
+    ],
+)
+def test_a_broken_config_is_one_clear_error(tmp_path, changes, said):
+    with pytest.raises(Exception, match=said):
+        load_pretrained(broken(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("kind", ["yarnn", "llama3"])
+def test_a_type_that_no_spec_expresses_is_an_error(tmp_path, kind):
+    llama().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"] = {
+        "rope_type": kind, "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }  # fmt: skip
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="rope_type must be one of default, linear, dynamic, yarn, exact_rope"):
+        load_pretrained(path.parent)
+
+
+def test_a_table_that_is_not_the_one_asked_for_is_found():
+    model = swap_rotary(llama(), spec())
+    with pytest.raises(ValueError, match="must hold"):
+        check_table(model, spec("yarn", False))
+    model.model.rotary_emb.rotary.packed_sin[40] += 1e-3
+    with pytest.raises(ValueError, match=r"is off by 1\.00e-03"):
+        check_table(model, spec())
+
+
+def test_only_dynamic_ntk_depends_on_the_length():
+    assert [m for m in method_names() if depends_on_length(spec(m, False), 64)] == ["dynamic_ntk"]
+
+
+def test_the_table_grows_without_changing():
+    model = swap_rotary(llama(), spec("yarn", False))
+    module = model.model.rotary_emb
+    first = [t.clone() for t in module(torch.zeros(1), torch.arange(16)[None])]
+    module(torch.zeros(1), torch.tensor([[100_000]]))
+    assert module.rotary.num_positions > 100_000
+    assert all(torch.equal(a, b) for a, b in zip(first, module(torch.zeros(1), torch.arange(16)[None]), strict=True))
+
+
+def test_gradients_flow_and_checkpointing_changes_none():
+    model, x = swap_rotary(llama(), spec()).train(), tokens()
+    grads = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model.zero_grad()
+        model(x, labels=x, use_cache=False).loss.backward()
+        grads.append(model.model.layers[0].self_attn.q_proj.weight.grad.clone())
+    assert grads[0].abs().sum() > 0
+    assert torch.allclose(*grads, atol=1e-7)
+
+
+def test_the_op_rotates_as_transformers_does_with_float32_tables_on_bfloat16():
+    """bfloat16 q and k: theirs rounds cos and sin first. Ours is nearer to float64."""
+    draw = torch.Generator().manual_seed(2)
+    q = torch.randn(1, 2, 64, 8, generator=draw).bfloat16()
+    m = np.arange(64)[:, None] + 3000
+    angle = m * frequency_table(spec("rope", True), 8).theta
+    half = [torch.from_numpy(f(angle)) for f in (np.cos, np.sin)]
+    ours, _ = _apply_by_op(q, q, *(h.float()[None] for h in half))
+    exact, _ = _apply_by_op(q.double(), q.double(), *(h[None] for h in half))
+    theirs, _ = apply_rotary_pos_emb(q, q, *(torch.cat((h, h), -1)[None].bfloat16() for h in half))
+    gaps = [(turned.double() - exact).abs().mean().item() for turned in (ours, theirs)]
+    assert gaps[0] < 0.7 * gaps[1], gaps

@@ -1,0 +1,201 @@
+"""Training: what is learned, the protocol's schedule, stops and resumptions."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("accelerate")
+from llm_cases import make_plan, make_text, protocols, spec, tiny
+from resonance.encoding.hf import load_pretrained
+from resonance.llm import finetune
+from resonance.llm.finetune import train, warm_up
+from resonance.llm.text import Sequences
+from resonance.record.llm import TinyModel
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    return make_text(tmp_path_factory.mktemp("text"))
+
+
+def losses(trained) -> list[float]:
+    return [row["value"] for row in trained.rows if row["metric"] == "train_loss"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_pretrained(folder / "model").state_dict()
+
+
+def test_it_learns_and_leaves_a_model_that_loads(packed, tmp_path):
+    trained = train(lambda: tiny(), packed, make_plan(steps=60), tmp_path)
+    curve = losses(trained)
+    assert len(curve) == 60 and curve[-1] < 0.6 * curve[0]
+    model = load_pretrained(tmp_path / "model")
+    assert model.model.rotary_emb.spec == spec()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_equal_arguments_give_equal_weights(packed, tmp_path):
+    made = [train(lambda: tiny(), packed, make_plan(), tmp_path / name) for name in "ab"]
+    assert losses(made[0]) == losses(made[1])
+    a, b = (weights(tmp_path / name) for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_accumulation_is_the_same_step(packed, tmp_path):
+    made = [losses(train(lambda: tiny(), packed, make_plan(micro_batch_size=m), tmp_path / str(m))) for m in (1, 4)]
+    assert np.allclose(*made, atol=1e-5)
+
+
+def test_checkpointed_activations_change_nothing(packed, tmp_path):
+    made = [
+        losses(train(lambda: tiny(), packed, make_plan(gradient_checkpointing=on), tmp_path / str(on)))
+        for on in (False, True)
+    ]
+    assert np.allclose(*made, atol=1e-6)
+
+
+def killed_at(step: int, packed, folder: Path, **changes: object) -> None:
+    """A training that dies when it reads the first sequence of a step, as a killed process would."""
+
+    class Killed(Exception):
+        pass
+
+    whole = Sequences.__getitem__
+
+    def until(self, index):
+        if index >= step * 4:
+            raise Killed
+        return whole(self, index)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Sequences, "__getitem__", until)
+        train(lambda: tiny(), packed, make_plan(**changes), folder)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_resumed_training_is_bit_equal(packed, tmp_path, step):
+    whole = train(lambda: tiny(), packed, make_plan(), tmp_path / "whole")
+    killed_at(step, packed, tmp_path / "killed")
+    rest = train(lambda: tiny(), packed, make_plan(), tmp_path / "killed")
+    assert rest.resumed_at == step // 2 * 2
+    assert losses(rest) == losses(whole)
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_released_resumption_sees_other_data(packed, tmp_path):
+    """L5: accumulation is not counted, so that after two steps of two micro-batches it reads on too early."""
+    whole = train(lambda: tiny(), packed, make_plan(), tmp_path / "whole")
+    killed_at(3, packed, tmp_path / "killed", resume="micro_batches")
+    rest = train(lambda: tiny(), packed, make_plan(resume="micro_batches"), tmp_path / "killed")
+    assert rest.resumed_at == 2 and len(losses(rest)) == 6
+    assert losses(rest)[:2] == losses(whole)[:2] and losses(rest)[2:] != losses(whole)[2:]
+
+
+def test_a_half_written_checkpoint_is_left_aside(packed, tmp_path):
+    whole = train(lambda: tiny(), packed, make_plan(), tmp_path / "whole")
+    killed_at(5, packed, tmp_path / "killed")
+    newest = tmp_path / "killed/checkpoints/checkpoint-4"
+    (newest / "model.safetensors").write_bytes(b"half")
+    (newest / "complete.json").unlink()
+    rest = train(lambda: tiny(), packed, make_plan(), tmp_path / "killed")
+    assert rest.resumed_at == 2 and losses(rest) == losses(whole)
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from pathlib import Path
+from llm_cases import make_plan, tiny
+from resonance.llm.finetune import train
+from resonance.llm.text import Packed
+train(lambda: tiny(), Packed(Path({packed!r})), make_plan(steps=40), Path({folder!r}))
+"""
+
+
+@pytest.mark.slow
+def test_killed_processes_resume_bit_equal(packed, tmp_path):
+    """SIGKILL at many points in time, until one process comes through."""
+    whole = train(lambda: tiny(), packed, make_plan(steps=40), tmp_path / "whole")
+    script = SCRIPT.format(tests=str(Path(__file__).parent), packed=str(packed.folder), folder=str(tmp_path / "killed"))
+    draw, kills = np.random.default_rng(0), 0
+    for _ in range(30):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while not (tmp_path / "killed/checkpoints").exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0.0, 0.5))
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    else:
+        process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert kills > 0 and all(torch.equal(a[name], b[name]) for name in a)
+    assert len(losses(whole)) == 40
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(packed, tmp_path):
+    model = tiny()
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    before = model.model.embed_tokens.weight.clone()
+    with pytest.raises(FloatingPointError, match="the loss at step 1 is nan; the weights of step 0 were kept"):
+        train(lambda: model, packed, make_plan(), tmp_path)
+    assert torch.equal(model.model.embed_tokens.weight, before)
+
+
+def test_out_of_memory_is_one_line_with_the_cure(packed, tmp_path, monkeypatch):
+    def full(*_: object, **__: object):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(finetune._Trainer, "training_step", full)
+    with pytest.raises(ValueError, match=r"out of memory at 2 sequences of 32 tokens .*micro_batch_size"):
+        train(lambda: tiny(), packed, make_plan(), tmp_path)
+
+
+def test_the_micro_batch_must_divide_the_step(packed, tmp_path):
+    with pytest.raises(ValueError, match="must divide the 4 sequences of a step, got 3"):
+        train(lambda: tiny(), packed, make_plan(micro_batch_size=3), tmp_path)
+
+
+def test_schedules():
+    flat = [warm_up(step, 2, 0) for step in range(6)]
+    assert flat == [1 / 3, 2 / 3, 1, 1, 1, 1]
+    decayed = [warm_up(step, 2, 20) for step in range(50)]
+    assert decayed[2] == 1.0 and decayed[11] == 0.5
+    assert not any(decayed[20:])  # L2: thirty of the released code's fifty steps train nothing
+
+
+def test_what_each_protocol_trains_with():
+    paper, released = protocols()["paper"], protocols()["released"]
+    assert (paper.beta2, released.beta2) == (0.999, 0.95)
+    assert 50 * paper.sequences_per_step * 32_768 == 104_857_600
+    assert released.warmup_steps == 2 and released.decay_steps == 20
+    assert paper.learning_rate == released.learning_rate == 2e-5
+
+
+def test_the_learning_rate_follows_the_plan(packed, tmp_path):
+    plan = make_plan(schedule=lambda step: warm_up(step, 2, 5), learning_rate=1e-3)
+    trained = train(lambda: tiny(), packed, plan, tmp_path)
+    rates = [row["value"] for row in trained.rows if row["metric"] == "learning_rate"]
+    assert np.allclose(rates, [1e-3 * warm_up(step, 2, 5) for step in range(6)])
+
+
+def test_tiny_sizes_are_checked():
+    with pytest.raises(ValueError, match="d_model must be a multiple of 2"):
+        TinyModel(d_model=15, d_ff=8, num_layers=1, num_heads=2, text="t", steps=1, sequences_per_step=1,
+                  learning_rate=1.0)  # fmt: skip

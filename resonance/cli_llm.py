@@ -113,7 +113,7 @@ def base(
 
     plan = finetune.pretraining_plan(run.tiny, run.train_length, run.device, run.precision, "pretraining")
     packed = Packed(text)
-    trained = finetune.train(make, packed, plan, output.parent)
+    trained = finetune.train(make, packed, plan, output.parent, identity=run.to_json())
     found = models.base_of_tiny(run, sum(p.numel() for p in trained_model[0].parameters()))
     record = {
         "settings": run.model_dump(mode="json"),
@@ -151,7 +151,8 @@ def finetune(settings: Path, encoding: Path, base: Path, text: Path, output_fold
         return kept[0]
 
     plan = training.finetune_plan(run, f"{run.model} {encoding.stem} {run.strategy}")
-    trained = training.train(make, packed, plan, output_folder)
+    identity = spec.to_json() + json.dumps(files.read_json(base), sort_keys=True)
+    trained = training.train(make, packed, plan, output_folder, identity=identity)
     if int(os.environ.get("RANK", "0")):
         return
     record = {

@@ -112,6 +112,14 @@ def test_a_half_written_checkpoint_is_left_aside(packed, tmp_path):
     assert rest.resumed_at == 2 and losses(rest) == losses(whole)
 
 
+@pytest.mark.parametrize("changes", [{"learning_rate": 2e-2}, {"schedule": lambda step: 0.5}, {"seed": 1}])
+def test_checkpoints_of_other_settings_are_not_gone_on_from(packed, tmp_path, changes, capsys):
+    killed_at(5, packed, tmp_path / "killed")
+    other = train(lambda: tiny(), packed, make_plan(**changes), tmp_path / "killed")
+    assert other.resumed_at == 0 and "are of other settings and were removed" in capsys.readouterr().out
+    assert losses(other) == losses(train(lambda: tiny(), packed, make_plan(**changes), tmp_path / "fresh"))
+
+
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})

@@ -5,11 +5,13 @@ is ours: the order of the data, the schedule, the stop at a loss that is not fin
 killed training goes on where its last whole checkpoint stands.
 """
 
+import hashlib
+import json
 import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from resonance.llm.progress import Progress
 from resonance.llm.text import Packed, Sequences
-from resonance.record.files import write_json
+from resonance.record.files import read_json, write_json
 from resonance.record.llm import FinetuneRun, TinyModel
 
 _WHOLE = "complete.json"
@@ -126,10 +128,13 @@ def warm_up(step: int, warmup: int, decay_steps: int) -> float:
     return 1.0 if not decay_steps else max(0.0, (decay_steps - step) / max(1, decay_steps - warmup))
 
 
-def train(make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan, folder: Path) -> Trained:
+def train(
+    make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan, folder: Path, *, identity: str = ""
+) -> Trained:
     """Train, and leave the model in folder/model. Checkpoints live in folder/checkpoints until it is done.
 
     make_model  called once, after DeepSpeed was set up, so that it can shard weights as they come
+    identity    what model and encoding make_model gives; checkpoints of another are not gone on from
 
     Equal arguments give equal weights, also through a kill: a resumed training reads the sequences
     that it would have read (L5 `exact`).
@@ -140,6 +145,10 @@ def train(make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan,
     checkpoints = Path(folder) / "checkpoints"
     arguments = _arguments(plan, checkpoints)
     world, rank = arguments.world_size, arguments.process_index
+    if rank == 0:
+        _clear_others(checkpoints, plan, packed, identity)
+    if world > 1:
+        torch.distributed.barrier()
     start = _last_whole(checkpoints)
     done = int(start.name.rpartition("-")[2]) if start else 0
     sequences = plan.steps * plan.sequences_per_step
@@ -319,6 +328,19 @@ class _Watch(TrainerCallback):
             torch.distributed.barrier()  # every process has written its part
         if args.process_index == 0:
             write_json(self.checkpoints / f"checkpoint-{state.global_step}" / _WHOLE, {"step": state.global_step})
+
+
+def _clear_others(checkpoints: Path, plan: Plan, packed: Packed, identity: str) -> None:
+    """Remove the checkpoints of other settings, which a killed job may have left in this place."""
+    known = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    known["schedule"] = [plan.schedule(step) for step in range(plan.steps)]
+    known |= {"identity": identity, "text": packed.run, "documents": packed.documents["document"].to_list()}
+    fingerprint = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    mark = checkpoints / "fingerprint.json"
+    if checkpoints.exists() and (not mark.exists() or read_json(mark).get("fingerprint") != fingerprint):
+        print(f"{plan.title}: the checkpoints in {checkpoints} are of other settings and were removed")
+        shutil.rmtree(checkpoints)
+    write_json(mark, {"fingerprint": fingerprint})
 
 
 def _last_whole(checkpoints: Path) -> Path | None:

@@ -4,6 +4,7 @@ transformers does the modelling; `resonance.encoding.hf` puts the encoding in.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +33,7 @@ class Base:
     folder        of weights and config: beside base.json where relative, else a path or a hub id
     tokenizer     `bytes`, or `model`: the folder's own
     bos, eos      ids that stand around a document; None where the model has none
+    digest        of the settings that made it: a base made otherwise is another base
     """
 
     source: str
@@ -42,6 +44,7 @@ class Base:
     vocabulary: int
     train_length: int
     rope_base: float
+    digest: str
     num_parameters: int | None = None
 
     def write(self, path: Path) -> None:
@@ -86,6 +89,7 @@ def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
         vocabulary=config.get_text_config().vocab_size,
         train_length=model.train_length,
         rope_base=model.rope_base,
+        digest=_digest(model),
     )
     base.write(path)
     return base
@@ -130,8 +134,13 @@ def base_of_tiny(model: ModelRun, num_parameters: int) -> Base:
         vocabulary=BYTE_VOCABULARY,
         train_length=model.train_length,
         rope_base=model.rope_base,
+        digest=_digest(model),
         num_parameters=num_parameters,
     )
+
+
+def _digest(model: ModelRun) -> str:
+    return hashlib.sha256(model.to_json().encode()).hexdigest()
 
 
 def tokenizer_of(base: Base) -> Tokenizer:

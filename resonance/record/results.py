@@ -32,7 +32,6 @@ METRICS = {
     "token_loss": "mean nats per predicted token of a stretch at a length",
     "window_loss": "unweighted mean of its windows' mean losses (L10: what the released code averages)",
     "num_windows": "how many windows that stretch was read in",
-    "passkey": "1 where the first number generated is the hidden one, else 0",
 }
 
 SCHEMAS = {

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from resonance.llm import reading
+from resonance.llm.reading import LETTERS
 from resonance.record.leval import PARSERS, TASKS
-
-LETTERS = "ABCD"
 
 ERROR = "<error>"
 """What `released` reads where sci_fi's answer says neither true nor false."""
@@ -164,98 +164,18 @@ def _judged(halves: list[str], gold: str) -> Reading:
     return Reading(f"{halves[0]} [fact: {halves[1]}]" if any(halves) else "", sum(equal) / 2)
 
 
-# strict: choices
-
-
-_MARKUP = r"[(\[*_`\"']*"
-_LABEL = rf"{_MARKUP}(?<![\w'’])(?:[{LETTERS}]{{1,4}})(?![\w'’\[])[)\].*_`\"':]*"
-_LIST = rf"{_LABEL}(?:\s*(?:,\s*and\b|,\s*or\b|\band\b|\bor\b|[,;&/+])\s*{_LABEL})*"
-# What may follow a list of labels: not a lowercase word, before which "A" is an article.
-_END = r"(?=\s*$|\s*\n|(?<=[)\].:*_`\"'])|\s*[-–—(,;!]|\s+(?i:is|are|because|since)\b)"
-_ANSWER_IS = re.compile(
-    rf"(?i:\banswers?\b[^.\n]{{0,80}}?(?:\b(?:is|are|be)\b|[:=-])\s*(?:the\s+)?(?:(?:option|choice|letter)s?\b)?[ ]*:?)[ ]*({_LIST}){_END}"
-)
-_OPTION_IS = re.compile(rf"(?i:\b(?:answer|option|choice)s?\b)\s*({_LIST}){_END}")
-_HEAD = re.compile(rf"[\s>•-]*({_LIST}){_END}")
-_INLINE = re.compile(rf"(?:\band\b|[,;&])\s*\(?([{LETTERS}])[.)]\s")
-_ANYWHERE = re.compile(rf"({_LIST}){_END}")
-_OPTION = re.compile(rf"^\s*\(?([{LETTERS}])[.)]\s*(.+?)\s*$", re.MULTILINE)
-_NEXT = re.compile(r"\n\s*(?:Question|Document is as follows)\b")
-
-
-def strict_letters(text: str, query: str = "") -> str:
-    """The options that a text answers with, sorted; empty where it names none.
-
-    The first of these that finds any: what the last "answer is" names; the options that begin the first run
-    of lines that do; options quoted word for word; the one "option" that is named; the only label or list of
-    labels in the text.
-    """
-    text = _NEXT.split(text)[0].strip()
-    text = re.sub(r"\([a-d]\)|^[a-d](?=[.)]?$)", lambda found: found[0].upper(), text)
-    said = _ANSWER_IS.findall(text)
-    if said:
-        return _letters_of(said[-1])
-    heads = _headed_lines(text)
-    if heads:
-        return heads
-    quoted = _quoted(text, query)
-    if quoted:
-        return quoted
-    for pattern in (_OPTION_IS, _ANYWHERE):
-        named = {_letters_of(found) for found in pattern.findall(text)}
-        if len(named) == 1:
-            return named.pop()
-    return ""
-
-
-def _letters_of(labels: str) -> str:
-    return "".join(sorted(set(labels) & set(LETTERS)))
-
-
-def _headed_lines(text: str) -> str:
-    found: set[str] = set()
-    for line in text.split("\n"):
-        head = _HEAD.match(line)
-        if head:
-            found |= set(_letters_of(head[1])) | set(_INLINE.findall(line))
-        elif found and line.strip():
-            break
-    return "".join(sorted(found))
-
-
-def _quoted(text: str, query: str) -> str:
-    options = {normalised(words).lower(): label for label, words in _OPTION.findall(query)}
-    lines = [normalised(line).lower() for line in text.split("\n") if line.strip()]
-    return "".join(sorted({options[line] for line in lines})) if lines and set(lines) <= options.keys() else ""
+# strict: resonance.llm.reading reads the answer
 
 
 def _strict_choice(prediction: str, gold: str, query: str) -> Reading:
     """Exactly one letter answers a question that has one answer."""
-    answer = strict_letters(prediction, query)
+    answer = reading.letters(prediction, query)
     return Reading(answer, float(answer == _first_letter(gold)))
 
 
 def _strict_coursera(prediction: str, gold: str, query: str) -> Reading:
-    answer = strict_letters(prediction, query)
+    answer = reading.letters(prediction, query)
     return Reading(answer, released_credit(answer, _gold_letters(gold)))
-
-
-# strict: numbers
-
-
-_NUMBER = re.compile(r"[-−]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-
-
-def strict_number(text: str) -> str:
-    """The number that a text answers with, its $ and commas dropped; empty where it names none.
-
-    The one behind its last `answer is`, else the last one of its last line.
-    """
-    text = re.split(r"\n\s*Question\b", text)[0].strip()
-    said = re.findall(r"(?i:\banswer is\b|\\boxed\{|####)([^\n]*)", text)
-    found = _NUMBER.findall(said[-1])[:1] if said else []
-    found = found or _NUMBER.findall(text.split("\n")[-1])[-1:]
-    return found[0].replace("−", "-").replace("$", "").replace(",", "") if found else ""
 
 
 def _value(number: str) -> Fraction | None:
@@ -264,101 +184,18 @@ def _value(number: str) -> Fraction | None:
 
 
 def _strict_number(prediction: str, gold: str, query: str) -> Reading:
-    answer = strict_number(prediction)
+    answer = reading.number(prediction)
     value = _value(answer)
-    return Reading(answer, float(value is not None and value == _value(strict_number(gold))))
-
-
-# strict: the output of code
-
-
-_FENCED = re.compile(r"```[a-z]*\n?(.*?)```", re.DOTALL)
-_OUTPUT_IS = re.compile(r"(?i:\b(?:output|code prints)\b[^\n]*?(?:\b(?:is|be)\b|:))")
-_CLOSING = {"[": "]", "(": ")", "{": "}"}
-
-
-def strict_output(text: str) -> str:
-    """The output that a text names last, in one spelling; empty where it names none.
-
-    What follows the last "output is" or "code prints", be it in a block; else the last block.
-    """
-    statements = [*_OUTPUT_IS.finditer(text)]
-    if not statements:
-        blocks = _FENCED.findall(text)
-        return one_spelling(blocks[-1]) if blocks else ""
-    stated = text[statements[-1].end() :]
-    line, fence, _ = stated.partition("```")
-    block = _FENCED.search(stated)
-    if fence and block and "\n" not in line.strip(" \n:`"):
-        return one_spelling(block[1])
-    return one_spelling(_literal(stated.strip(" \n:").split("\n\n")[0]))
-
-
-def _literal(stated: str) -> str:
-    """The value that a sentence states: in brackets, backticks or quotes at its start, or behind `which is` or `:`."""
-    stated = stated.strip()
-    if re.match(r"(?:array\s*)?[\[({]", stated):
-        return _balanced(stated)
-    for quote in "`\"'":
-        found = re.match(rf"{quote}(.*){quote}" if quote != "`" else r"`([^`\n]+)`", stated)
-        if found:
-            return found[1].split("=")[-1] if quote == "`" else found[1]
-    inner = re.search(r"\bwhich (?:is|are)\b|\bthe (?:array|string|dictionary|tuple|list)\b|:\s", stated)
-    if inner:
-        return _literal(stated[inner.end() :])
-    ticked = re.findall(r"`([^`\n]+)`", stated)
-    if ticked:
-        return ticked[-1].split("=")[-1]
-    found = re.search(r"\"(.*)\"", stated)
-    if found:
-        return found[1]
-    found = re.search(r"[\[{]", stated)
-    return _balanced(stated[found.start() :]) if found else re.split(r"\.(?:\s|$)", stated)[0].split("=")[-1]
-
-
-def _balanced(text: str) -> str:
-    """The text up to where its first bracket closes."""
-    depth: list[str] = []
-    for place, sign in enumerate(text):
-        if sign in _CLOSING:
-            depth.append(_CLOSING[sign])
-        elif depth and sign == depth[-1]:
-            depth.pop()
-            if not depth:
-                return text[: place + 1]
-    return text
-
-
-def one_spelling(text: str) -> str:
-    """`array([[1., 2]])`, `[[1 2]]`: the same value, the same text. Letters keep their case."""
-    text = re.sub(r"\b(?:np\.|numpy\.)?array\s*\(", "(", text.strip(" \n`"))
-    text = re.sub(r"^\w+\s*=\s*", "", text)
-    text = re.sub(r"(?<![\w.])(-?\d+)\.0*(?![\w.])", r"\1", text)
-    text = re.sub(r"\s*([\[\](){}])\s*", r"\1", text.replace(",", " "))
-    while inner := re.fullmatch(r"\(([^()]*)\)|\"(.*)\"|'(.*)'", text):
-        text = next(group for group in inner.groups() if group is not None)
-    return " ".join(text.split())
+    return Reading(answer, float(value is not None and value == _value(reading.number(gold))))
 
 
 def _strict_code(prediction: str, gold: str, query: str) -> Reading:
-    answer = strict_output(prediction)
-    return Reading(answer, float(bool(answer) and answer == one_spelling(gold)))
-
-
-# strict: true or false
-
-
-def strict_truth(text: str) -> str:
-    """`true` or `false` as a text judges; empty where it says neither, or both."""
-    text = re.sub(r"\btrue\s*(?:or|/)\s*false\b", " ", text.lower())
-    found = set()
-    for no, word in re.findall(r"(\b(?:not|isn't|n't)\s+(?:\w+\s+)?)?\b(true|false)\b", text):
-        found.add(word if not no else {"true": "false", "false": "true"}[word])
-    return found.pop() if len(found) == 1 else ""
+    answer = reading.output(prediction)
+    return Reading(answer, float(bool(answer) and answer == reading.one_spelling(gold)))
 
 
 def _strict_judgement(prediction: str, gold: str, query: str) -> Reading:
-    return _judged([strict_truth(half) for half in _halves(prediction)], gold)
+    return _judged([reading.truth(half) for half in _halves(prediction)], gold)
 
 
 # What the released parser got wrong
@@ -396,7 +233,7 @@ def _misread_code(prediction: str, gold: str, released: Reading, strict: Reading
         return None
     if strict.credit:
         return "the right output not found"
-    if strict.answer.lower() == one_spelling(gold).lower():
+    if strict.answer.lower() == reading.one_spelling(gold).lower():
         return "upper and lower case taken as equal"
     return "the gold found inside another output" if strict.answer else "the gold found where no output is named"
 
@@ -440,7 +277,7 @@ def _has_letter(gold: str) -> bool:
 
 _GOLD: dict[str, Callable[[str], bool]] = {
     "coursera": lambda gold: bool(_gold_letters(gold)),
-    "gsm100": lambda gold: _value(strict_number(gold)) is not None,
+    "gsm100": lambda gold: _value(reading.number(gold)) is not None,
     "quality": _has_letter,
     "tpo": _has_letter,
     "codeu": lambda gold: bool(gold.strip()),

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isclose
 
+import numpy as np
+import polars as pl
 from scipy import stats
 
 PARSERS = ("released", "strict")
@@ -41,6 +43,26 @@ TASKS = {
 """In the order of the paper's columns."""
 
 
+Credits = dict[str, np.ndarray]
+"""Task -> credit by question, in the paper's order of tasks."""
+
+
+def credits_of(rows: pl.DataFrame, parser: str) -> Credits:
+    """The credits of one model's rows (of the kind `leval`) under a parser.
+
+    Raises ValueError where a question stands twice or is left out.
+    """
+    by_task = {}
+    for task in TASKS:
+        found = rows.filter(pl.col("task") == task, pl.col("parser") == parser).sort("question")
+        if found.is_empty():
+            continue
+        if found["question"].to_list() != list(range(len(found))):
+            raise ValueError(f"questions of {task} must be there once each, from 0 on, got others; score it again")
+        by_task[task] = found["value"].to_numpy()
+    return by_task
+
+
 def decode(task: str, percent: float) -> int:
     """The count of smallest credits behind a published percentage of two decimals.
 
@@ -68,18 +90,20 @@ class Difference:
     least_p: float
 
 
-def standard_error(shares: Mapping[str, float]) -> float:
+def standard_error(shares: Mapping[str, float], counts: Mapping[str, int] | None = None) -> float:
     """Of the unweighted average over tasks, at most: sqrt(sum p(1-p)/n) / number of tasks.
 
-    shares: a task's mean credit in [0, 1]. A question's credit lies in [0, 1], so its variance is at
-    most p(1-p); for the tasks of whole credits it is just that. Questions count as independent.
+    shares: a task's mean credit in [0, 1]. counts: its questions; all of them if not given. A question's
+    credit lies in [0, 1], so its variance is at most p(1-p); for the tasks of whole credits it is just that.
+    Questions count as independent.
     """
-    return sum(p * (1 - p) / TASKS[task].num_questions for task, p in shares.items()) ** 0.5 / len(shares)
+    counts = counts or {task: TASKS[task].num_questions for task in shares}
+    return sum(p * (1 - p) / counts[task] for task, p in shares.items()) ** 0.5 / len(shares)
 
 
-def average(shares: Mapping[str, float]) -> tuple[float, float, float]:
+def average(shares: Mapping[str, float], counts: Mapping[str, int] | None = None) -> tuple[float, float, float]:
     """The unweighted average over tasks in percent, with its 95 % interval (normal)."""
-    mean, half = sum(shares.values()) / len(shares), Z95 * standard_error(shares)
+    mean, half = sum(shares.values()) / len(shares), Z95 * standard_error(shares, counts)
     return 100 * mean, 100 * (mean - half), 100 * (mean + half)
 
 

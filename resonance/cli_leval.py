@@ -8,15 +8,11 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from resonance.llm import leval
-from resonance.record import leval as record
-from resonance.record import results, runs, stats
+from resonance.record import results, runs
 
 app = typer.Typer(no_args_is_help=True, help="L-Eval's closed-ended tasks: score predictions, compare two sets.")
 
-Task = Annotated[
-    str | None, typer.Option(help=f"The files' task, one of {', '.join(record.TASKS)}; else their names'.")
-]
+Task = Annotated[str | None, typer.Option(help="The files' task, coursera or codeu, say; else their names tell.")]
 
 
 @app.command("score")
@@ -29,6 +25,8 @@ def score(
     output: Annotated[Path | None, typer.Option(help="Write a row a question and parser, as parquet.")] = None,
 ) -> None:
     """Score prediction files under both parsers: L-Eval's own rules, and a parser that reads the answer."""
+    from resonance.llm import leval
+
     rows, seen = [], {}
     for path in files:
         predictions = leval.read_predictions(path, task)
@@ -58,6 +56,8 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the permutations.")] = 0,
 ) -> None:
     """Ours minus theirs on the same questions: bootstrap interval, sign-flip test, exact McNemar test."""
+    from resonance.record import leval, stats
+
     frames = [_read(path, task) for path in (ours, theirs)]
     golds = [_golds(frame) for frame in frames]
     if golds[0].keys() != golds[1].keys():
@@ -71,8 +71,8 @@ def compare(
                 f"both sides must have the same questions, got other golds for question {key[1] + 1} of {key[0]}: "
                 f"{gold!r} and {golds[1][key]!r}"
             )
-    for parser in record.PARSERS:
-        credits = [record.credits_of(frame, parser) for frame in frames]
+    for parser in leval.PARSERS:
+        credits = [leval.credits_of(frame, parser) for frame in frames]
         groups = [{name: credits[0][name]} for name in credits[0]]
         if len(groups) > 1:
             groups.append(credits[0])
@@ -87,24 +87,26 @@ def compare(
 
 
 def _print_scores(model: str, rows: pl.DataFrame) -> None:
+    from resonance.record import leval, stats
+
     print(f"{model}\n  {'task':10}{'questions':>11}  {'released':>8}  {'95%':16}  {'strict':>8}  {'95%':16}  misread")
-    scores = {parser: record.credits_of(rows, parser) for parser in record.PARSERS}
+    scores = {parser: leval.credits_of(rows, parser) for parser in leval.PARSERS}
     misread = rows.filter(pl.col("misread").is_not_null())
     for task in scores["released"]:
         cells = []
-        for parser in record.PARSERS:
+        for parser in leval.PARSERS:
             credit, count = scores[parser][task].sum(), len(scores[parser][task])
             low, high = stats.share_interval(credit, count)
             cells.append(f"{100 * credit / count:8.2f}  {f'[{100 * low:.2f}, {100 * high:.2f}]':16}")
-        asked = f"{count}/{record.TASKS[task].num_questions}"
+        asked = f"{count}/{leval.TASKS[task].num_questions}"
         wrong = misread.filter(pl.col("task") == task).height
         print(f"  {task:10}{asked:>11}  {'  '.join(cells)}  {wrong:7}")
-    missing = [task for task in record.TASKS if task not in scores["released"]]
+    missing = [task for task in leval.TASKS if task not in scores["released"]]
     if len(scores["released"]) > 1:
         cells = []
-        for parser in record.PARSERS:
+        for parser in leval.PARSERS:
             shares = {task: float(credit.mean()) for task, credit in scores[parser].items()}
-            mean, low, high = record.average(shares, {task: len(credit) for task, credit in scores[parser].items()})
+            mean, low, high = leval.average(shares, {task: len(credit) for task, credit in scores[parser].items()})
             cells.append(f"{mean:8.2f}  {f'[{low:.2f}, {high:.2f}]':16}")
         print(f"  {'average':10}{'':11}  {'  '.join(cells)}  {misread.height:7}")
     if missing:
@@ -116,6 +118,8 @@ def _print_scores(model: str, rows: pl.DataFrame) -> None:
 
 def _read(path: Path, task: str | None) -> pl.DataFrame:
     """The scored rows of one set of predictions, from either kind of file."""
+    from resonance.llm import leval
+
     if path.suffix != ".parquet":
         predictions = leval.read_predictions(path, task)
         if predictions.torn:
@@ -134,7 +138,7 @@ def _p(value: float) -> str:
 
 
 def _golds(rows: pl.DataFrame) -> dict[tuple[str, int], str]:
-    kept = rows.filter(pl.col("parser") == record.PARSERS[0]).select("task", "question", "gold")
+    kept = rows.filter(pl.col("parser") == "released").select("task", "question", "gold")
     return {(task, question): gold for task, question, gold in kept.iter_rows()}
 
 

@@ -213,7 +213,9 @@ def read_predictions(path: Path, task: str | None = None) -> Predictions:
     lines, torn = read_lines(path)
     if not lines:
         raise ValueError(f"{path}: must hold at least one whole line, got {'a torn one' if torn else 'none'}")
-    task = task or _task_of(Path(path), lines[0][1])
+    task = (task or _task_of(Path(path), lines[0][1])).lower()
+    if task not in TASKS:
+        raise ValueError(f"--task must be one of {', '.join(TASKS)}, got {task!r}")
     keys = [key for key in lines[0][1] if key == "prediction" or key.endswith("pred")]
     if len(keys) != 1:
         raise ValueError(f"{path}: must have one key that ends in pred, got {', '.join(keys) or 'none'}")

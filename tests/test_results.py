@@ -33,6 +33,15 @@ ROWS = {
         {"protocol": "paper", "task": "cot", "encoding": "chance", "split": "test", "position": None,
          "metric": "ood_accuracy", "value": 1 / 17}
     ],
+    "perplexity": [
+        {"model": "tiny", "encoding": "yarn", "strategy": "long", "corpus": "plays", "document": "d", "piece": 0,
+         "length": 64, "num_tokens": 63, "metric": "token_loss", "value": 2.5}
+    ],
+    "leval": [
+        {"model": "tiny", "encoding": None, "strategy": None, "task": "tpo", "question": 0, "parser": "released",
+         "gold": "C", "answer": answer, "misread": misread, "metric": "credit", "value": value}
+        for answer, misread, value in (("C", None, 1.0), ("B", "the first of several letters", 0.0))
+    ],
 }  # fmt: skip
 
 

@@ -216,6 +216,11 @@ def read_predictions(path: Path, task: str | None = None) -> Predictions:
     task = (task or _task_of(Path(path), lines[0][1])).lower()
     if task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}, got {task!r}")
+    if len(lines) > TASKS[task].num_questions:
+        raise ValueError(
+            f"{path}: {task} has {TASKS[task].num_questions} questions, got {len(lines)} lines: another task, or "
+            "several runs in one file"
+        )
     keys = [key for key in lines[0][1] if key == "prediction" or key.endswith("pred")]
     if len(keys) != 1:
         raise ValueError(f"{path}: must have one key that ends in pred, got {', '.join(keys) or 'none'}")

@@ -19,7 +19,8 @@ _LIST = rf"{_LABEL}(?:\s*(?:,\s*and\b|,\s*or\b|\band\b|\bor\b|[,;&/+])\s*{_LABEL
 # What may follow a list of labels: not a lowercase word, before which "A" is an article.
 _END = r"(?=\s*$|\s*\n|(?<=[)\].:*_`\"'])|\s*[-–—(,;!]|\s+(?i:is|are|because|since)\b)"
 _ANSWER_IS = re.compile(
-    r"(?i:\banswers?\b[^.\n]{0,80}?(?:\b(?:is|are|be)\b|[:=-])[ ]*(?:the )?(?:(?:option|choice|letter)s?\b)?[ ]*:?)[ ]*"
+    r"(?i:\b(?:answers?|(?:correct|right|best) (?:option|choice|letter)s?)\b[^.\n]{0,80}?(?:\b(?:is|are|be)\b|[:=-])"
+    r"[ ]*(?:the )?(?:(?:option|choice|letter)s?\b)?[ ]*:?)[ ]*"
     rf"({_LIST}){_END}"
 )
 _OPTION_IS = re.compile(rf"(?i:\b(?:answer|option|choice)s?\b)\s*({_LIST}){_END}")
@@ -85,7 +86,7 @@ def _quoted(text: str, query: str) -> str:
 # numbers
 
 
-_NUMBER = re.compile(r"[-−]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+_NUMBER = re.compile(r"[-−]?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
 
 
 def number(text: str) -> str:
@@ -94,8 +95,8 @@ def number(text: str) -> str:
     The one behind its last `answer is`, else the last one of its last line.
     """
     text = re.split(r"\n\s*Question\b", text)[0].strip()
-    said = re.findall(r"(?i:\banswer is\b|\\boxed\{|####)([^\n]*)", text)
-    found = _NUMBER.findall(said[-1])[:1] if said else []
+    said = re.split(r"(?i:\banswer is\b|\\boxed\{|####)", text)
+    found = _NUMBER.findall(said[-1].split("\n")[0])[:1] if len(said) > 1 else []
     found = found or _NUMBER.findall(text.split("\n")[-1])[-1:]
     return found[0].replace("−", "-").replace("$", "").replace(",", "") if found else ""
 

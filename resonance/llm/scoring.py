@@ -120,6 +120,9 @@ def _released_digits(text: str) -> str:
     return "".join(sign for sign in word.split(".")[0] if sign.isdigit())
 
 
+_LONGEST = 300
+"""Digits of a number that an answer may have."""
+
 _FILLERS = ("will be", "of the code", "is", "would be", "the value of", "the result of", "printed")
 _STATEMENT = "the final output"
 
@@ -179,8 +182,11 @@ def _strict_coursera(prediction: str, gold: str, query: str) -> Reading:
 
 
 def _value(number: str) -> Fraction | None:
+    """The value of reading.number's text; None for none, for x/0, and for what is too long to be meant."""
     over, _, under = number.partition("/")
-    return Fraction(over) / int(under or 1) if over and int(under or 1) else None
+    if len(number) > _LONGEST or not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?(/0*[1-9][0-9]*)?", number):
+        return None
+    return Fraction(over) / int(under or 1)
 
 
 def _strict_number(prediction: str, gold: str, query: str) -> Reading:
@@ -220,9 +226,10 @@ def _misread_number(prediction: str, gold: str, released: Reading, strict: Readi
         return "a number where no answer is given" if released.answer else None
     if not released.answer:
         return "no number where one is given"
-    if value == int(released.answer):
+    took = _value(released.answer)
+    if value == took:
         return None
-    if value == -int(released.answer):
+    if took is not None and value == -took:
         return "a minus dropped"
     return "a fraction cut off" if set("./") & set(strict.answer) else "another number than the answer"
 

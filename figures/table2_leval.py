@@ -293,7 +293,7 @@ def significance(paper: Published, pairs: list[dict]) -> str:
         ends = interval(pair["low95_points"], pair["high95_points"], "+")
         text += (
             f"{title}: the bold average, {pair['title']}, less the underlined one, {pair['than_title']}, is "
-            f"{number(pair['difference_points'], '+')} points, 95% {ends}, p = {p_text(pair['p'])} unpaired: "
+            f"{number(pair['difference_points'], '+')} points, 95% {ends}, {_p_is(pair['p'])} unpaired: "
             f"{pair['verdict']} (least p {p_text(pair['least_p'])}). "
         )
     cells = [pair for pair in best if pair["task"] != AVERAGE]
@@ -308,6 +308,11 @@ def significance(paper: Published, pairs: list[dict]) -> str:
         f"Resonance minus plain, averages of {len(gains)} settings: {number(min(points), '+')} to "
         f"{number(max(points), '+')} points, of which {_count_significant(gains)} from 0, unpaired."
     )
+
+
+def _p_is(p: float) -> str:
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def _count_significant(pairs: list[dict]) -> str:

@@ -19,6 +19,14 @@ class Table:
     notes: str
 
 
+class Bold(str):
+    """A cell in bold."""
+
+
+class Underlined(str):
+    """An underlined cell."""
+
+
 def number(value: float | None, sign: str = "-") -> str:
     """Two decimals, a true minus, a dash for nothing; sign `+` for differences."""
     if value is None:
@@ -51,7 +59,8 @@ def page(title: str, tables: Iterable[Table]) -> str:
 
 def _markdown(table: Table) -> str:
     def row(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+        texts = (_marked(cell, cell.replace("|", "\\|"), ("**", "**"), ("<u>", "</u>")) for cell in cells)
+        return "| " + " | ".join(texts) + " |\n"
 
     blank = [""] * (len(table.header) - 1)
     lines = row(table.header) + row([":--", *["--:"] * len(blank)])
@@ -62,7 +71,8 @@ def _markdown(table: Table) -> str:
 
 def _latex(table: Table) -> str:
     def row(cells: list[str]) -> str:
-        return " & ".join(_tex(cell) for cell in cells) + " \\\\\n"
+        texts = (_marked(cell, _tex(cell), ("\\textbf{", "}"), ("\\underline{", "}")) for cell in cells)
+        return " & ".join(texts) + " \\\\\n"
 
     width, caption = len(table.header), _tex(f"{table.caption} {table.notes}")
     body = ""
@@ -87,7 +97,8 @@ def _tex(text: str) -> str:
 
 def _html(table: Table) -> str:
     def row(tag: str, cells: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+        texts = (_marked(cell, html.escape(cell), ("<b>", "</b>"), ("<u>", "</u>")) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>\n"
 
     body = ""
     for title, rows in table.groups:
@@ -97,6 +108,12 @@ def _html(table: Table) -> str:
         f"<table>\n<caption>{html.escape(table.caption)}</caption>\n<thead>\n{row('th', table.header)}</thead>\n"
         f"<tbody>\n{body}</tbody>\n</table>\n<p>{html.escape(table.notes)}</p>\n"
     )
+
+
+def _marked(cell: str, text: str, bold: tuple[str, str], underlined: tuple[str, str]) -> str:
+    """The cell's escaped text between the signs of its mark, if it has one."""
+    before, after = bold if isinstance(cell, Bold) else underlined if isinstance(cell, Underlined) else ("", "")
+    return f"{before}{text}{after}"
 
 
 _CSS = """\

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from resonance import cli_llm
+from resonance import cli_leval, cli_llm
 from resonance import plan as planning
 from resonance.record import config, files, paths, results, runs
 from resonance.record.settings import SettingsError
@@ -23,6 +23,7 @@ posgen = typer.Typer(no_args_is_help=True, help="The synthetic half: generate, t
 config_app = typer.Typer(no_args_is_help=True, help="The workflow's config.")
 app.add_typer(posgen, name="posgen")
 app.add_typer(cli_llm.app, name="llm")
+app.add_typer(cli_leval.app, name="leval")
 app.add_typer(config_app, name="config")
 
 Folder = Annotated[Path, typer.Option(help="The config folder.")]

@@ -23,7 +23,11 @@ WITHOUT_TORCH = [
     "resonance.record.stats",
     "resonance.record.files",
     "resonance.record.llm",
+    "resonance.record.leval",
     "resonance.llm.text",
+    "resonance.llm.reading",
+    "resonance.llm.scoring",
+    "resonance.llm.leval",
     "resonance.posgen.tasks",
     "resonance.plan",
     "resonance.cli",
@@ -66,6 +70,12 @@ def test_module_loads_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr or f"{module} loads torch"
+
+
+@pytest.mark.parametrize("module", ["resonance.llm.scoring", "resonance.llm.leval", "resonance.cli"])
+def test_module_loads_without_transformers(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_torch_check_can_fail() -> None:

@@ -38,6 +38,11 @@ ROWS = {
          "length": length, "num_tokens": length - 1, "metric": "token_loss", "value": 1.9}
         for length in (64, 256)
     ],
+    "leval": [
+        {"model": "tiny", "encoding": None, "strategy": None, "task": "tpo", "question": 0, "parser": "released",
+         "gold": "C", "answer": answer, "misread": misread, "metric": "credit", "value": value}
+        for answer, misread, value in (("C", None, 1.0), ("B", "the first of several letters", 0.0))
+    ],
 }  # fmt: skip
 
 

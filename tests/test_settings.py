@@ -16,7 +16,7 @@ from resonance.record.protocol import CHOICES, Protocol, with_choices
 from resonance.record.settings import SettingsError, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_PRESETS = {"encodings", "protocols", "llm_protocols", "published"}
+NO_PRESETS = {"encodings", "protocols", "llm_protocols", "published", "leval"}
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem not in NO_PRESETS)
 Replacement = tuple[str, str]
 

@@ -86,6 +86,7 @@ def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
     tables = {p.name for p in (folder / "tables").iterdir()}
     for protocol in ("paper", "released"):
         assert {f"table1_{protocol}{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
+    assert {f"table2_leval{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
     for name in (
         "fig1_rotation_angles", "fig2_dependencies", "fig3_validation_loss_paper", "fig4_perplexity_stand_in_tiny",
     ):  # fmt: skip

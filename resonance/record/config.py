@@ -309,7 +309,7 @@ def load(folder: Path, preset: str) -> Config:
     Raises SettingsError: one line that names file, key, rule, value and cure.
     """
     folder = Path(folder)
-    shared = ("encodings", "protocols", "llm_protocols", "published")
+    shared = ("encodings", "protocols", "llm_protocols", "published", "leval")
     presets = sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in shared)
     if preset not in presets:
         raise SettingsError(f"preset must be one of {', '.join(presets)}, got {preset!r}; each is a file of {folder}")

@@ -47,5 +47,8 @@ LLM_PERPLEXITY = LLM_RUN_FOLDER + "/perplexity.parquet"
 
 FIGURE4 = RESULTS + "/figures/fig4_perplexity_{drawn}"
 FIGURE4_TABLE = RESULTS + "/tables/fig4_perplexity_{drawn}"
+
+TABLE2 = RESULTS + "/tables/table2_leval"
+
 FIGURES = RESULTS + "/figures"
 REPORT = RESULTS + "/report.html"

@@ -32,6 +32,7 @@ METRICS = {
     "token_loss": "mean nats per predicted token of a stretch at a length",
     "window_loss": "unweighted mean of its windows' mean losses (L10: what the released code averages)",
     "num_windows": "how many windows that stretch was read in",
+    "credit": "what one answer to one question of L-Eval earns, 0 to 1",
 }
 
 SCHEMAS = {
@@ -72,6 +73,21 @@ SCHEMAS = {
         "piece": pl.Int64,
         "length": pl.Int64,
         "num_tokens": pl.Int64,
+        "metric": pl.String,
+        "value": pl.Float64,
+    },
+    # Answers to L-Eval's closed-ended questions: one row a question and parser. `answer` is what the parser
+    # read, `misread` the kind of mistake of `released`; `encoding` and `strategy` are null where nobody said.
+    "leval": {
+        "model": pl.String,
+        "encoding": pl.String,
+        "strategy": pl.String,
+        "task": pl.String,
+        "question": pl.Int64,
+        "parser": pl.String,
+        "gold": pl.String,
+        "answer": pl.String,
+        "misread": pl.String,
         "metric": pl.String,
         "value": pl.Float64,
     },

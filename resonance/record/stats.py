@@ -61,3 +61,89 @@ def weighted_estimate(values: np.ndarray, weights: np.ndarray) -> Estimate:
     spread = estimate(n * mean - (n - 1) * without)
     half = spread.high - spread.mean
     return Estimate(mean, spread.sd, mean - half, mean + half, n)
+
+
+def share_interval(credit: float, n: int) -> tuple[float, float]:
+    """95 % Clopper-Pearson interval of a mean credit over n questions, each in [0, 1].
+
+    Exact for whole credits; fractional ones spread less than whole ones of the same sum, so that it is
+    then too wide and never too narrow.
+    """
+    low = float(stats.beta.ppf(0.025, credit, n - credit + 1)) if credit > 0 else 0.0
+    high = float(stats.beta.ppf(0.975, credit + 1, n - credit)) if credit < n else 1.0
+    return low, high
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference of two averages over tasks on the same questions.
+
+    `low`, `high`: 95 % bootstrap interval over questions within tasks, nan where nothing varies or a task has a
+    single question. `p`: two-sided sign-flip permutation test. `better`, `worse`: questions with more and with
+    less credit; `mcnemar`: the exact test of those two counts. Questions count as independent.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    better: int
+    worse: int
+    mcnemar: float
+    n: int
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Exact two-sided McNemar test: of the questions that differ, is each side as likely to be better?"""
+    return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def paired_tasks(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], seed: int = 0) -> Paired:
+    """ours - theirs, task -> credit by question, the tasks weighing the same.
+
+    Raises ValueError unless both have the same tasks with the same questions.
+    """
+    if not ours or ours.keys() != theirs.keys():
+        raise ValueError(f"a paired test needs the same tasks on both sides, got {sorted(ours)} and {sorted(theirs)}")
+    for task in ours:
+        if len(ours[task]) != len(theirs[task]) or not len(ours[task]):
+            raise ValueError(
+                f"a paired test needs the same questions on both sides, got {len(ours[task])} and "
+                f"{len(theirs[task])} of {task}"
+            )
+    by_task = [np.asarray(ours[task], dtype=float) - np.asarray(theirs[task], dtype=float) for task in ours]
+    every = np.concatenate(by_task)
+    difference = float(np.mean([np.mean(part) for part in by_task]))
+    better, worse = int((every > 0).sum()), int((every < 0).sum())
+    low = high = float("nan")
+    p = 1.0
+    if any(np.ptp(part) > 0 for part in by_task) and all(len(part) > 1 for part in by_task):
+        low, high = _bootstrap(by_task, seed)
+    if better + worse:
+        # A question's share in the average over tasks; the test flips the sign of every question by itself.
+        weighted = np.concatenate([part / len(part) / len(by_task) for part in by_task])
+        p = float(
+            stats.permutation_test(
+                (np.append(weighted[weighted != 0], 0.0),),  # scipy wants two at least; a zero changes nothing
+                lambda flipped, axis: np.sum(flipped, axis=axis),
+                permutation_type="samples",
+                vectorized=True,
+                n_resamples=9999,
+                batch=1000,
+                rng=np.random.default_rng(seed),
+            ).pvalue
+        )
+    return Paired(difference, low, high, p, better, worse, mcnemar(better, worse), len(every))
+
+
+def _bootstrap(by_task: list[np.ndarray], seed: int) -> tuple[float, float]:
+    found = stats.bootstrap(
+        by_task,
+        lambda *parts, axis: np.mean([np.mean(part, axis=axis) for part in parts], axis=0),
+        method="percentile",
+        vectorized=True,
+        n_resamples=9999,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

@@ -1,0 +1,332 @@
+"""Table 2: L-Eval's closed-ended tasks, ours beside the paper's, with what the differences are worth.
+
+Three blocks: the scores in the paper's layout; the averages with intervals; the comparisons. The paper's
+cells decode to counts (L13), so that they get statistics too, unpaired ones: which model answered which
+question is not published. Ours, from per-question rows, are paired. Percent and percentage points.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from figures import style
+from figures.inputs import Output, Preset, run
+from figures.leval import AVERAGE, Name, Ours, Published, Row, read_ours, read_published
+from figures.tables import Bold, Table, Underlined, interval, latex, markdown, number, page
+from resonance.record import leval
+from resonance.record.files import write_text
+from resonance.record.stats import Paired, paired_tasks, share_interval
+
+NOT_RUN = "not run"
+COLUMNS = [*leval.TASKS, AVERAGE]
+LEVEL = 0.05
+SCORE_COLUMNS = ["preset", "source", "parser", "model", "encoding", "strategy", "context", "task"]
+SCORE_COLUMNS += ["num_questions", "count", "percent", "low95_percent", "high95_percent", "mark"]
+PAIR_COLUMNS = ["preset", "source", "parser", "model", "encoding", "strategy", "than_encoding", "than_strategy", "task"]
+PAIR_COLUMNS += ["difference_points", "low95_points", "high95_points", "p", "least_p", "better", "worse", "mcnemar_p"]
+PAIR_COLUMNS += ["verdict"]
+
+
+def main(
+    output: Output,
+    preset: Preset,
+    published: Annotated[Path, typer.Option(help="config/published.yaml.")],
+    scores: Annotated[list[Path], typer.Option(help="Per-question rows of `resonance leval score`; once a file.")] = (),
+) -> None:
+    """Table 2 of the paper: STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
+    paper = read_published(published)
+    ours = read_ours(scores)
+    cells = [cell for row in paper.rows for cell in paper_cells(paper, row)]
+    cells += [cell for measured in ours for cell in our_cells(measured)]
+    pairs = [pair for model in paper.models for pair in paper_pairs(paper, model)] + our_pairs(ours)
+    tables = [
+        Table("leval", caption(preset, ours), HEADER, score_groups(paper, ours), score_notes(paper, pairs, ours)),
+        Table("leval-averages", AVERAGE_CAPTION, AVERAGE_HEADER, average_groups(paper, cells), AVERAGE_NOTES),
+        Table("leval-pairs", PAIR_CAPTION, PAIR_HEADER, pair_groups(paper, pairs), PAIR_NOTES),
+    ]
+    for suffix, columns, rows in ((".csv", SCORE_COLUMNS, cells), ("_pairs.csv", PAIR_COLUMNS, pairs)):
+        frame = pl.DataFrame([{"preset": preset} | row for row in rows], infer_schema_length=None)
+        write_text(Path(f"{output}{suffix}"), frame.select(columns).write_csv())
+    write_text(Path(f"{output}.md"), markdown(tables))
+    write_text(Path(f"{output}.tex"), latex(tables))
+    write_text(Path(f"{output}.html"), page(f"Table 2, preset {preset}", tables))
+
+
+# The scores
+
+
+def marks(rows: list[Row], column: str) -> dict[Name, type[str]]:
+    """The caption's rule: the best of a model's rows in bold, the second-best underlined, ties alike."""
+    values = sorted({row.percent(column) for row in rows}, reverse=True)
+    named = dict(zip(values, (Bold, Underlined), strict=False))
+    return {row.name: named.get(row.percent(column), str) for row in rows}
+
+
+def paper_cells(paper: Published, row: Row) -> list[dict]:
+    rows, cells = paper.of(row.model), []
+    for task, share in row.shares.items():
+        questions = leval.TASKS[task].num_questions
+        low, high = share_interval(share * questions, questions)
+        count = leval.decode(task, row.scores[task])
+        cells.append(_cell(task, row.scores[task], 100 * low, 100 * high, questions, count))
+    _, low, high = leval.average(row.shares)
+    cells.append(_cell(AVERAGE, row.average, low, high))
+    named = {"source": "paper", "parser": "released", **_named(row.name), "context": row.context}
+    return [named | cell | {"mark": _mark(marks(rows, cell["task"])[row.name])} for cell in cells]
+
+
+def our_cells(ours: Ours) -> list[dict]:
+    cells = []
+    for task, credit in ours.credits.items():
+        low, high = share_interval(credit.sum(), len(credit))
+        count = round(credit.sum() / leval.TASKS[task].step)
+        cells.append(_cell(task, 100 * credit.mean(), 100 * low, 100 * high, len(credit), count))
+    if ours.complete:
+        cells.append(_cell(AVERAGE, *leval.average({task: credit.mean() for task, credit in ours.credits.items()})))
+    named = {"source": "ours", "parser": ours.parser, **_named(ours.name), "context": None, "mark": None}
+    return [named | cell for cell in cells]
+
+
+def _cell(
+    task: str, percent: float, low: float, high: float, questions: int | None = None, count: int | None = None
+) -> dict:
+    return {
+        "task": task,
+        "num_questions": questions,
+        "count": count,
+        "percent": float(percent),
+        "low95_percent": float(low),
+        "high95_percent": float(high),
+    }
+
+
+def score_groups(paper: Published, ours: list[Ours]) -> list[tuple[str, list[list[str]]]]:
+    groups = []
+    for model, title in paper.models.items():
+        rows, lines = paper.of(model), []
+        marked = {column: marks(rows, column) for column in COLUMNS}
+        for row in rows:
+            cells = [marked[column][row.name](number(row.percent(column))) for column in COLUMNS]
+            lines.append([row.title, f"{row.context // 1024}K", *cells])
+            own = [measured for measured in ours if measured.name == row.name]
+            lines += [_our_line(measured, f"ours, {measured.parser}") for measured in own]
+            if not own:
+                lines.append(["ours", "", *[NOT_RUN] * len(COLUMNS)])
+        groups.append((title, lines))
+    known = {row.name for row in paper.rows}
+    others = [measured for measured in ours if measured.name not in known]
+    for model in dict.fromkeys(measured.name[0] for measured in others):
+        lines = [
+            _our_line(m, f"{style.encoding_title(m.name[1])} ({m.name[2]}), {m.parser}")
+            for m in others
+            if m.name[0] == model
+        ]
+        groups.append((f"{model}: ours, no row of the paper", lines))
+    return groups
+
+
+def _our_line(ours: Ours, title: str) -> list[str]:
+    cells = []
+    for name, task in leval.TASKS.items():
+        credit = ours.credits.get(name)
+        if credit is None:
+            cells.append(NOT_RUN)
+            continue
+        part = "" if len(credit) == task.num_questions else f" ({len(credit)}/{task.num_questions})"
+        cells.append(number(100 * credit.mean()) + part)
+    average = [cell for cell in our_cells(ours) if cell["task"] == AVERAGE]
+    return [title, "", *cells, number(average[0]["percent"]) if average else NOT_RUN]
+
+
+# The comparisons
+
+
+def verdict(p: float, least_p: float | None) -> str:
+    if p < LEVEL:
+        return "significant"
+    if least_p is None:
+        return "not significant"
+    return "not significant, however paired" if least_p >= LEVEL else "not significant unpaired"
+
+
+def paper_pairs(paper: Published, model: str) -> list[dict]:
+    """In every column the best row minus the next; and Resonance minus plain of each strategy, averages."""
+    rows, pairs = paper.of(model), []
+    for column in COLUMNS:
+        ranked = sorted(rows, key=lambda row: row.percent(column), reverse=True)
+        pairs.append(paper_pair(ranked[0], ranked[1], column) | {"kind": "best"})
+    by_name = {row.name: row for row in rows}
+    for row in rows:
+        plain = by_name.get((model, row.encoding.removeprefix("resonance_"), row.strategy))
+        if plain and plain is not row:
+            pairs.append(paper_pair(row, plain, AVERAGE) | {"kind": "resonance"})
+    return pairs
+
+
+def paper_pair(row: Row, than: Row, column: str) -> dict:
+    tasks = list(leval.TASKS) if column == AVERAGE else [column]
+    found = leval.compare_counts({t: row.shares[t] for t in tasks}, {t: than.shares[t] for t in tasks})
+    same = row.percent(column) == than.percent(column)
+    return {
+        "source": "paper", "parser": "released", **_named(row.name),
+        "than_encoding": than.encoding, "than_strategy": than.strategy, "task": column,
+        "difference_points": found.points, "low95_points": found.low, "high95_points": found.high, "p": found.p,
+        "least_p": found.least_p, "better": None, "worse": None, "mcnemar_p": None,
+        "verdict": "equal" if same else verdict(found.p, found.least_p),
+        "title": row.title, "than_title": than.title,
+    }  # fmt: skip
+
+
+def our_pairs(ours: list[Ours]) -> list[dict]:
+    """Resonance minus plain on the questions that both answered, all tasks together."""
+    by_key = {(*measured.name, measured.parser): measured for measured in ours}
+    pairs = []
+    for measured in ours:
+        model, encoding, strategy = measured.name
+        plain = by_key.get((model, encoding.removeprefix("resonance_"), strategy, measured.parser))
+        if plain is None or plain is measured:
+            continue
+        if measured.golds != plain.golds:
+            raise ValueError(
+                f"--scores of {model} {strategy}: {encoding} and its plain form must have the same questions"
+            )
+        found: Paired = paired_tasks(measured.credits, plain.credits)
+        pairs.append({
+            "source": "ours", "parser": measured.parser, **_named(measured.name),
+            "than_encoding": plain.name[1], "than_strategy": strategy,
+            "task": AVERAGE if measured.complete else " ".join(measured.credits),
+            "difference_points": 100 * found.difference, "low95_points": 100 * found.low,
+            "high95_points": 100 * found.high, "p": found.p, "least_p": None, "better": found.better,
+            "worse": found.worse, "mcnemar_p": found.mcnemar, "verdict": verdict(found.p, None), "kind": "resonance",
+            "title": f"{style.encoding_title(encoding)} ({strategy}), {measured.parser}",
+            "than_title": style.encoding_title(plain.name[1]),
+        })  # fmt: skip
+    return pairs
+
+
+def average_groups(paper: Published, cells: list[dict]) -> list[tuple[str, list[list[str]]]]:
+    titles = {row.name: row.title for row in paper.rows}
+    groups: dict[str, list[list[str]]] = {}
+    for cell in cells:
+        if cell["task"] != AVERAGE:
+            continue
+        name = (cell["model"], cell["encoding"], cell["strategy"])
+        title = titles.get(name, f"{style.encoding_title(name[1])} ({name[2]})")
+        if cell["source"] == "ours":
+            title += f", ours, {cell['parser']}"
+        ends = interval(cell["low95_percent"], cell["high95_percent"])
+        groups.setdefault(paper.models.get(name[0], name[0]), []).append([title, number(cell["percent"]), ends])
+    return list(groups.items())
+
+
+def pair_groups(paper: Published, pairs: list[dict]) -> list[tuple[str, list[list[str]]]]:
+    groups: dict[str, list[list[str]]] = {}
+    for pair in pairs:
+        model = paper.models.get(pair["model"], pair["model"])
+        source = "the paper's" if pair["source"] == "paper" else "ours, paired by question"
+        kind = "Resonance minus plain" if pair["kind"] == "resonance" else "the best minus the next"
+        column = leval.TASKS[pair["task"]].title if pair["task"] in leval.TASKS else pair["task"]
+        groups.setdefault(f"{model}: {kind}, {source}", []).append(
+            [
+                f"{column}: {pair['title']} − {pair['than_title']}",
+                number(pair["difference_points"], "+"),
+                interval(pair["low95_points"], pair["high95_points"], "+"),
+                p_text(pair["p"]),
+                p_text(pair["least_p"]),
+                pair["verdict"],
+            ]
+        )
+    return list(groups.items())
+
+
+def p_text(p: float | None) -> str:
+    return "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+# What the blocks say
+
+
+HEADER = ["Setting", "Ctx len.", *(task.title for task in leval.TASKS.values()), "Avg."]
+AVERAGE_HEADER = ["Setting", "Avg.", "95% interval"]
+AVERAGE_CAPTION = "The averages of Table 2 in percent with 95% intervals over questions."
+AVERAGE_NOTES = (
+    "The unweighted mean of six tasks. A task's variance is at most p(1-p)/n over its n questions, and that is what "
+    "is used: the paper's counts do not tell how partial credits are spread. Questions count as independent, though "
+    "questions on one document are not quite, so that the true intervals are rather wider."
+)
+PAIR_HEADER = ["Difference", "Points", "95% interval", "p", "Least p", "Verdict"]
+PAIR_CAPTION = "Differences in percentage points, and whether they are more than the choice of questions explains."
+PAIR_NOTES = (
+    "The paper's: which model answered which question is not published, so interval and p are unpaired, from counts "
+    "alone, as if each model had questions of its own. A paired test could find more; least p is a bound that no "
+    "pairing of these counts can go below, so that not significant, however paired holds without the pairing. Ours: "
+    "sign-flip test and bootstrap over the questions that both answered. Level 5%, not corrected for the number of "
+    "comparisons."
+)
+
+
+def caption(preset: str, ours: list[Ours]) -> str:
+    state = "Ours stand below, under both parsers." if ours else "Ours: not run under this preset."
+    return f"L-Eval's closed-ended tasks in percent; the paper's rows as printed. Preset {preset}. {state}"
+
+
+def score_notes(paper: Published, pairs: list[dict], ours: list[Ours]) -> str:
+    text = f"Source: {paper.source}; bold and underlined by its caption's rule, best and second-best of a model. "
+    text += significance(paper, pairs)
+    if ours:
+        text += (
+            " Ours, released: L-Eval's own parser; strict: one that reads the answer. An average needs all six tasks; "
+            "(n/N): only n of a task's N questions."
+        )
+    return text
+
+
+def significance(paper: Published, pairs: list[dict]) -> str:
+    """Which bold is significant, in sentences; every number of them is computed."""
+    paired = [pair for pair in pairs if pair["source"] == "paper"]
+    best = [pair for pair in paired if pair["kind"] == "best"]
+    text = ""
+    for model, title in paper.models.items():
+        pair = next(pair for pair in best if pair["model"] == model and pair["task"] == AVERAGE)
+        ends = interval(pair["low95_points"], pair["high95_points"], "+")
+        text += (
+            f"{title}: the bold average, {pair['title']}, less the underlined one, {pair['than_title']}, is "
+            f"{number(pair['difference_points'], '+')} points, 95% {ends}, {_p_is(pair['p'])} unpaired: "
+            f"{pair['verdict']} (least p {p_text(pair['least_p'])}). "
+        )
+    cells = [pair for pair in best if pair["task"] != AVERAGE]
+    shared = sum(pair["verdict"] == "equal" for pair in cells)
+    text += (
+        f"Of the {len(cells)} best scores in single tasks {_count_significant(cells)} from the next, unpaired; "
+        f"{shared} are shared by several rows. "
+    )
+    gains = [pair for pair in paired if pair["kind"] == "resonance"]
+    points = [pair["difference_points"] for pair in gains]
+    return text + (
+        f"Resonance minus plain, averages of {len(gains)} settings: {number(min(points), '+')} to "
+        f"{number(max(points), '+')} points, of which {_count_significant(gains)} from 0, unpaired."
+    )
+
+
+def _p_is(p: float) -> str:
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _count_significant(pairs: list[dict]) -> str:
+    count = sum(pair["verdict"] == "significant" for pair in pairs)
+    return f"{count or 'none'} {'differ' if count > 1 else 'differs'} significantly"
+
+
+def _named(name: Name) -> dict:
+    return dict(zip(("model", "encoding", "strategy"), name, strict=True))
+
+
+def _mark(kind: type[str]) -> str | None:
+    return {Bold: "bold", Underlined: "underlined"}.get(kind)
+
+
+if __name__ == "__main__":
+    run(main)

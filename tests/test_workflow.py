@@ -169,7 +169,7 @@ def test_results_say_what_made_them(finished):
             "figures/table1_posgen.py", '"""', '""" ', {"study_table": 2}, id="a table's script: only the tables"
         ),
         pytest.param(
-            "config/encodings.yaml", "\nlinear: {method: linear}", "\nlinear: {method: linear, base: 500.0}", {},
+            "config/encodings.yaml", "\nntk: {method: ntk}", "\nntk: {method: ntk, base: 500.0}", {},
             id="an encoding that no list names: nothing",
         ),
     ],
@@ -308,7 +308,8 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
     """First the job alone is killed, so that Snakemake deletes its outputs; then Snakemake with it."""
     folder = Path(shutil.copytree(finished, tmp_path / "repository"))
     preset = folder / "config/smoke.yaml"
-    text = preset.read_text().replace("released: {recursive: 8,", "released: {recursive: 200,")
+    text = preset.read_text().replace("released:\n        {recursive: 8,", "released:\n        {recursive: 200,")
+    assert "{recursive: 200," in text, "the preset no longer holds these steps: mend the test"
     preset.write_text(text.replace("checkpoint_seconds: 30", "checkpoint_seconds: 0"))
     run = folder / "results/smoke/posgen/runs/released/recursive/rope/seed42"
     shutil.rmtree(run)

@@ -1,5 +1,6 @@
 """Shared prefill gives the unshared answers; predictions survive any kill."""
 
+import contextlib
 import json
 import random
 import signal
@@ -15,9 +16,12 @@ from hypothesis import strategies as st
 
 from conftest import ROOT
 from llm_cases import L, spec, tiny
-from resonance.llm.generate import answers, common_beginning
+from resonance.llm import generate
+from resonance.llm.generate import Asking, answer_task, answers, common_beginning
 from resonance.llm.journal import Journal, digest_of
-from resonance.llm.leval import read_predictions
+from resonance.llm.leval import Document, Prompts, Question, read_predictions, score_rows
+from resonance.llm.text import Tokenizer
+from resonance.record.settings import parse, read_yaml
 
 
 def prompts_of(count: int, beginning: int, seed: int = 0) -> list[list[int]]:
@@ -93,6 +97,61 @@ def test_common_beginning(prompts: list[list[int]]) -> None:
     assert all(prompt[:count] == prompts[0][:count] and len(prompt) > count for prompt in prompts)
     further = {tuple(prompt[: count + 1]) for prompt in prompts}
     assert len(further) > 1 or min(map(len, prompts)) == count + 1
+
+
+# A task
+
+
+def ask(folder: Path, task: str, documents: tuple[Document, ...], stop: int = 10**9, name: str = "run") -> list[dict]:
+    """The task answered by a tiny byte model into a journal; given up after `stop` answers, if that many come."""
+    tokenizer = Tokenizer.of_bytes()
+    texts = parse(Prompts, read_yaml(ROOT / "config/leval.yaml"), "leval.yaml")
+    asking = Asking(texts, "plain", budget=300, max_new_tokens=4, batch_size=2)
+    path, came = folder / f"{name}.{task}.jsonl", []
+
+    def report(done: int) -> None:
+        came.append(done)
+        if len(came) == stop:
+            raise KeyboardInterrupt
+
+    def decode(ids: list[int]) -> str:
+        return bytes(id for id in ids if id < 256).decode("latin-1")
+
+    with Journal(path, "abc") as journal, contextlib.suppress(KeyboardInterrupt):
+        answer_task(tiny(), tokenizer, decode, task, documents, asking, journal, report)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def made_documents(gold: str, same: bool = False) -> tuple[Document, ...]:
+    questions = [Question(number, f"Question {number}, or what?", gold) for number in range(7)]
+    texts = ["the same words " * 5] * 3 if same else [f"{word} words " * 40 for word in ("old", "new", "odd")]
+    return tuple(
+        Document(text, tuple(questions[start:end]))
+        for text, (start, end) in zip(texts, ((0, 3), (3, 6), (6, 7)), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("task", "gold"), [("tpo", "A"), ("sci_fi", "True [fact: False]"), ("codeu", "[1 2]")])
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(task: str, gold: str, tmp_path: Path) -> None:
+    documents = made_documents(gold)
+    whole = ask(tmp_path, task, documents, name="whole")
+    assert [row["question"] for row in whole] == list(range(7))
+    assert all((" [fact: " in row["prediction"]) == (task == "sci_fi") for row in whole)
+    for stop in (1, 2, 3):
+        ask(tmp_path, task, documents, stop=stop)
+    assert ask(tmp_path, task, documents) == whole
+    rows = score_rows(read_predictions(tmp_path / f"run.{task}.jsonl"))
+    assert len(rows) == 14 and rows[0]["gold"] == gold
+
+
+def test_documents_of_one_text_share_its_prefill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(
+        generate, "answers", lambda model, ids, **options: calls.append(len(ids)) or iter([[65]] * len(ids))
+    )
+    ask(tmp_path, "gsm100", made_documents("18", same=True), name="same")
+    ask(tmp_path, "gsm100", made_documents("18"), name="other")
+    assert calls == [7, 3, 3, 1]
 
 
 # The journal

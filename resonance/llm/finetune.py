@@ -5,20 +5,23 @@ is ours: the order of the data, the schedule, the stop at a loss that is not fin
 killed training goes on where its last whole checkpoint stands.
 """
 
+import hashlib
+import json
 import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from resonance.llm.progress import Progress
 from resonance.llm.text import Packed, Sequences
-from resonance.record.files import write_json
+from resonance.record.files import read_json, write_json
 from resonance.record.llm import FinetuneRun, TinyModel
 
 _WHOLE = "complete.json"
@@ -64,9 +67,9 @@ class Trained:
 
 
 def finetune_plan(run: FinetuneRun, title: str) -> Plan:
-    """A fine-tuning under its protocol (L1 to L5, L9)."""
-    protocol, asked = run.protocol, run.settings
-    warmup = protocol.warmup_steps or round(protocol.warmup_fraction * run.steps)
+    """A fine-tuning under its protocol's choices (L1 to L5, L9)."""
+    choices, asked = run.choices, run.settings
+    warmup = choices.warmup_steps or round(choices.warmup_fraction * run.steps)
     return Plan(
         title=title,
         length=run.length,
@@ -74,19 +77,19 @@ def finetune_plan(run: FinetuneRun, title: str) -> Plan:
         sequences_per_step=run.sequences_per_step,
         micro_batch_size=asked.micro_batch_size,
         learning_rate=run.learning_rate,
-        schedule=lambda step: warm_up(step, warmup, protocol.decay_steps),
+        schedule=lambda step: warm_up(step, warmup, choices.decay_steps),
         seed=asked.seed,
         device=run.device,
         precision=run.precision,
-        beta1=protocol.beta1,
-        beta2=protocol.beta2,
-        weight_decay=protocol.weight_decay,
-        clip_norm=protocol.clip_norm,
+        beta1=choices.beta1,
+        beta2=choices.beta2,
+        weight_decay=choices.weight_decay,
+        clip_norm=choices.clip_norm,
         checkpoint_every=asked.checkpoint_every,
         gradient_checkpointing=asked.gradient_checkpointing,
         deepspeed=asked.deepspeed,
-        chunks=protocol.chunks,
-        resume=protocol.resume,
+        chunks=choices.chunks,
+        resume=choices.resume,
     )
 
 
@@ -125,10 +128,13 @@ def warm_up(step: int, warmup: int, decay_steps: int) -> float:
     return 1.0 if not decay_steps else max(0.0, (decay_steps - step) / max(1, decay_steps - warmup))
 
 
-def train(make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan, folder: Path) -> Trained:
+def train(
+    make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan, folder: Path, *, identity: str = ""
+) -> Trained:
     """Train, and leave the model in folder/model. Checkpoints live in folder/checkpoints until it is done.
 
     make_model  called once, after DeepSpeed was set up, so that it can shard weights as they come
+    identity    what model and encoding make_model gives; checkpoints of another are not gone on from
 
     Equal arguments give equal weights, also through a kill: a resumed training reads the sequences
     that it would have read (L5 `exact`).
@@ -139,6 +145,10 @@ def train(make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan,
     checkpoints = Path(folder) / "checkpoints"
     arguments = _arguments(plan, checkpoints)
     world, rank = arguments.world_size, arguments.process_index
+    if rank == 0:
+        _clear_others(checkpoints, plan, packed, identity)
+    if world > 1:
+        torch.distributed.barrier()
     start = _last_whole(checkpoints)
     done = int(start.name.rpartition("-")[2]) if start else 0
     sequences = plan.steps * plan.sequences_per_step
@@ -185,8 +195,9 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
         )
     accumulation = plan.sequences_per_step // batch
     deepspeed = zero3_offload(plan, accumulation) if plan.deepspeed == "zero3_offload" else None
-    if deepspeed and plan.device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    prepared = deepspeed is not None and plan.device == "cpu"
+    if prepared:
+        _join_on_cpu(plan)
     try:
         return TrainingArguments(
             output_dir=str(checkpoints),
@@ -200,7 +211,8 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
             max_grad_norm=plan.clip_norm,
             optim="adamw_torch",
             bf16=plan.precision == "bf16",
-            use_cpu=plan.device == "cpu",
+            use_cpu=plan.device == "cpu" and not prepared,  # it would make DeepSpeed plain data parallelism
+            accelerator_config={"use_configured_state": True} if prepared else None,
             activation_checkpointing=plan.gradient_checkpointing,
             deepspeed=deepspeed,
             seed=plan.seed,
@@ -216,6 +228,19 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
         )
     except ImportError as error:
         raise ValueError(f"{' '.join(str(error).split())[:200]}; install what it names, or deepspeed: none") from None
+
+
+def _join_on_cpu(plan: Plan) -> None:
+    """Let the processes of a DeepSpeed training on CPUs know each other.
+
+    Left to itself accelerate finds no GPU, takes each process for the only one, and every one of
+    them trains on the same sequences.
+    """
+    if plan.precision == "bf16":
+        raise ValueError("precision must be fp32 for deepspeed on a CPU, got bf16: transformers refuses it there")
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    PartialState(backend="gloo")
 
 
 def zero3_offload(plan: Plan, accumulation: int) -> dict:
@@ -303,6 +328,19 @@ class _Watch(TrainerCallback):
             torch.distributed.barrier()  # every process has written its part
         if args.process_index == 0:
             write_json(self.checkpoints / f"checkpoint-{state.global_step}" / _WHOLE, {"step": state.global_step})
+
+
+def _clear_others(checkpoints: Path, plan: Plan, packed: Packed, identity: str) -> None:
+    """Remove the checkpoints of other settings, which a killed job may have left in this place."""
+    known = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    known["schedule"] = [plan.schedule(step) for step in range(plan.steps)]
+    known |= {"identity": identity, "text": packed.run, "documents": packed.documents["document"].to_list()}
+    fingerprint = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    mark = checkpoints / "fingerprint.json"
+    if checkpoints.exists() and (not mark.exists() or read_json(mark).get("fingerprint") != fingerprint):
+        print(f"{plan.title}: the checkpoints in {checkpoints} are of other settings and were removed")
+        shutil.rmtree(checkpoints)
+    write_json(mark, {"fingerprint": fingerprint})
 
 
 def _last_whole(checkpoints: Path) -> Path | None:

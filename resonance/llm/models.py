@@ -4,6 +4,7 @@ transformers does the modelling; `resonance.encoding.hf` puts the encoding in.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -32,11 +33,10 @@ class Base:
     folder        of weights and config: beside base.json where relative, else a path or a hub id
     tokenizer     `bytes`, or `model`: the folder's own
     bos, eos      ids that stand around a document; None where the model has none
+    digest        of the settings that made it: a base made otherwise is another base
     """
 
     source: str
-    title: str
-    stand_in: bool
     folder: str
     tokenizer: str
     bos: int | None
@@ -44,6 +44,7 @@ class Base:
     vocabulary: int
     train_length: int
     rope_base: float
+    digest: str
     num_parameters: int | None = None
 
     def write(self, path: Path) -> None:
@@ -81,8 +82,6 @@ def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
     check_config(model, config)
     base = Base(
         source=model.source,
-        title=model.title,
-        stand_in=model.stand_in,
         folder=folder,
         tokenizer="model",
         bos=tokenizer.bos_token_id,
@@ -90,6 +89,7 @@ def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
         vocabulary=config.get_text_config().vocab_size,
         train_length=model.train_length,
         rope_base=model.rope_base,
+        digest=_digest(model),
     )
     base.write(path)
     return base
@@ -127,8 +127,6 @@ def make_tiny(tiny: TinyModel, train_length: int, rope_base: float) -> LlamaForC
 def base_of_tiny(model: ModelRun, num_parameters: int) -> Base:
     return Base(
         source=model.source,
-        title=model.title,
-        stand_in=True,
         folder="./model",
         tokenizer=BYTES,
         bos=BYTE_BOS,
@@ -136,8 +134,13 @@ def base_of_tiny(model: ModelRun, num_parameters: int) -> Base:
         vocabulary=BYTE_VOCABULARY,
         train_length=model.train_length,
         rope_base=model.rope_base,
+        digest=_digest(model),
         num_parameters=num_parameters,
     )
+
+
+def _digest(model: ModelRun) -> str:
+    return hashlib.sha256(model.to_json().encode()).hexdigest()
 
 
 def tokenizer_of(base: Base) -> Tokenizer:

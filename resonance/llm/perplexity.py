@@ -46,7 +46,7 @@ def choose(packed: Packed, run: PerplexityRun, corpus: str) -> list[Piece]:
             f"corpus {corpus} must have {asked.documents} held-out documents of {run.min_tokens[corpus]} tokens or "
             f"more, got {len(rows)}; lower its documents or raise held_out"
         )
-    if run.protocol.documents == "random":
+    if run.choices.documents == "random":
         drawn = np.random.default_rng([run.settings.seed, 10]).permutation(len(rows))[: asked.documents]
         rows = [rows[i] for i in sorted(drawn)]
     pieces = []
@@ -93,8 +93,8 @@ def windows(model: torch.nn.Module, tokens: np.ndarray, run: PerplexityRun):
     which then gets a pass each. `sliding`: windows of the length at a stride, each counting what
     no window before it did.
     """
-    precision, stride = run.precision, run.protocol.stride
-    if run.protocol.window == "truncated":
+    precision, stride = run.precision, run.choices.stride
+    if run.choices.window == "truncated":
         shared = None if follows_length(model) else token_losses(model, tokens, precision)
         for length in run.lengths:
             cut = min(length, len(tokens)) - 1

@@ -27,8 +27,8 @@ def _check_source(kind: str, source: str) -> None:
         raise ValueError(f"source must be {forms}, got {source!r}")
 
 
-class LlmProtocol(Settings):
-    """Every choice of the language-model half where the paper and its released code differ (L1 to L10)."""
+class FinetuneChoices(Settings):
+    """The choices that a fine-tuning depends on, its encoding aside (L1 to L5, L9)."""
 
     sequences_per_step: Count
     """L1. Sequences of an optimizer step, over all devices, accumulation included."""
@@ -51,14 +51,19 @@ class LlmProtocol(Settings):
     resume: Literal["exact", "micro_batches"]
     """L5. `exact`: a resumed run sees the sequences that the uninterrupted one would have seen.
     `micro_batches`: it skips one micro-batch for every step done, so accumulation is not counted."""
-    ntk_rule: Literal["paper", "bloc97"]
-    """L6, L7. The base of NTK grows by s, dynamic NTK's by L_c/L (`paper`); or by s^(d/(d-2)) and
-    (s*L_c/L - (s-1))^(d/(d-2)) (`bloc97`)."""
-    resonance_methods: list[str]
-    """L8. Methods that Resonance may follow. The released code drops it in silence after the others;
-    here such an encoding is an error."""
     chunks: Literal["all", "first_of_65536"]
     """L9. Training sequences: every stretch of the packed text, or the first of every 65,536 tokens."""
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> "FinetuneChoices":
+        if self.warmup_fraction and self.warmup_steps:
+            raise ValueError("warmup_fraction and warmup_steps exclude each other, got both; set one of them to 0")
+        return self
+
+
+class PerplexityChoices(Settings):
+    """The choices that an evaluation depends on, its encoding aside (L10)."""
+
     documents: Literal["random", "first"]
     """L10. Which of the documents that are long enough are measured."""
     window: Literal["truncated", "sliding"]
@@ -66,6 +71,17 @@ class LlmProtocol(Settings):
     slides over the document, each step counting the tokens that are new."""
     stride: Count
     """L10. Tokens that a sliding window moves by."""
+
+
+class LlmProtocol(FinetuneChoices, PerplexityChoices):
+    """Every choice of the language-model half where the paper and its released code differ (L1 to L10)."""
+
+    ntk_rule: Literal["paper", "bloc97"]
+    """L6, L7. The base of NTK grows by s, dynamic NTK's by L_c/L (`paper`); or by s^(d/(d-2)) and
+    (s*L_c/L - (s-1))^(d/(d-2)) (`bloc97`)."""
+    resonance_methods: list[str]
+    """L8. Methods that Resonance may follow. The released code drops it in silence after the others;
+    here such an encoding is an error."""
     yarn_ramp: Literal["wavelength", "index"]
     """What YaRN's gamma is linear in: L/lambda_j (section 3.3) or the feature's index (YaRN's code)."""
     yarn_blend: Literal["wavelength", "frequency"]
@@ -76,14 +92,16 @@ class LlmProtocol(Settings):
     """YaRN's alpha, in turns over L (appendix C.2: 1)."""
 
     @model_validator(mode="after")
-    def _check(self) -> "LlmProtocol":
-        if self.warmup_fraction and self.warmup_steps:
-            raise ValueError("warmup_fraction and warmup_steps exclude each other, got both; set one of them to 0")
+    def _check_betas(self) -> "LlmProtocol":
         if self.yarn_beta_slow >= self.yarn_beta_fast:
             raise ValueError(
                 f"yarn_beta_slow must be < yarn_beta_fast, got {self.yarn_beta_slow} and {self.yarn_beta_fast}"
             )
         return self
+
+    def choices(self, kind: type[Settings]) -> Settings:
+        """The part of the protocol that one kind of run depends on."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
     def encoding_spec(self, name: str, fields: dict, model: "ModelSource") -> EncodingSpec:
         """An encoding's fields of encodings.yaml, completed for one language model. What they say wins."""
@@ -162,6 +180,19 @@ class Strategy(Settings):
     """Optimizer steps."""
 
 
+class ModelSize(Settings):
+    """A model's sizes, for the plan of what it costs."""
+
+    num_parameters: Count
+    """All of them."""
+    d_model: Count
+    """Width of the residual stream."""
+    num_layers: Count
+    """Depth."""
+    vocabulary: Count
+    """Entries of its vocabulary."""
+
+
 class ModelSource(Settings):
     """One language model and what is done with it."""
 
@@ -169,6 +200,8 @@ class ModelSource(Settings):
     """`train:tiny`, `pypi:NAME==VERSION` (a GGUF in a package), `hf:OWNER/NAME`, `path:FOLDER`."""
     title: str
     """As figures and tables call it."""
+    stand_in: bool
+    """Whether this is another model than the paper's: figures then say so, in name and caption."""
     train_length: Count
     """L, the length that it was pretrained at, in tokens."""
     rope_base: float = Field(gt=1)
@@ -181,22 +214,21 @@ class ModelSource(Settings):
     """Lengths at which perplexity is measured, in tokens."""
     tiny: TinyModel | None = None
     """The sizes and the pretraining of `train:tiny`."""
+    size: ModelSize | None = None
+    """For `resonance llm plan`; it decides nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> "ModelSource":
         _check_source("model", self.source)
         if (self.source == TINY) != (self.tiny is not None):
             raise ValueError(f"tiny must be given for source {TINY} and for no other, got source {self.source}")
+        if not self.stand_in and self.source.startswith(("train:", "pypi:")):
+            raise ValueError(f"stand_in must be true for source {self.source}: the paper's models are LLaMA2's")
         if self.lengths != sorted(set(self.lengths)):
             raise ValueError(f"lengths must rise, each given once, got {self.lengths}")
         if UNTUNED in self.strategies:
             raise ValueError(f"strategies must not be called {UNTUNED}: it is the name for no fine-tuning")
         return self
-
-    @property
-    def stand_in(self) -> bool:
-        """Whether this is another model than the paper's, and figures have to say so."""
-        return not re.search(r"llama-?2", self.source, re.IGNORECASE)
 
 
 class FinetuneSettings(Settings):
@@ -295,8 +327,6 @@ class ModelRun(Settings):
     """What the model before any fine-tuning depends on."""
 
     source: str
-    title: str
-    stand_in: bool
     train_length: int
     rope_base: float
     tiny: TinyModel | None
@@ -314,7 +344,7 @@ class TextRun(Settings):
 class FinetuneRun(Settings):
     """What a fine-tuning depends on beside its model, its encoding and its text."""
 
-    protocol: LlmProtocol
+    choices: FinetuneChoices
     model: str
     strategy: str
     length: int
@@ -335,7 +365,7 @@ class FinetuneRun(Settings):
 class PerplexityRun(Settings):
     """What an evaluation depends on beside its model, its encoding and its corpora."""
 
-    protocol: LlmProtocol
+    choices: PerplexityChoices
     model: str
     lengths: list[int]
     min_tokens: dict[str, int]
@@ -349,8 +379,6 @@ def model_run(llm: LlmSettings, model: str) -> ModelRun:
     asked = llm.models[model]
     return ModelRun(
         source=asked.source,
-        title=asked.title,
-        stand_in=asked.stand_in,
         train_length=asked.train_length,
         rope_base=asked.rope_base,
         tiny=asked.tiny,
@@ -366,7 +394,7 @@ def text_run(llm: LlmSettings, model: str, text: str) -> TextRun:
 def finetune_run(llm: LlmSettings, protocol: LlmProtocol, model: str, strategy: str) -> FinetuneRun:
     source, asked = llm.models[model], llm.finetuning
     return FinetuneRun(
-        protocol=protocol,
+        choices=protocol.choices(FinetuneChoices),
         model=model,
         strategy=strategy,
         length=source.strategies[strategy].length,
@@ -383,7 +411,7 @@ def finetune_run(llm: LlmSettings, protocol: LlmProtocol, model: str, strategy: 
 
 def perplexity_run(llm: LlmSettings, protocol: LlmProtocol, model: str) -> PerplexityRun:
     return PerplexityRun(
-        protocol=protocol,
+        choices=protocol.choices(PerplexityChoices),
         model=model,
         lengths=llm.models[model].lengths,
         min_tokens={name: llm.texts[name].min_tokens for name in llm.perplexity.corpora},

@@ -33,7 +33,6 @@ METRICS = {
     "window_loss": "unweighted mean of its windows' mean losses (L10: what the released code averages)",
     "num_windows": "how many windows that stretch was read in",
     "credit": "what one answer to one question of L-Eval earns, 0 to 1",
-    "passkey": "1 where the first number generated is the hidden one, else 0",
 }
 
 SCHEMAS = {

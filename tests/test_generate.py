@@ -15,13 +15,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import ROOT
-from llm_cases import L, spec, tiny
+from resonance.encoding.hf import swap_rotary
+from resonance.encoding.spec import EncodingSpec
 from resonance.llm import generate
 from resonance.llm.generate import Asking, answer_task, answers, common_beginning
 from resonance.llm.journal import Journal, digest_of
 from resonance.llm.leval import Document, Prompts, Question, read_predictions, score_rows
+from resonance.llm.models import make_tiny
 from resonance.llm.text import Tokenizer
+from resonance.record.llm import TinyModel
 from resonance.record.settings import parse, read_yaml
+
+L = 32
+TINY = TinyModel(
+    d_model=16, d_ff=24, num_layers=2, num_heads=2, text="t", steps=1, sequences_per_step=1, learning_rate=1e-2
+)
+
+
+def spec(method: str = "yarn", resonance: bool = True) -> EncodingSpec:
+    scale = {} if method == "rope" else {"scale": 4.0}
+    return EncodingSpec(method=method, resonance=resonance, train_length=L, **scale)
+
+
+def tiny(asked: EncodingSpec | None = None) -> torch.nn.Module:
+    """A Llama over bytes, freshly initialised, in float32."""
+    torch.manual_seed(0)  # transformers initialises from the global generator
+    return swap_rotary(make_tiny(TINY, L, 10_000.0), asked or spec()).eval()
 
 
 def prompts_of(count: int, beginning: int, seed: int = 0) -> list[list[int]]:

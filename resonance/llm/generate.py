@@ -90,7 +90,9 @@ def answers(
     """The greedy continuation of every prompt, in order, without its end token.
 
     share  read the common beginning once. A model whose table follows the length (dynamic_ntk) is read
-           prompt by prompt, one at a time, whatever is asked: its keys hold for one length alone.
+           prompt by prompt, one at a time, whatever is asked: its keys hold for one length alone. While
+           it answers past L, cached keys keep the table of their length, as in transformers; our rotary
+           module says so.
 
     Raises ValueError for an empty prompt.
     """

@@ -65,12 +65,12 @@ class Published(Settings):
 
 @dataclass(frozen=True)
 class Ours:
-    """What we measured for one name under one parser: credit by question, and the golds by task."""
+    """What we measured for one name under one parser: credit by question, and the golds of the questions."""
 
     name: Name
     parser: str
     credits: leval.Credits
-    golds: dict[str, list[str]]
+    golds: dict[str, list[tuple[int, str]]]
 
     @property
     def complete(self) -> bool:
@@ -109,6 +109,6 @@ def read_ours(paths: list[Path]) -> list[Ours]:
         own = rows.filter(model=name[0], encoding=name[1], strategy=name[2])
         for parser in leval.PARSERS:
             asked = own.filter(parser=parser).sort("question")
-            golds = {task: asked.filter(task=task)["gold"].to_list() for task in asked["task"].unique()}
+            golds = {task: asked.filter(task=task).select("question", "gold").rows() for task in asked["task"].unique()}
             found.append(Ours(name, parser, leval.credits_of(own, parser), golds))
     return found

@@ -28,6 +28,7 @@ WITHOUT_TORCH = [
     "resonance.llm.reading",
     "resonance.llm.scoring",
     "resonance.llm.leval",
+    "resonance.llm.journal",
     "resonance.posgen.tasks",
     "resonance.plan",
     "resonance.cli",

@@ -225,6 +225,13 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path: Path) -> None:
         ('{"gt": "A", "a_pred": "", "b_pred": ""}\n', "must have one key that ends in pred, got a_pred, b_pred"),
         ("", "must hold at least one whole line, got none"),
         ('{"gt": "A", "m_p', "must hold at least one whole line, got a torn one"),
+        (
+            '{"gt": "A", "m_pred": "A", "question": 1}\n' * 2,
+            "m.tpo.jsonl:2: question must be a number that the task has",
+        ),
+        ('{"gt": "A", "m_pred": "A", "question": 269}\n', "once each, got 269"),
+        ('{"gt": "A", "m_pred": "A", "question": "1"}\n', "once each, got '1'"),
+        ('{"gt": "A", "m_pred": "A"}\n{"gt": "A", "m_pred": "A", "hash": "b"}\n', "got another hash"),
         ("[" * 100_000 + "\n", "m.tpo.jsonl:1: not a line of JSON"),
         ('{"gt": "A", "m_pred": "A"}\n' * 270, "tpo has 269 questions, got 270 lines"),
     ],
@@ -235,6 +242,13 @@ def test_bad_predictions_are_refused_in_one_line(content: str, rule: str, tmp_pa
     done = cli("score", path)
     assert done.returncode == 2 and done.stdout == ""
     assert rule in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_numbered_predictions_come_in_the_questions_order(tmp_path: Path) -> None:
+    path = tmp_path / "m.tpo.jsonl"
+    rows = [{"question": number, "gt": "A", "prediction": text} for number, text in ((5, "B"), (0, "A"))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert [(row.number, row.text) for row in leval.read_predictions(path).rows] == [(0, "A"), (5, "B")]
 
 
 def test_a_name_without_a_task_needs_the_option(tmp_path: Path) -> None:
@@ -421,8 +435,8 @@ def test_credits_stand_once_each() -> None:
     row = {"task": "tpo", "parser": "strict", "value": 1.0}
     whole = pl.DataFrame([{**row, "question": number} for number in (1, 0)])
     assert record.credits_of(whole, "strict")["tpo"].tolist() == [1, 1]
-    for numbers in ((0, 0), (1,), (0, 2)):
-        rows = pl.DataFrame([{**row, "question": number} for number in numbers])
-        with pytest.raises(ValueError, match="questions of tpo must be there once each"):
-            record.credits_of(rows, "strict")
+    part = pl.DataFrame([{**row, "question": number} for number in (7, 2)])
+    assert record.credits_of(part, "strict")["tpo"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="questions of tpo must be there once each"):
+        record.credits_of(pl.concat([whole, whole]), "strict")
     assert all(first <= second for first, second in pairwise(stats.share_interval(k, 9)[0] for k in range(10)))

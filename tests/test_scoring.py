@@ -3,6 +3,7 @@
 import csv
 import json
 import string
+import time
 from collections import Counter
 from math import floor
 from pathlib import Path
@@ -323,6 +324,17 @@ def test_bad_input_is_named(arguments: tuple, rule: str) -> None:
 def test_a_number_of_thousands_of_digits_is_no_answer_and_no_crash() -> None:
     for parser in PARSERS:
         assert credit(parser, "gsm100", "The answer is " + "9" * 5000, "18") == 0
+
+
+@pytest.mark.parametrize(
+    "piece", ["A and ", "A, ", "(", "[(", "`", "\n", "answer is ", "the output is ", "answer ", "A. x\n"]
+)
+def test_no_text_takes_long_to_read(piece: str) -> None:
+    """A pattern that backtracks would take minutes for these."""
+    started = time.perf_counter()
+    for task in TASKS:
+        scoring.score("strict", task, piece * 12_000, GOLD[task], "A. one\nB. two")
+    assert time.perf_counter() - started < 10
 
 
 def test_normalising_drops_punctuation_and_lowercase_articles_only() -> None:

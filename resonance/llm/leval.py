@@ -4,12 +4,12 @@ A task is one JSONL file, a document with many questions a line. Everything here
 files; generation is another room.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from resonance.llm import scoring
+from resonance.record.files import read_json_lines
 from resonance.record.leval import PARSERS, TASKS
 from resonance.record.settings import Settings
 
@@ -67,7 +67,7 @@ def read_tasks(folder: Path, names: Iterable[str] = tuple(TASKS)) -> Tasks:
 
 def read_task(path: Path) -> tuple[Document, ...]:
     """The documents of one task's file. Raises ValueError: path, line, rule."""
-    lines, torn = read_lines(path)
+    lines, torn = read_json_lines(path)
     if torn:
         raise ValueError(f"{path}: its last line is torn; get the file again")
     documents, count = [], 0
@@ -86,33 +86,6 @@ def read_task(path: Path) -> tuple[Document, ...]:
     if not count:
         raise ValueError(f"{path}: must hold at least one question, got none")
     return tuple(documents)
-
-
-def read_lines(path: Path) -> tuple[list[tuple[int, dict]], bool]:
-    """(line number, object) of a JSONL file, and whether its last line is torn: cut off within an object.
-
-    Blank lines are passed over. Raises ValueError for a line that is no object, unless it is a torn last one.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
-    raw = Path(path).read_bytes()
-    rows: list[tuple[int, dict]] = []
-    pieces = raw.split(b"\n")
-    for place, piece in enumerate(pieces, start=1):
-        if not piece.strip():
-            continue
-        try:
-            row = json.loads(piece.decode("utf-8"))
-        except ValueError as error:  # bad JSON, and bad UTF-8 too
-            if place == len(pieces):
-                return rows, True
-            raise ValueError(f"{path}:{place}: not a line of JSON: {error}") from None
-        except RecursionError:
-            raise ValueError(f"{path}:{place}: not a line of JSON: brackets too deep") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{place}: must be a JSON object, got {type(row).__name__}")
-        rows.append((place, row))
-    return rows, False
 
 
 def _texts(value: object) -> bool:
@@ -186,8 +159,9 @@ def answer_of(task: str, outputs: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said to one question."""
+    """What a model said to one question; `number` counts through the task."""
 
+    number: int
     query: str
     gold: str
     text: str
@@ -208,9 +182,10 @@ def read_predictions(path: Path, task: str | None = None) -> Predictions:
     """Predictions as L-Eval writes them: JSONL with `query`, `gt` and one key that ends in `pred`.
 
     The task comes from the key `task`, else from the file's name; the argument wins. The model is the
-    prediction key's, else the file's name. Raises ValueError: path, line, rule.
+    prediction key's, else the file's name. Lines come in the questions' order, unless they have the key
+    `question`. Raises ValueError: path, line, rule.
     """
-    lines, torn = read_lines(path)
+    lines, torn = read_json_lines(path)
     if not lines:
         raise ValueError(f"{path}: must hold at least one whole line, got {'a torn one' if torn else 'none'}")
     task = (task or _task_of(Path(path), lines[0][1])).lower()
@@ -224,14 +199,19 @@ def read_predictions(path: Path, task: str | None = None) -> Predictions:
     keys = [key for key in lines[0][1] if key == "prediction" or key.endswith("pred")]
     if len(keys) != 1:
         raise ValueError(f"{path}: must have one key that ends in pred, got {', '.join(keys) or 'none'}")
-    rows = []
+    rows: dict[int, Prediction] = {}
     for place, row in lines:
         gold, text, query = row.get("gt", row.get("gold")), row.get(keys[0]), row.get("query", "")
         if not isinstance(gold, str) or not isinstance(text, str) or not isinstance(query, str):
             raise ValueError(f"{path}:{place}: must have gt and {keys[0]}, both text (and query, if any, text)")
-        rows.append(Prediction(query, gold, text))
+        number = row.get("question", len(rows))
+        if not isinstance(number, int) or not 0 <= number < TASKS[task].num_questions or number in rows:
+            raise ValueError(f"{path}:{place}: question must be a number that the task has, once each, got {number!r}")
+        if row.get("hash") != lines[0][1].get("hash"):
+            raise ValueError(f"{path}:{place}: must be of the same run as the line before, got another hash")
+        rows[number] = Prediction(number, query, gold, text)
     model = keys[0].removesuffix("pred").rstrip("_") or Path(path).name.split(".jsonl")[0]
-    return Predictions(Path(path), model, task, tuple(rows), torn)
+    return Predictions(Path(path), model, task, tuple(rows[number] for number in sorted(rows)), torn)
 
 
 def _task_of(path: Path, row: dict) -> str:
@@ -246,18 +226,18 @@ def _task_of(path: Path, row: dict) -> str:
 def score_rows(predictions: Predictions) -> list[dict]:
     """One row a question and parser: what was read, the credit, and how `released` misread it, if it did."""
     rows = []
-    for number, row in enumerate(predictions.rows):
+    for row in predictions.rows:
         try:
             read = {
                 parser: scoring.score(parser, predictions.task, row.text, row.gold, row.query) for parser in PARSERS
             }
         except ValueError as error:
-            raise ValueError(f"{predictions.path}: question {number + 1}: {error}") from None
+            raise ValueError(f"{predictions.path}: question {row.number + 1}: {error}") from None
         kind = scoring.misreading(predictions.task, row.text, row.gold, read["released"], read["strict"])
         rows += [
             {
                 "task": predictions.task,
-                "question": number,
+                "question": row.number,
                 "parser": parser,
                 "gold": row.gold,
                 "answer": reading.answer,

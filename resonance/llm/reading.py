@@ -13,22 +13,23 @@ LETTERS = "ABCD"
 # choices
 
 
-_MARKUP = r"[(\[*_`\"']*"
-_LABEL = rf"{_MARKUP}(?<![\w'’])(?:[{LETTERS}]{{1,4}})(?![\w'’\[])[)\].*_`\"':]*"
-_LIST = rf"{_LABEL}(?:\s*(?:,\s*and\b|,\s*or\b|\band\b|\bor\b|[,;&/+])\s*{_LABEL})*"
+# Every repetition has a bound, so that no text, however odd, takes long to read.
+_MARKUP = r"[(\[*_`\"']{0,6}"
+_LABEL = rf"{_MARKUP}(?<![\w'’])(?:[{LETTERS}]{{1,4}})(?![\w'’\[])[)\].*_`\"':]{{0,6}}"
+_LIST = rf"{_LABEL}(?:\s{{0,9}}(?:,\s{{0,9}}and\b|,\s{{0,9}}or\b|\band\b|\bor\b|[,;&/+])\s{{0,9}}{_LABEL}){{0,30}}"
 # What may follow a list of labels: not a lowercase word, before which "A" is an article.
-_END = r"(?=\s*$|\s*\n|(?<=[)\].:*_`\"'])|\s*[-–—(,;!]|\s+(?i:is|are|because|since)\b)"
+_END = r"(?=\s{0,9}$|\s{0,9}\n|(?<=[)\].:*_`\"'])|\s{0,9}[-–—(,;!]|\s{1,9}(?i:is|are|because|since)\b)"
 _ANSWER_IS = re.compile(
     r"(?i:\b(?:answers?|(?:correct|right|best) (?:option|choice|letter)s?)\b[^.\n]{0,80}?(?:\b(?:is|are|be)\b|[:=-])"
-    r"[ ]*(?:the )?(?:(?:option|choice|letter)s?\b)?[ ]*:?)[ ]*"
+    r"[ ]{0,3}(?:the )?(?:(?:option|choice|letter)s?\b)?[ ]{0,3}:?)[ ]{0,3}"
     rf"({_LIST}){_END}"
 )
-_OPTION_IS = re.compile(rf"(?i:\b(?:answer|option|choice)s?\b)\s*({_LIST}){_END}")
-_HEAD = re.compile(rf"[\s>•-]*({_LIST}){_END}")
+_OPTION_IS = re.compile(rf"(?i:\b(?:answer|option|choice)s?\b)\s{{0,9}}({_LIST}){_END}")
+_HEAD = re.compile(rf"[\s>•-]{{0,9}}({_LIST}){_END}")
 _INLINE = re.compile(rf"(?:\band\b|[,;&])\s*\(?([{LETTERS}])[.)]\s")
 _ANYWHERE = re.compile(rf"({_LIST}){_END}")
-_OPTION = re.compile(rf"^\s*\(?([{LETTERS}])[.)]\s*(.+?)\s*$", re.MULTILINE)
-_NEXT = re.compile(r"\n\s*(?:Question|Document is as follows)\b")
+_OPTION = re.compile(rf"^[ \t]{{0,9}}\(?([{LETTERS}])[.)][ \t]{{0,9}}(\S.*)$", re.MULTILINE)
+_NEXT = re.compile(r"\n[ \t]{0,9}(?:Question|Document is as follows)\b")
 
 
 def letters(text: str, query: str = "") -> str:
@@ -94,7 +95,7 @@ def number(text: str) -> str:
 
     The one behind its last `answer is`, else the last one of its last line.
     """
-    text = re.split(r"\n\s*Question\b", text)[0].strip()
+    text = re.split(r"\n[ \t]{0,9}Question\b", text)[0].strip()
     said = re.split(r"(?i:\banswer is\b|\\boxed\{|####)", text)
     found = _NUMBER.findall(said[-1].split("\n")[0])[:1] if len(said) > 1 else []
     found = found or _NUMBER.findall(text.split("\n")[-1])[-1:]

@@ -51,6 +51,33 @@ def read_json(path: Path) -> dict:
         raise ValueError(f"{path}: not valid JSON: {error}; delete it and run the rule again") from None
 
 
+def read_json_lines(path: Path) -> tuple[list[tuple[int, dict]], bool]:
+    """(line number, object) of a JSONL file, and whether its last line is torn: cut off within an object.
+
+    Blank lines are passed over. Raises ValueError for a line that is no object, unless it is a torn last one.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    raw = Path(path).read_bytes()
+    rows: list[tuple[int, dict]] = []
+    pieces = raw.split(b"\n")
+    for place, piece in enumerate(pieces, start=1):
+        if not piece.strip():
+            continue
+        try:
+            row = json.loads(piece.decode("utf-8"))
+        except ValueError as error:  # bad JSON, and bad UTF-8 too
+            if place == len(pieces):
+                return rows, True
+            raise ValueError(f"{path}:{place}: not a line of JSON: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{path}:{place}: not a line of JSON: brackets too deep") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}:{place}: must be a JSON object, got {type(row).__name__}")
+        rows.append((place, row))
+    return rows, False
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

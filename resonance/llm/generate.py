@@ -1,0 +1,153 @@
+"""Greedy answers to many prompts that begin alike: what they share is read once, its keys and values kept.
+
+Prompts of one document differ only behind it. L-Eval's own script reads the document anew for every
+question; here the longest common beginning is one prefill, and every batch of questions goes on from a
+copy of its cache. In float32 the answers are those of the unshared path (tested).
+
+Legend: B batch, P positions of the shared beginning, S of the rest, left-padded.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+from transformers import DynamicCache
+
+from resonance.llm.journal import Journal
+from resonance.llm.leval import MAX_NEW_TOKENS, Document, Prompts, Question, answer_of, prompts, truncated
+from resonance.llm.perplexity import follows_length
+from resonance.llm.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are asked, beside the model and the task. budget: a document's tokens."""
+
+    texts: Prompts
+    family: str
+    budget: int
+    max_new_tokens: int = MAX_NEW_TOKENS
+    batch_size: int = 1
+
+
+def answer_task(
+    model: torch.nn.Module,
+    tokenizer: Tokenizer,
+    decode: Callable[[list[int]], str],
+    task: str,
+    documents: Sequence[Document],
+    asking: Asking,
+    journal: Journal,
+    report: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Every question of a task that the journal lacks, answered into it as the answers come.
+
+    Questions on the same text share its prefill, though they be of several documents (gsm100's worked
+    examples). report: called with how many questions stand in the journal.
+    """
+    by_text: dict[str, list[Question]] = {}
+    for document in documents:
+        left = [question for question in document.questions if (task, question.number) not in journal.done]
+        by_text.setdefault(document.text, []).extend(left)
+
+    def said(asked: list[str]) -> Iterator[str]:
+        beginning = [] if tokenizer.bos is None else [tokenizer.bos]
+        ids = [beginning + tokenizer.encode(prompt) for prompt in asked]
+        options = {"max_new_tokens": asking.max_new_tokens, "eos": tokenizer.eos, "batch_size": asking.batch_size}
+        return map(decode, answers(model, ids, **options))
+
+    for text, questions in by_text.items():
+        if not questions:
+            continue
+        cut = truncated(text, asking.budget, lambda part: len(tokenizer.encode(part)), task)
+        asked = [prompts(asking.texts, asking.family, task, cut, question.text) for question in questions]
+        # The prompts behind the first (sci_fi's facts) hold no document: all of them before the long ones.
+        more = [list(said(list(later))) for later in zip(*(prompt[1:] for prompt in asked), strict=True)]
+        for place, (question, first) in enumerate(zip(questions, said([prompt[0] for prompt in asked]), strict=True)):
+            answer = answer_of(task, [first, *(later[place] for later in more)])
+            journal.append(task, question.number, question.text, question.gold, answer)
+            report(len(journal.done))
+
+
+def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, one at least left to each."""
+    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False)))
+    return min(shared, min(map(len, prompts)) - 1)
+
+
+@torch.inference_mode()
+def answers(
+    model: torch.nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos: int | None,
+    batch_size: int = 1,
+    share: bool = True,
+) -> Iterator[list[int]]:
+    """The greedy continuation of every prompt, in order, without its end token.
+
+    share  read the common beginning once. A model whose table follows the length (dynamic_ntk) is read
+           prompt by prompt, one at a time, whatever is asked: its keys hold for one length alone. While
+           it answers past L, cached keys keep the table of their length, as in transformers; our rotary
+           module says so.
+
+    Raises ValueError for an empty prompt.
+    """
+    if not prompts:
+        return
+    if not all(len(prompt) for prompt in prompts):
+        raise ValueError("prompt must hold at least one token, got an empty one")
+    if follows_length(model):
+        share, batch_size = False, 1
+    shared = common_beginning(prompts) if share else 0
+    device = next(model.parameters()).device
+    beginning = DynamicCache(config=model.config)
+    if shared:
+        first = torch.tensor([prompts[0][:shared]], device=device)
+        model(input_ids=first, past_key_values=beginning, use_cache=True, logits_to_keep=1)
+    for start in range(0, len(prompts), batch_size):
+        rests = [list(prompt[shared:]) for prompt in prompts[start : start + batch_size]]
+        cache = copy.deepcopy(beginning)
+        if shared and len(rests) > 1:
+            cache.batch_repeat_interleave(len(rests))
+        yield from _continue(model, cache, shared, rests, max_new_tokens, eos, device)
+
+
+def _continue(
+    model: torch.nn.Module,
+    cache: DynamicCache,
+    shared: int,
+    rests: list[list[int]],
+    max_new_tokens: int,
+    eos: int | None,
+    device: torch.device,
+) -> list[list[int]]:
+    longest = max(map(len, rests))
+    ids_BS = torch.tensor([[0] * (longest - len(rest)) + rest for rest in rests], device=device)
+    real_BS = torch.tensor([[0] * (longest - len(rest)) + [1] * len(rest) for rest in rests], device=device)
+    positions_BS = (shared + real_BS.cumsum(-1) - 1).clamp(min=0)
+    mask = torch.cat((real_BS.new_ones(len(rests), shared), real_BS), dim=-1)
+    said: list[list[int]] = [[] for _ in rests]
+    ended = [False] * len(rests)
+    for _ in range(max_new_tokens):
+        logits = model(
+            input_ids=ids_BS,
+            attention_mask=mask,
+            position_ids=positions_BS,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        chosen = logits[:, -1].argmax(-1)
+        for row, token in enumerate(chosen.tolist()):
+            ended[row] = ended[row] or token == eos
+            if not ended[row]:
+                said[row].append(token)
+        if all(ended):
+            break
+        ids_BS, positions_BS = chosen[:, None], positions_BS[:, -1:] + 1
+        mask = torch.cat((mask, mask.new_ones(len(rests), 1)), dim=-1)
+    return said

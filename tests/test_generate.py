@@ -1,0 +1,237 @@
+"""Shared prefill gives the unshared answers; predictions survive any kill."""
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import ROOT
+from resonance.encoding.hf import swap_rotary
+from resonance.encoding.spec import EncodingSpec
+from resonance.llm import generate
+from resonance.llm.generate import Asking, answer_task, answers, common_beginning
+from resonance.llm.journal import Journal, digest_of
+from resonance.llm.leval import Document, Prompts, Question, read_predictions, score_rows
+from resonance.llm.models import make_tiny
+from resonance.llm.text import Tokenizer
+from resonance.record.llm import TinyModel
+from resonance.record.settings import parse, read_yaml
+
+L = 32
+TINY = TinyModel(
+    d_model=16, d_ff=24, num_layers=2, num_heads=2, text="t", steps=1, sequences_per_step=1, learning_rate=1e-2
+)
+
+
+def spec(method: str = "yarn", resonance: bool = True) -> EncodingSpec:
+    scale = {} if method == "rope" else {"scale": 4.0}
+    return EncodingSpec(method=method, resonance=resonance, train_length=L, **scale)
+
+
+def tiny(asked: EncodingSpec | None = None) -> torch.nn.Module:
+    """A Llama over bytes, freshly initialised, in float32."""
+    torch.manual_seed(0)  # transformers initialises from the global generator
+    return swap_rotary(make_tiny(TINY, L, 10_000.0), asked or spec()).eval()
+
+
+def prompts_of(count: int, beginning: int, seed: int = 0) -> list[list[int]]:
+    draw = random.Random(seed)
+    document = [draw.randrange(250) for _ in range(beginning)]
+    return [document + [draw.randrange(250) for _ in range(draw.randrange(1, 9))] for _ in range(count)]
+
+
+def greedy(model: torch.nn.Module, prompt: list[int], count: int, eos: int | None = None) -> list[int]:
+    """The plainest way: the whole sequence anew for every token, no cache."""
+    tokens, said = list(prompt), []
+    for _ in range(count):
+        with torch.inference_mode():
+            chosen = int(model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax())
+        if chosen == eos:
+            break
+        tokens.append(chosen)
+        said.append(chosen)
+    return said
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("beginning", [0, 1, 20, 3 * L])
+def test_shared_prefill_gives_the_answers_of_the_unshared_path(beginning: int, batch_size: int) -> None:
+    model, prompts = tiny(), prompts_of(7, beginning)
+    asked = {"max_new_tokens": 12, "eos": None}
+    unshared = list(answers(model, prompts, **asked, share=False))
+    assert unshared == [greedy(model, prompt, 12) for prompt in prompts]
+    assert len({tuple(said) for said in unshared}) > 1
+    assert list(answers(model, prompts, **asked, batch_size=batch_size)) == unshared
+
+
+@pytest.mark.parametrize("method", ["rope", "linear", "ntk", "yarn"])
+@pytest.mark.parametrize("resonance", [False, True])
+def test_every_encoding_answers_alike_from_a_shared_beginning(method: str, resonance: bool) -> None:
+    model, prompts = tiny(spec(method, resonance)), prompts_of(4, 2 * L, seed=3)
+    shared = list(answers(model, prompts, max_new_tokens=6, eos=None, batch_size=4))
+    assert shared == [greedy(model, prompt, 6) for prompt in prompts]
+
+
+def test_a_table_that_follows_the_length_is_never_shared() -> None:
+    model, prompts = tiny(spec("dynamic_ntk", False)), prompts_of(3, L // 2, seed=5)
+    said = list(answers(model, prompts, max_new_tokens=1, eos=None, batch_size=3))
+    assert said == [greedy(model, prompt, 1) for prompt in prompts]
+
+
+def test_an_answer_ends_at_its_end_token_and_the_others_go_on() -> None:
+    model, prompts = tiny(), prompts_of(6, 20)
+    whole = [greedy(model, prompt, 12) for prompt in prompts]
+    eos = whole[0][3]
+    cut = [greedy(model, prompt, 12, eos) for prompt in prompts]
+    assert len(cut[0]) <= 3 and any(len(said) == 12 for said in cut)
+    assert list(answers(model, prompts, max_new_tokens=12, eos=eos, batch_size=6)) == cut
+
+
+def test_the_shared_beginning_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts, read = tiny(), prompts_of(5, 40), []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: read.append(given["input_ids"].numel()) or forward(**given))
+    list(answers(model, prompts, max_new_tokens=1, eos=None))
+    assert read == [40, *(len(prompt) - 40 for prompt in prompts)]
+
+
+def test_nothing_and_empty_prompts() -> None:
+    assert list(answers(tiny(), [], max_new_tokens=1, eos=None)) == []
+    with pytest.raises(ValueError, match="got an empty one"):
+        list(answers(tiny(), [[1], []], max_new_tokens=1, eos=None))
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_common_beginning(prompts: list[list[int]]) -> None:
+    count = common_beginning(prompts)
+    assert all(prompt[:count] == prompts[0][:count] and len(prompt) > count for prompt in prompts)
+    further = {tuple(prompt[: count + 1]) for prompt in prompts}
+    assert len(further) > 1 or min(map(len, prompts)) == count + 1
+
+
+# A task
+
+
+def ask(folder: Path, task: str, documents: tuple[Document, ...], stop: int = 10**9, name: str = "run") -> list[dict]:
+    """The task answered by a tiny byte model into a journal; given up after `stop` answers, if that many come."""
+    tokenizer = Tokenizer.of_bytes()
+    texts = parse(Prompts, read_yaml(ROOT / "config/leval.yaml"), "leval.yaml")
+    asking = Asking(texts, "plain", budget=300, max_new_tokens=4, batch_size=2)
+    path, came = folder / f"{name}.{task}.jsonl", []
+
+    def report(done: int) -> None:
+        came.append(done)
+        if len(came) == stop:
+            raise KeyboardInterrupt
+
+    def decode(ids: list[int]) -> str:
+        return bytes(id for id in ids if id < 256).decode("latin-1")
+
+    with Journal(path, "abc") as journal, contextlib.suppress(KeyboardInterrupt):
+        answer_task(tiny(), tokenizer, decode, task, documents, asking, journal, report)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def made_documents(gold: str, same: bool = False) -> tuple[Document, ...]:
+    questions = [Question(number, f"Question {number}, or what?", gold) for number in range(7)]
+    texts = ["the same words " * 5] * 3 if same else [f"{word} words " * 40 for word in ("old", "new", "odd")]
+    return tuple(
+        Document(text, tuple(questions[start:end]))
+        for text, (start, end) in zip(texts, ((0, 3), (3, 6), (6, 7)), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("task", "gold"), [("tpo", "A"), ("sci_fi", "True [fact: False]"), ("codeu", "[1 2]")])
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(task: str, gold: str, tmp_path: Path) -> None:
+    documents = made_documents(gold)
+    whole = ask(tmp_path, task, documents, name="whole")
+    assert [row["question"] for row in whole] == list(range(7))
+    assert all((" [fact: " in row["prediction"]) == (task == "sci_fi") for row in whole)
+    for stop in (1, 2, 3):
+        ask(tmp_path, task, documents, stop=stop)
+    assert ask(tmp_path, task, documents) == whole
+    rows = score_rows(read_predictions(tmp_path / f"run.{task}.jsonl"))
+    assert len(rows) == 14 and rows[0]["gold"] == gold
+
+
+def test_documents_of_one_text_share_its_prefill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(
+        generate, "answers", lambda model, ids, **options: calls.append(len(ids)) or iter([[65]] * len(ids))
+    )
+    ask(tmp_path, "gsm100", made_documents("18", same=True), name="same")
+    ask(tmp_path, "gsm100", made_documents("18"), name="other")
+    assert calls == [7, 3, 3, 1]
+
+
+# The journal
+
+
+def test_a_journal_goes_on_where_it_stopped_and_repairs_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep/m.tpo.jsonl"
+    with Journal(path, "abc") as journal:
+        for number in range(3):
+            journal.append("tpo", number, "Why?", "A", f"é\n{number}")
+        with pytest.raises(ValueError, match="question 2 of tpo is answered already"):
+            journal.append("tpo", 2, "Why?", "A", "B")
+    whole = path.read_bytes()
+    for cut in (1, 2, 30):
+        path.write_bytes(whole[:-cut])
+        with Journal(path, "abc") as journal:
+            assert journal.repaired and journal.done == {("tpo", 0), ("tpo", 1)}
+            journal.append("tpo", 2, "Why?", "A", "é\n2")
+        assert path.read_bytes() == whole
+    found = read_predictions(path)
+    assert [row.text for row in found.rows] == ["é\n0", "é\n1", "é\n2"] and not found.torn
+
+
+def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.tpo.jsonl"
+    with Journal(path, digest_of({"encoding": "yarn"})) as journal:
+        journal.append("tpo", 0, "Why?", "A", "A")
+    with pytest.raises(ValueError, match="another model, encoding or protocol wrote it"):
+        Journal(path, digest_of({"encoding": "rope"}))
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(ValueError, match="question 0 of tpo stands there twice"):
+        Journal(path, digest_of({"encoding": "yarn"}))
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from resonance.llm.journal import Journal
+with Journal(Path(sys.argv[1]), "abc") as journal:
+    print("ready", flush=True)
+    for number in range(150):
+        if ("tpo", number) not in journal.done:
+            journal.append("tpo", number, "Why? " * 200, "A", f"answer {number}")
+"""
+
+
+def test_twenty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    path, draw, kills = tmp_path / "m.tpo.jsonl", random.Random(0), 0
+    counts = []
+    while kills < 20:
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], cwd=ROOT, stdout=subprocess.PIPE)
+        writer.stdout.readline()
+        time.sleep(draw.uniform(0, 0.004))
+        writer.send_signal(signal.SIGKILL)
+        kills += writer.wait() == -signal.SIGKILL
+        writer.stdout.close()
+        counts.append(path.read_bytes().count(b"\n"))
+        if counts[-1] == 150:
+            path.unlink()  # too fast for this machine: begin again until all kills have fallen
+    assert subprocess.run([sys.executable, "-c", WRITER, path], cwd=ROOT, check=False).returncode == 0
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [row["question"] for row in rows] == list(range(150))
+    assert all(row["prediction"] == f"answer {row['question']}" for row in rows)
+    assert any(0 < count < 150 for count in counts)

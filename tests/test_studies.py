@@ -263,5 +263,5 @@ def test_a_study_that_was_not_run_is_said_by_the_missing_file(tmp_path: Path) ->
     done = subprocess.run([*command, "--folder", str(ROOT / "config")], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
-    assert "results/smoke/posgen/runs/released/cot/rope/seed42/eval/rope.parquet" in done.stderr
+    assert "results/smoke/posgen/runs/released/cot/rope/seed42/eval/rope.parquet is missing; run" in done.stderr
     assert not (tmp_path / "out.parquet").exists()

@@ -182,6 +182,8 @@ def _metadata(path: Path) -> dict[str, str]:
         raise _not_whole(path, error) from None
 
 
-def _not_whole(path: Path, error: Exception) -> ValueError:
+def _not_whole(path: Path, error: Exception) -> Exception:
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{path} is missing; run the workflow to make it")
     reason = " ".join(str(error).split())
     return ValueError(f"{path} is not a whole parquet file ({reason}); delete it and run the rule again")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from figures import style
 from figures.inputs import Output, Preset, read_study, run, seeds_text
-from figures.tables import Table, latex, markdown, number, page
+from figures.tables import Table, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.protocol import CHOICES
 from resonance.record.stats import Estimate, estimate, paired_difference
@@ -44,9 +44,7 @@ def main(
     said = caption(preset, rows, made)
     table = Table("ablation", said, ["", "Seeds", *map(column_title, columns)], groups, notes(lines))
     write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
-    write_text(Path(f"{output}.md"), markdown([table]))
-    write_text(Path(f"{output}.tex"), latex([table]))
-    write_text(Path(f"{output}.html"), page(f"Ablation of the protocols, preset {preset}", [table]))
+    write_tables(output, f"Ablation of the protocols, preset {preset}", [table])
     style.save(drawing(lines, columns, preset, rows), draw, f"Ablation of the protocols (preset {preset})")
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from figures import style
 from figures.inputs import Output, Preset, run
-from figures.tables import Table, interval, latex, markdown, number, page
+from figures.tables import Table, interval, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.llm import UNTUNED
 from resonance.record.results import read_rows, read_run
@@ -61,9 +61,7 @@ def main(
     write_text(Path(f"{table}.csv"), named.write_csv())
     write_text(Path(f"{table}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS).write_csv())
     tables = [table_of(cells, note)] + ([pair_table(pairs, about)] if pairs else [])
-    write_text(Path(f"{table}.md"), markdown(tables))
-    write_text(Path(f"{table}.tex"), latex(tables))
-    write_text(Path(f"{table}.html"), page(f"Figure 4 in numbers, preset {preset}, model {about['model']}", tables))
+    write_tables(table, f"Figure 4 in numbers, preset {preset}, model {about['model']}", tables)
 
 
 def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:

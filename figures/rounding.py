@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from figures import style
 from figures.inputs import Output, Preset, read_study, run, seeds_text
-from figures.tables import Table, interval, latex, markdown, number, page
+from figures.tables import Table, interval, number, write_tables
 from resonance.encoding.spec import ROUNDINGS, EncodingSpec
 from resonance.record.files import write_text
 from resonance.record.settings import SettingsError, read_yaml
@@ -49,9 +49,7 @@ def main(
     lines = [{"preset": preset} | row for row in comparisons(accuracy, inside)]
     table = Table("rounding", caption(preset, rows, made), HEADER, in_groups(lines), notes(lines))
     write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
-    write_text(Path(f"{output}.md"), markdown([table]))
-    write_text(Path(f"{output}.tex"), latex([table]))
-    write_text(Path(f"{output}.html"), page(f"Rules of rounding, preset {preset}", [table]))
+    write_tables(output, f"Rules of rounding, preset {preset}", [table])
     style.save(drawing(lines, preset, rows), draw, f"Rules of rounding (preset {preset})")
 
 

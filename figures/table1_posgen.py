@@ -25,7 +25,7 @@ from figures.inputs import (
     seeds_text,
     sizes_text,
 )
-from figures.tables import Table, interval, latex, markdown, number, page
+from figures.tables import Table, interval, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import Estimate, estimate, paired_difference
@@ -108,9 +108,7 @@ def main(
         tables.append(Table(f"posgen-{study}-pairs", PAIR_CAPTION, PAIR_HEADER, groups, PAIR_NOTES))
     write_text(Path(f"{output}.csv"), pl.DataFrame(cells, infer_schema_length=None).write_csv())
     write_text(Path(f"{output}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS, infer_schema_length=None).write_csv())
-    write_text(Path(f"{output}.md"), markdown(tables))
-    write_text(Path(f"{output}.tex"), latex(tables))
-    write_text(Path(f"{output}.html"), page(f"{TITLES[study]}, preset {preset}, protocol {protocol}", tables))
+    write_tables(output, f"{TITLES[study]}, preset {preset}, protocol {protocol}", tables)
 
 
 def read_published(path: Path) -> Published:

@@ -14,7 +14,7 @@ import typer
 from figures import style
 from figures.inputs import Output, Preset, run
 from figures.leval import AVERAGE, Name, Ours, Published, Row, read_ours, read_published
-from figures.tables import Bold, Table, Underlined, interval, latex, markdown, number, page
+from figures.tables import Bold, Table, Underlined, interval, number, write_tables
 from resonance.record import leval
 from resonance.record.files import write_text
 from resonance.record.stats import Paired, paired_tasks, share_interval
@@ -49,9 +49,7 @@ def main(
     for suffix, columns, rows in ((".csv", SCORE_COLUMNS, cells), ("_pairs.csv", PAIR_COLUMNS, pairs)):
         frame = pl.DataFrame([{"preset": preset} | row for row in rows], infer_schema_length=None)
         write_text(Path(f"{output}{suffix}"), frame.select(columns).write_csv())
-    write_text(Path(f"{output}.md"), markdown(tables))
-    write_text(Path(f"{output}.tex"), latex(tables))
-    write_text(Path(f"{output}.html"), page(f"Table 2, preset {preset}", tables))
+    write_tables(output, f"Table 2, preset {preset}", tables)
 
 
 # The scores

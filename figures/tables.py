@@ -6,6 +6,9 @@ Cells are plain text with Unicode signs (±, −); each format escapes what it m
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from resonance.record.files import write_text
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ def page(title: str, tables: Iterable[Table]) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
         f"<style>\n{_CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
+
+
+def write_tables(stem: Path, title: str, tables: list[Table]) -> None:
+    """stem.md, .tex and .html, each whole; the title is the page's."""
+    write_text(Path(f"{stem}.md"), markdown(tables))
+    write_text(Path(f"{stem}.tex"), latex(tables))
+    write_text(Path(f"{stem}.html"), page(title, tables))
 
 
 def _markdown(table: Table) -> str:

@@ -3,33 +3,17 @@
 import sys
 import time
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import TextColumn
+
+from resonance.record.progress import JobProgress
 
 
-class Progress:
+class Progress(JobProgress):
     """title and how much there is to do (None: not known); `report(done, note)` as it goes on."""
 
     def __init__(self, title: str, total: int | None, *, quiet: bool = False) -> None:
-        self.title, self.total, self.quiet = title, total, quiet
-        self.started, self.shown = time.perf_counter(), 0.0
-        console = Console(file=sys.stderr)
-        self.bar = None
-        if console.is_terminal and not quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=console)
-            self.job = self.bar.add_task(title, total=total, note="")
-
-    def __enter__(self) -> "Progress":
-        self.started = time.perf_counter()
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
+        super().__init__(title, total, TextColumn("{task.fields[note]}"), quiet=quiet, note="")
+        self.quiet, self.shown = quiet, 0.0
 
     def report(self, done: int, note: str = "") -> None:
         if self.quiet:

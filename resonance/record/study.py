@@ -4,7 +4,7 @@ Small enough to be kept (`results-published/`), and what the tables of many runs
 files; imports no torch.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
@@ -37,8 +37,18 @@ def collect(
         cells = [cell for cell in cells if not values or getattr(cell, field) in values]
         if not cells:
             raise ValueError(f"{field} must name cells of study {study}, got {', '.join(map(str, values))}")
-    rows = list(_rows(config, cells, root))
-    runs = [read_run(evaluation_path(config, cell, root)) for cell in cells]
+    rows, runs = [], []
+    for cell in cells:
+        path = evaluation_path(config, cell, root)
+        found = read_rows(path, "evaluation").filter(pl.col("position").is_null(), pl.col("split") == "test")
+        run, steps = read_run(path), posgen.steps(cell.protocol, cell.task)
+        if run["settings"]["steps"] != steps:
+            raise ValueError(
+                f"{path} must come of {steps} training steps as its preset says, got {run['settings']['steps']}; "
+                "run the workflow again"
+            )
+        rows += found.iter_rows(named=True)
+        runs.append(run)
     made = [run["provenance"] for run in runs]
     protocols, tasks = (list(dict.fromkeys(getattr(cell, field) for cell in cells)) for field in ("protocol", "task"))
     return rows, {
@@ -58,17 +68,3 @@ def collect(
         "first": min(run["started"] for run in made),
         "last": max(run["started"] for run in made),
     }
-
-
-def _rows(config: Config, cells: list[Cell], root: Path) -> Iterator[dict]:
-    for cell in cells:
-        path = evaluation_path(config, cell, root)
-        found = read_rows(path, "evaluation").filter(pl.col("position").is_null(), pl.col("split") == "test")
-        run = read_run(path)
-        wanted = config.preset.posgen.steps(cell.protocol, cell.task)
-        if run["settings"]["steps"] != wanted:
-            raise ValueError(
-                f"{path} must come of {wanted} training steps as its preset says, got {run['settings']['steps']}; "
-                "run the workflow again"
-            )
-        yield from found.iter_rows(named=True)

@@ -190,7 +190,7 @@ def draw(output: Path, cells: pl.DataFrame, about: dict, note: str) -> None:
         label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
-    figure.suptitle(_wrapped(note), x=0.01, ha="left", fontsize=6.5)
+    figure.suptitle(style.wrapped(note), x=0.01, ha="left", fontsize=6.5)
     title = "stand-in: " if about["stand_in"] else ""
     style.save(figure, output, f"Figure 4 ({title}{about['title']}): perplexity by length")
 
@@ -298,15 +298,6 @@ def _exp(value: float) -> float | None:
 
 def _percent(nats: float) -> float | None:
     return None if math.isnan(nats) else 100 * math.expm1(nats)
-
-
-def _wrapped(text: str, width: int = 125) -> str:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] += f"{word} "
-    return "\n".join(line.strip() for line in lines)
 
 
 if __name__ == "__main__":

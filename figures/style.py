@@ -3,6 +3,7 @@
 Figures are made without pyplot, hence without any window or global state.
 """
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -135,6 +136,11 @@ def _by_protocol(said: dict[str, str]) -> str:
         return texts[0]
     bases = [(text, [name for name in said if said[name] == text]) for text in texts]
     return "; ".join(f"{text} ({', '.join(names)})" for text, names in bases)
+
+
+def wrapped(text: str, width: int = 125) -> str:
+    """A note above a figure, broken into lines."""
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
 def save(figure: Figure, stem: Path, title: str) -> None:

@@ -9,7 +9,8 @@ import typer
 
 from resonance.record import files, paths, results, runs
 from resonance.record import llm as settings_of
-from resonance.record.settings import SettingsError
+from resonance.record.passkey import PasskeyRun
+from resonance.record.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="The language-model half: fetch, base, pack, finetune, evaluate.")
 
@@ -190,7 +191,6 @@ def evaluate(
     spec = runs.read_encoding(encoding)
     watch, made = runs.Stopwatch(), _provenance()
     _torch(run.device, threads)
-    from resonance.encoding.hf import describe
     from resonance.llm import perplexity
     from resonance.llm.models import Base, load
     from resonance.llm.text import Packed, check_disjoint
@@ -205,7 +205,42 @@ def evaluate(
         packed = Packed(Path(folder))
         check_disjoint(trained_on, packed, name)
         rows += [{**names, **row} for row in perplexity.measure(loaded, packed, run, name)]
-    record = {
+    record = _measured(names, run, found, loaded, spec, threads, made, watch)
+    results.write_rows(output, "perplexity", rows, record)
+
+
+@app.command("passkey")
+def passkey(
+    settings: Path,
+    encoding: Path,
+    base: Path,
+    strategy: str,
+    output: Path,
+    model: Annotated[Path | None, typer.Option(help="Fine-tuned weights in place of the base's.")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Ask for a number hidden in filler, at every length."""
+    run = runs.read_settings(PasskeyRun, settings)
+    spec = runs.read_encoding(encoding)
+    watch, made = runs.Stopwatch(), _provenance()
+    _torch(run.device, threads)
+    from resonance.llm import passkey as retrieval
+    from resonance.llm.models import Base, load, tokenizer_of
+
+    found = Base.read(base)
+    wanted = {"device": run.device, "precision": run.precision, "attention": run.attention}
+    loaded = load(found, spec, **wanted, folder=model)
+    names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
+    rows = [{**names, **row} for row in retrieval.measure(loaded, tokenizer_of(found), run)]
+    record = _measured(names, run, found, loaded, spec, threads, made, watch)
+    results.write_rows(output, "passkey", rows, record)
+
+
+def _measured(names: dict, run: Settings, found, loaded, spec, threads: int, made: dict, watch: runs.Stopwatch) -> dict:
+    """What stands behind the rows that a model was measured for."""
+    from resonance.encoding.hf import describe
+
+    return {
         **names,
         "settings": run.model_dump(mode="json"),
         "source": found.source,
@@ -217,7 +252,6 @@ def evaluate(
         "provenance": made,
         "cost": watch.read(),
     }
-    results.write_rows(output, "perplexity", rows, record)
 
 
 def _torch(device: str, threads: int):

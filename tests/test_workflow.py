@@ -122,7 +122,8 @@ def test_results_say_what_made_them(finished):
             "\nyarn: {method: yarn}",
             "\nyarn: {method: yarn, beta_fast: 16.0}",
             {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, **TABLE1_OF_BOTH,
-             "llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 1, "figure4": 1},
+             "llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 1, "figure4": 1,
+             "llm_passkey": 1, "passkey_figure": 1},
             id="one encoding: trained anew where the protocol trains with it, evaluated anew everywhere",
         ),
         pytest.param(
@@ -162,7 +163,8 @@ def test_results_say_what_made_them(finished):
         ),
         pytest.param(
             "config/smoke.yaml", "long: {length: 256, steps: 2}", "long: {length: 256, steps: 3}",
-            {"llm_settings": 1, "llm_finetune": 2, "llm_evaluate": 2, "figure4": 1},
+            {"llm_settings": 1, "llm_finetune": 2, "llm_evaluate": 2, "figure4": 1, "llm_passkey": 2,
+             "passkey_figure": 1},
             id="steps of a fine-tuning",
         ),
         pytest.param(

@@ -153,7 +153,10 @@ def tokenizer_of(base: Base) -> Tokenizer:
     def encode(text: str) -> list[int]:
         return theirs.encode(text, add_special_tokens=False, verbose=False)
 
-    return Tokenizer(encode, base.bos, base.eos, base.vocabulary)
+    def decode(ids: list[int]) -> str:
+        return theirs.decode(ids, skip_special_tokens=True)
+
+    return Tokenizer(encode, decode, base.bos, base.eos, base.vocabulary)
 
 
 def load(

@@ -31,9 +31,10 @@ CHUNK = 65_536
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to ids. `bos` and `eos` are None where the model has none."""
+    """Text to ids and back. `bos` and `eos` are None where the model has none."""
 
     encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
     bos: int | None
     eos: int | None
     vocabulary: int
@@ -41,7 +42,12 @@ class Tokenizer:
     @classmethod
     def of_bytes(cls) -> "Tokenizer":
         """UTF-8 bytes, then BOS and EOS."""
-        return cls(lambda text: list(text.encode()), BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY)
+        return cls(lambda text: list(text.encode()), _text_of_bytes, BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY)
+
+
+def _text_of_bytes(ids: list[int]) -> str:
+    """Without BOS and EOS; what is no UTF-8 becomes the replacement character."""
+    return bytes(token for token in ids if token < BYTE_BOS).decode(errors="replace")
 
 
 def documents(text: Text, folder: Path | None = None) -> Iterator[tuple[str, str | list[int]]]:

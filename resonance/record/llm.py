@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
+from resonance.record.passkey import PasskeyRun, PasskeySettings
 from resonance.record.settings import Settings, SettingsError
 
 Count = Annotated[int, Field(ge=1)]
@@ -289,6 +290,8 @@ class LlmSettings(Settings):
     """Names of encodings.yaml to measure without fine-tuning."""
     finetuning: FinetuneSettings
     perplexity: PerplexitySettings
+    passkey: PasskeySettings | None = None
+    """Passkey retrieval beside perplexity (L14); left out: not asked."""
     device: Literal["cpu", "cuda"]
     """Where models run."""
     precision: Literal["fp32", "bf16"]
@@ -310,6 +313,9 @@ class LlmSettings(Settings):
         for key, name in named:
             if name not in self.texts:
                 raise ValueError(f"{key}: {name!r} is not in texts, which names {', '.join(self.texts)}")
+        for name in self.passkey.lengths if self.passkey else ():
+            if name not in self.models:
+                raise ValueError(f"passkey.lengths: {name!r} is not in models, which names {', '.join(self.models)}")
         for name in self.perplexity.corpora:
             if self.texts[name].held_out == 0:
                 raise ValueError(f"texts.{name}.held_out must not be 0 for a corpus that is measured")
@@ -416,6 +422,18 @@ def perplexity_run(llm: LlmSettings, protocol: LlmProtocol, model: str) -> Perpl
         lengths=llm.models[model].lengths,
         min_tokens={name: llm.texts[name].min_tokens for name in llm.perplexity.corpora},
         settings=llm.perplexity,
+        device=llm.device,
+        precision=llm.precision,
+        attention=llm.attention,
+    )
+
+
+def passkey_run(llm: LlmSettings, model: str) -> PasskeyRun:
+    return PasskeyRun(
+        model=model,
+        lengths=llm.passkey.lengths[model],
+        repetitions=llm.passkey.repetitions,
+        seed=llm.passkey.seed,
         device=llm.device,
         precision=llm.precision,
         attention=llm.attention,

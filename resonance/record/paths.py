@@ -44,9 +44,12 @@ LLM_RUN = LLM_RUN_FOLDER + "/run.json"
 LLM_MODEL = LLM_RUN_FOLDER + "/model"
 LLM_TRAINING = LLM_RUN_FOLDER + "/train.parquet"
 LLM_PERPLEXITY = LLM_RUN_FOLDER + "/perplexity.parquet"
+LLM_PASSKEY = LLM_RUN_FOLDER + "/passkey.parquet"
 
 FIGURE4 = RESULTS + "/figures/fig4_perplexity_{drawn}"
 FIGURE4_TABLE = RESULTS + "/tables/fig4_perplexity_{drawn}"
+PASSKEY = RESULTS + "/figures/passkey_{drawn}"
+PASSKEY_TABLE = RESULTS + "/tables/passkey_{drawn}"
 
 TABLE2 = RESULTS + "/tables/table2_leval"
 

@@ -32,6 +32,7 @@ METRICS = {
     "token_loss": "mean nats per predicted token of a stretch at a length",
     "window_loss": "unweighted mean of its windows' mean losses (L10: what the released code averages)",
     "num_windows": "how many windows that stretch was read in",
+    "found": "1 if the first number of the answer is the hidden key, else 0",
     "credit": "what one answer to one question of L-Eval earns, 0 to 1",
 }
 
@@ -73,6 +74,20 @@ SCHEMAS = {
         "piece": pl.Int64,
         "length": pl.Int64,
         "num_tokens": pl.Int64,
+        "metric": pl.String,
+        "value": pl.Float64,
+    },
+    # Passkey retrieval: one row a length and repetition. `depth`: where the key was hidden, 0 to 1.
+    "passkey": {
+        "model": pl.String,
+        "encoding": pl.String,
+        "strategy": pl.String,
+        "length": pl.Int64,
+        "repetition": pl.Int64,
+        "num_tokens": pl.Int64,
+        "depth": pl.Float64,
+        "key": pl.Int64,
+        "answer": pl.String,
         "metric": pl.String,
         "value": pl.Float64,
     },

@@ -152,7 +152,7 @@ wildcard_constraints:
     study="table1|extended|keyed|rounding|ablation",
     protocol="[^/]+",
     task="[^/]+",
-    stage="data|train|evaluate|base|perplexity|(text|finetune)_[^/]+",
+    stage="data|train|evaluate|base|perplexity|passkey|(text|finetune)_[^/]+",
     train_encoding="[^/]+",
     encoding="[^/]+",
     seed="[0-9]+",

@@ -168,7 +168,7 @@ rule figure4:
     input:
         script="figures/fig4_perplexity.py",
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py", "figures/tables.py"],
-        perplexities=lambda wildcards: llm_perplexities(LLM_DRAWN[wildcards.drawn]),
+        perplexities=lambda wildcards: llm_measured(paths.LLM_PERPLEXITY, LLM_DRAWN[wildcards.drawn]),
     output:
         report(
             at(paths.FIGURE4) + ".png",

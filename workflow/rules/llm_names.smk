@@ -24,6 +24,7 @@ def llm_settings_json(wildcards):
         "base": lambda: llm_record.model_run(LLM, wildcards.model),
         "text": lambda: llm_record.text_run(LLM, wildcards.model, name),
         "finetune": lambda: llm_record.finetune_run(LLM, CONFIG.llm_protocol, wildcards.model, name),
+        "passkey": lambda: llm_record.passkey_run(LLM, wildcards.model),
         "perplexity": lambda: llm_record.perplexity_run(LLM, CONFIG.llm_protocol, wildcards.model),
     }
     return made[stage]().to_json()
@@ -71,10 +72,10 @@ def parent_of(name):
     return lambda wildcards, input: os.path.dirname(input[name])
 
 
-def llm_perplexities(model):
-    """Every evaluation of a model."""
+def llm_measured(template, model):
+    """A file of every encoding and strategy under which a model is measured."""
     return [
-        at(paths.LLM_PERPLEXITY).format(model=model, encoding=encoding, strategy=strategy)
+        at(template).format(model=model, encoding=encoding, strategy=strategy)
         for encoding, strategy in llm_record.measured(LLM, model)
     ]
 

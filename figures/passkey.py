@@ -1,0 +1,193 @@
+"""Passkey retrieval: the share of hidden keys that were found, by length and encoding; a figure and a table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from figures import style
+from figures.inputs import Output, Preset, run
+from figures.tables import Table, number, write_tables
+from resonance.record.files import write_text
+from resonance.record.llm import UNTUNED
+from resonance.record.results import read_rows, read_run
+from resonance.record.stats import mcnemar, share_interval
+
+LINE = ["encoding", "strategy"]
+PROMPT = ["length", "repetition"]
+MARKS = ("o", "^", "s", "D", "v")
+NOTES = (
+    "Keys found of keys hidden, in percent, with 95% Clopper-Pearson intervals over the prompts. Every encoding read "
+    "the same prompts. The protocol is YaRN's (a key of 1 to 50,000 at a random place of the filler, ten new tokens, "
+    "the first number of the answer counts); the frame's sentences are ours, so scores do not compare with published "
+    "ones. Untuned: the encoding exchanged, no weight trained."
+)
+PAIR_NOTES = (
+    "Keys that only one of the two found, over all lengths; exact two-sided McNemar test, not corrected for the "
+    "number of comparisons."
+)
+
+
+def main(
+    output: Output,
+    preset: Preset,
+    table: Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")],
+    title: Annotated[str, typer.Option(help="The model, as it is to be called.")],
+    stand_in: Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")],
+    passkey: Annotated[list[Path], typer.Option(help="A retrieval's parquet; once a file.")] = (),
+) -> None:
+    """Passkey retrieval by length, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
+    rows, about = read(passkey)
+    cells, pairs = cells_of(rows), pairs_of(rows)
+    note = caption(preset, title, stand_in, about, rows)
+    draw(output, cells, about, title, note)
+    names = {"preset": pl.lit(preset), "model": pl.lit(about["model"])}
+    write_text(Path(f"{table}.csv"), cells.with_columns(**names).write_csv())
+    write_text(Path(f"{table}_pairs.csv"), pairs.with_columns(**names).write_csv())
+    tables = [table_of(cells, note)] + ([] if pairs.is_empty() else [pair_table(pairs, title)])
+    write_tables(table, f"Passkey retrieval, preset {preset}, model {about['model']}", tables)
+
+
+def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
+    """Rows, and what the runs behind them have in common.
+
+    Raises ValueError for no files, files of several models, one line given twice, or lines that read other
+    prompts than the rest.
+    """
+    if not paths:
+        raise ValueError("--passkey must name at least one file, got none; give it once a file")
+    rows = read_rows(paths, "passkey")
+    models = sorted(rows["model"].unique())
+    if len(models) != 1:
+        raise ValueError(f"--passkey files must be of one model, got {', '.join(models)}; draw each by itself")
+    twice = rows.group_by([*LINE, *PROMPT]).len().filter(pl.col("len") > 1)
+    if not twice.is_empty():
+        raise ValueError(
+            f"every retrieval must be given once, got {twice['encoding'][0]} {twice['strategy'][0]} twice; leave one "
+            "file out"
+        )
+    asked = {
+        name: part.select([*PROMPT, "key", "depth", "num_tokens"]).sort(PROMPT).rows()
+        for name, part in rows.group_by(LINE)
+    }
+    first = next(iter(asked.values()))
+    for (encoding, strategy), found in asked.items():
+        if found != first:
+            raise ValueError(
+                f"every line must have read the same prompts, but {encoding} {strategy} did not; run it again"
+            )
+    made = [read_run(path) for path in paths]
+    return rows, {
+        "model": models[0],
+        "num_parameters": made[0]["num_parameters"],
+        "precision": made[0]["settings"]["precision"],
+        "train_length": next((r["spec"]["train_length"] for r in made if r["spec"]["train_length"]), None),
+        "scale": max(r["spec"]["scale"] for r in made),
+        "strategies": sorted({r["strategy"] for r in made} - {UNTUNED}),
+    }
+
+
+def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row a line and length: how many keys were found, and the share's interval."""
+    made = []
+    for (encoding, strategy, length), part in rows.group_by([*LINE, "length"]):
+        found, asked = int(part["value"].sum()), len(part)
+        low, high = share_interval(found, asked)
+        percent = {"percent": 100 * found / asked, "low95": 100 * low, "high95": 100 * high}
+        made.append(
+            {"encoding": encoding, "strategy": strategy, "length": length, "found": found, "asked": asked, **percent}
+        )
+    order = style.encodings_in_order({row["encoding"] for row in made})
+    strategies = [UNTUNED, *sorted({row["strategy"] for row in made} - {UNTUNED})]
+    made.sort(key=lambda r: (strategies.index(r["strategy"]), order.index(r["encoding"]), r["length"]))
+    return pl.DataFrame(made)
+
+
+def pairs_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Resonance against plain on the same prompts, all lengths together."""
+    made = []
+    for resonance, plain in style.pairs(style.encodings_in_order(set(rows["encoding"]))):
+        both = rows.filter(pl.col("encoding") == resonance).join(
+            rows.filter(pl.col("encoding") == plain), on=["strategy", *PROMPT], suffix="_plain"
+        )
+        for (strategy,), part in both.group_by(["strategy"], maintain_order=True):
+            better = part.filter(pl.col("value") > pl.col("value_plain")).height
+            worse = part.filter(pl.col("value") < pl.col("value_plain")).height
+            counts = {"prompts": part.height, "only_resonance": better, "only_plain": worse}
+            made.append(
+                {"resonance": resonance, "plain": plain, "strategy": strategy, **counts, "p": mcnemar(better, worse)}
+            )
+    columns = {"resonance": pl.String, "plain": pl.String, "strategy": pl.String, "prompts": pl.Int64}
+    columns |= {"only_resonance": pl.Int64, "only_plain": pl.Int64, "p": pl.Float64}
+    return pl.DataFrame(made, columns)
+
+
+def draw(output: Path, cells: pl.DataFrame, about: dict, title: str, note: str) -> None:
+    """One panel; lines that lie upon each other are set apart by a little."""
+    figure = Figure(figsize=(style.TEXT_WIDTH, 3.1), layout="constrained")
+    axes = figure.subplots()
+    groups = list(cells.group_by(LINE, maintain_order=True))
+    for place, ((encoding, strategy), line) in enumerate(groups):
+        label = style.encoding_title(encoding) + ("" if strategy == UNTUNED else f", {strategy}")
+        marker = MARKS[0] if strategy == UNTUNED else MARKS[1 + about["strategies"].index(strategy) % (len(MARKS) - 1)]
+        apart = 1 + 0.012 * (place - (len(groups) - 1) / 2)
+        length, look = line["length"] * apart, style.line(encoding)
+        axes.plot(length, line["percent"], label=label, marker=marker, markersize=3.5, **look)
+        axes.vlines(length, line["low95"], line["high95"], color=look["color"], linewidth=0.7, alpha=0.6)
+    if about["train_length"]:
+        axes.axvline(about["train_length"], color=style.TRAINED, linewidth=0.6, linestyle=":")
+    axes.set(xscale="log", ylim=(-4, 104), xlabel="length (tokens)", ylabel="keys found (%)")
+    axes.set_xticks(sorted(set(cells["length"])))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(axis="y")
+    style.legend(figure, 3)
+    figure.suptitle(style.wrapped(note), x=0.01, ha="left", fontsize=6.5)
+    style.save(figure, output, f"Passkey retrieval ({title}) by length")
+
+
+def caption(preset: str, title: str, stand_in: bool, about: dict, rows: pl.DataFrame) -> str:
+    asked = rows.select("length", "repetition").unique().group_by("length").len()["len"].unique().to_list()
+    said = "A STAND-IN for LLaMA2: its scores compare with each other alone." if stand_in else ""
+    return (
+        f"Preset {preset}, model {title} ({about['num_parameters']:,} parameters), trained at L = "
+        f"{about['train_length']}, s = {about['scale']:g}; {about['precision']}; {', '.join(map(str, asked))} keys a "
+        f"length. {said}"
+    ).strip()
+
+
+def table_of(cells: pl.DataFrame, note: str) -> Table:
+    lengths = sorted(set(cells["length"]))
+    groups = []
+    for (strategy,), part in cells.group_by(["strategy"], maintain_order=True):
+        lines = []
+        for (encoding,), line in part.group_by(["encoding"], maintain_order=True):
+            by_length = {row["length"]: row for row in line.iter_rows(named=True)}
+            shown = [
+                f"{number(cell['percent'])} [{number(cell['low95'])}, {number(cell['high95'])}]"
+                for cell in (by_length[length] for length in lengths)
+            ]
+            lines.append([style.encoding_title(encoding), *shown])
+        groups.append((strategy, lines))
+    return Table("passkey", f"Passkey retrieval. {note}", ["", *map(str, lengths)], groups, NOTES)
+
+
+def pair_table(pairs: pl.DataFrame, title: str) -> Table:
+    header = ["", "Strategy", "Prompts", "Only Resonance", "Only plain", "McNemar p"]
+    lines = [
+        [
+            f"{style.encoding_title(row['resonance'])} against {style.encoding_title(row['plain'])}",
+            row["strategy"],
+            *(str(row[name]) for name in ("prompts", "only_resonance", "only_plain")),
+            f"{row['p']:.3f}",
+        ]
+        for row in pairs.iter_rows(named=True)
+    ]
+    return Table("passkey-pairs", f"Resonance against plain, {title}.", header, [("all lengths", lines)], PAIR_NOTES)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,12 +1,14 @@
 """The workflow under a real Slurm of this machine, by the profile as it stands in the repository.
 
 Left out by default (pytest -m slurm): minutes. Skipped where no Slurm can be brought up; RESONANCE_REQUIRE_SLURM=1
-makes that an error, so that CI cannot pass without.
+makes that an error, so that CI cannot pass without. RESONANCE_SLURM_OPTIONS are more of Snakemake's, so that the
+same can be run as it would be with, say, --sdm conda.
 """
 
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -37,7 +39,8 @@ def cluster(tmp_path_factory):
 
 def start(cluster, folder: Path, *arguments: str) -> subprocess.Popen:
     """Snakemake as it is typed, its words into a file beside the results."""
-    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments, "--config", "preset=smoke"]
+    more = shlex.split(os.environ.get("RESONANCE_SLURM_OPTIONS", ""))
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments, *more, "--config", "preset=smoke"]
     environment = {**environment_of(folder), **cluster.environment}
     environment["PATH"] = f"{cluster.environment['PATH']}:{environment_of(folder)['PATH']}"
     with (folder / "said.txt").open("wb") as said:
@@ -61,7 +64,7 @@ def test_everything_runs_under_slurm_and_gives_the_bits_of_a_local_run(cluster, 
     assert text.count("gpu: 1") == 2, "the preset no longer holds these resources: mend the test"
     preset.write_text(text)
     before, started = len(cluster.jobs()), time.monotonic()
-    assert start(cluster, folder, "all").wait(timeout=900) == 0, said(folder)[-5000:]
+    assert start(cluster, folder, "all").wait(timeout=1800) == 0, said(folder)[-5000:]
     jobs = cluster.jobs()[before:]
     steps = int(re.findall(r"of (\d+) steps \(100%\) done", said(folder))[-1])
     with capsys.disabled():
@@ -145,15 +148,18 @@ def test_jobs_that_time_out_are_cancelled_or_requeued_end_as_they_should(cluster
     assert "mem=4000M" in first["TRES"] and "mem=8000M" in second["TRES"]
 
     words = said(folder)
-    assert f"SLURM-job '{seen[cancelled][-1]}' failed, SLURM status is: 'CANCELLED'" in words
-    assert list((folder / "logs/slurm").rglob(f"{seen[cancelled][-1]}.log")), "Slurm's own log of a failed job is kept"
+    for encoding, why in ((late, "DUE TO TIME LIMIT"), (cancelled, "CANCELLED AT")):
+        (log,) = (folder / "logs/slurm").rglob(f"{seen[encoding][0]}.log")
+        assert f"log: {log} (check log file(s)" in words, "a failed job says where its log is"
+        assert f"logs/smoke/posgen_train/paper/cot/{encoding}/seed42.log" in words
+        assert why in log.read_text() and why in words
     for encoding in (late, requeued):
         made, local = (root / TRAININGS.format(encoding) / "model.safetensors" for root in (folder, smoke_run))
         assert made.read_bytes() == local.read_bytes()
     assert not (runs[cancelled] / "model.safetensors").exists()
 
     done = {encoding: (runs[encoding] / "model.safetensors").stat().st_mtime_ns for encoding in (late, requeued)}
-    assert start(cluster, folder, *arguments).wait(timeout=300) == 0, said(folder)[-5000:]
+    assert start(cluster, folder, *arguments).wait(timeout=900) == 0, said(folder)[-5000:]
     assert len(cluster.jobs()) == before + 7, "the second start sends what is missing"
     assert done == {name: (runs[name] / "model.safetensors").stat().st_mtime_ns for name in done}
     assert (runs[cancelled] / "model.safetensors").exists()

@@ -14,8 +14,6 @@ import pytest
 from resonance.record import results
 from workflow_copy import ENVIRONMENT, Edits, environment_of, snakemake, wanted
 
-TABLE1_OF_ONE = {"study_table": 1, "study_shortcuts": 1, "figure3_one": 1}
-TABLE1_OF_BOTH = {rule: 2 * count for rule, count in TABLE1_OF_ONE.items()}
 pytestmark = pytest.mark.workflow
 
 
@@ -64,71 +62,6 @@ def test_results_say_what_made_them(finished):
     assert made["spec"]["scale"] == 4.0 and made["spec"]["train_length"] == 64
     assert made["provenance"]["versions"]["torch"].startswith("2.")
     assert made["cost"]["wall_seconds"] > 0
-
-
-@pytest.mark.parametrize(
-    ("path", "old", "new", "jobs"),
-    [
-        pytest.param(
-            "config/encodings.yaml",
-            "\nyarn: {method: yarn}",
-            "\nyarn: {method: yarn, beta_fast: 16.0}",
-            {"posgen_encoding": 2, "posgen_train_one": 3, "posgen_evaluate": 6, **TABLE1_OF_BOTH,
-             "llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 1, "figure4_one": 1},
-            id="one encoding: trained anew where the protocol trains with it, evaluated anew everywhere",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "seeds: [42]",
-            "seeds: [42, 7]",
-            {"posgen_train_one": 18, "posgen_evaluate": 24, **TABLE1_OF_BOTH},
-            id="one more seed: only its runs",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "released:\n        {recursive: 8,",
-            "released:\n        {recursive: 9,",
-            {"posgen_settings": 1, "posgen_train_one": 2, "posgen_evaluate": 4, **TABLE1_OF_ONE},
-            id="steps of one task under one protocol",
-        ),
-        pytest.param(
-            "config/protocols.yaml",
-            "yarn_beta_fast: 2.0",
-            "yarn_beta_fast: 3.0",
-            {"posgen_encoding": 2, "posgen_evaluate": 6, **TABLE1_OF_ONE},
-            id="a choice that only the encoding depends on: nothing is trained",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "test_sequences: 20",
-            "test_sequences: 21",
-            {"posgen_settings": 6, "posgen_evaluate": 24, **TABLE1_OF_BOTH},
-            id="how much is evaluated: nothing is trained",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "checkpoint_seconds: 30",
-            "checkpoint_seconds: 31",
-            {},
-            id="how often a checkpoint is written: nothing",
-        ),
-        pytest.param(
-            "config/smoke.yaml", "long: {length: 256, steps: 2}", "long: {length: 256, steps: 3}",
-            {"llm_settings": 1, "llm_finetune": 2, "llm_evaluate": 2, "figure4_one": 1},
-            id="steps of a fine-tuning",
-        ),
-        pytest.param(
-            "figures/table1_posgen.py", '"""', '""" ', {"study_table": 2}, id="a table's script: only the tables"
-        ),
-        pytest.param(
-            "config/encodings.yaml", "\nntk: {method: ntk}", "\nntk: {method: ntk, base: 500.0}", {},
-            id="an encoding that no list names: nothing",
-        ),
-    ],
-)  # fmt: skip
-def test_a_change_reruns_only_what_it_touches(finished, edit, path, old, new, jobs):
-    edit(path, old, new)
-    assert wanted(finished) == jobs
 
 
 @pytest.mark.parametrize(

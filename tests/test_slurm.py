@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,8 @@ def test_everything_runs_under_slurm_and_gives_the_bits_of_a_local_run(cluster, 
 
     trainings = [job for job in jobs if "posgen_train" in job["Comment"]]
     assert len(trainings) == 2
-    assert all("gres/gpu=1" in job["TRES"] and job["Partition"] == "gpu" for job in trainings)
-    assert all("gpu" not in job["TRES"] for job in jobs if "render" in job["Comment"] or "table2" in job["Comment"])
+    assert all(job["TresPerJob"] == "gres:gpu:1" and job["Partition"] == "gpu" for job in trainings)
+    assert all("TresPerJob" not in job for job in jobs if "render" in job["Comment"] or "table2" in job["Comment"])
 
     here, there = (root / "results/smoke" for root in (smoke_run, folder))
     drawn = hashes(here, "tables/*", "figures/*", "posgen/runs/**/model.safetensors")
@@ -85,6 +86,15 @@ def test_everything_runs_under_slurm_and_gives_the_bits_of_a_local_run(cluster, 
     for kind, pattern in (("evaluation", "posgen/runs/**/eval/*.parquet"), ("perplexity", "llm/**/perplexity.parquet")):
         for path in here.glob(pattern):
             assert results.read_rows(there / path.relative_to(here), kind).equals(results.read_rows(path, kind)), path
+
+
+def copy_without(smoke_run: Path, folder: Path, *encodings: str) -> tuple[dict[str, Path], list[str]]:
+    """A copy of the finished run that lacks some trainings: their folders, and the targets that ask for them."""
+    shutil.copytree(smoke_run, folder, symlinks=True)
+    runs = {encoding: folder / TRAININGS.format(encoding) for encoding in encodings}
+    for run in runs.values():
+        shutil.rmtree(run)
+    return runs, [str((run / "model.safetensors").relative_to(folder)) for run in runs.values()]
 
 
 def trainings_of(folder: Path) -> list[tuple[int, str, str]]:
@@ -102,38 +112,42 @@ def trainings_of(folder: Path) -> list[tuple[int, str, str]]:
     return found
 
 
+def new_trainings(workflow: subprocess.Popen, folder: Path) -> Iterator[tuple[int, str, str]]:
+    """Each of these once, as they come, until the workflow ends."""
+    seen = set()
+    while workflow.poll() is None:
+        for training in trainings_of(folder):
+            if training[0] not in seen:
+                seen.add(training[0])
+                yield training
+        time.sleep(0.05)
+
+
 def test_jobs_that_time_out_are_cancelled_or_requeued_end_as_they_should(cluster, smoke_run, tmp_path):
     """Three trainings, each frozen when it starts. One stays so beyond its time, and its second try runs. One is
     cancelled at every try, and fails after the third. One is requeued, and runs under its first number."""
-    folder = Path(shutil.copytree(smoke_run, tmp_path / "repository", symlinks=True))
+    late, cancelled, requeued = "rope", "resonance_rope", "yarn"
+    folder = tmp_path / "repository"
+    runs, targets = copy_without(smoke_run, folder, late, cancelled, requeued)
     preset = folder / "config/smoke.yaml"
     text = preset.read_text().replace("mem_mb: 4000, runtime: 30", "mem_mb: 4000, runtime: 1")
     assert "runtime: 1," in text, "the preset no longer holds these resources: mend the test"
     preset.write_text(text)
-    runs = {encoding: folder / TRAININGS.format(encoding) for encoding in ("rope", "resonance_rope", "yarn")}
-    late, cancelled, requeued = runs
-    for run in runs.values():
-        shutil.rmtree(run)
-    targets = [str((run / "model.safetensors").relative_to(folder)) for run in runs.values()]
     arguments = [*targets, "--group-components", "posgen_train=1"]
 
-    before, seen = len(cluster.jobs()), defaultdict(list)
+    before, seen, limits = len(cluster.jobs()), defaultdict(list), {}
     workflow = start(cluster, folder, *arguments)
-    handled = set()
-    while workflow.poll() is None:
-        for process, encoding, job in trainings_of(folder):
-            if process in handled:
-                continue
-            handled.add(process)
-            seen[encoding].append(job)
-            if encoding != cancelled and len(seen[encoding]) > 1:
-                continue
-            os.kill(process, signal.SIGSTOP)
-            if encoding == cancelled:
-                cluster.ask("scancel", job)
-            if encoding == requeued:
-                cluster.ask("scontrol", "requeue", job)
-        time.sleep(0.05)
+    for process, encoding, job in new_trainings(workflow, folder):
+        seen[encoding].append(job)
+        if encoding != cancelled and len(seen[encoding]) > 1:
+            limits[encoding] = next(one["TimeLimit"] for one in cluster.jobs() if one["JobId"] == job)
+            cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=30")  # a busy machine may need it
+            continue
+        os.kill(process, signal.SIGSTOP)
+        if encoding == cancelled:
+            cluster.ask("scancel", job)
+        if encoding == requeued:
+            cluster.ask("scontrol", "requeue", job)
     assert workflow.returncode != 0, "one was cancelled for good"
 
     jobs = {job["JobId"]: job for job in cluster.jobs()[before:]}
@@ -144,7 +158,7 @@ def test_jobs_that_time_out_are_cancelled_or_requeued_end_as_they_should(cluster
     assert jobs[seen[requeued][0]]["Restarts"] == "1"
     assert len(jobs) == 6, "none was sent twice"
     first, second = (jobs[job] for job in seen[late])
-    assert (first["TimeLimit"], second["TimeLimit"]) == ("00:01:00", "00:02:00")
+    assert (first["TimeLimit"], limits) == ("00:01:00", {late: "00:02:00", requeued: "00:01:00"})
     assert "mem=4000M" in first["TRES"] and "mem=8000M" in second["TRES"]
 
     words = said(folder)
@@ -163,3 +177,22 @@ def test_jobs_that_time_out_are_cancelled_or_requeued_end_as_they_should(cluster
     assert len(cluster.jobs()) == before + 7, "the second start sends what is missing"
     assert done == {name: (runs[name] / "model.safetensors").stat().st_mtime_ns for name in done}
     assert (runs[cancelled] / "model.safetensors").exists()
+
+
+def test_a_failed_group_keeps_what_it_has_finished(cluster, smoke_run, tmp_path):
+    """Two trainings as one Slurm job; the second of them is killed."""
+    folder = tmp_path / "repository"
+    runs, targets = copy_without(smoke_run, folder, "rope", "yarn")
+    before, order = len(cluster.jobs()), []
+    workflow = start(cluster, folder, *targets, "--retries", "0")
+    for process, encoding, _ in new_trainings(workflow, folder):
+        order.append(encoding)
+        if len(order) == 2:
+            os.kill(process, signal.SIGKILL)
+    assert workflow.returncode != 0 and len(order) == 2
+    first, second = (runs[encoding] / "model.safetensors" for encoding in order)
+    made = first.stat().st_mtime_ns
+    assert not second.exists()
+    assert start(cluster, folder, *targets).wait(timeout=900) == 0, said(folder)[-5000:]
+    assert second.exists() and first.stat().st_mtime_ns == made
+    assert len(cluster.jobs()) == before + 2

@@ -21,13 +21,18 @@ localrules:
     all,
     tables,
     figures,
+    posgen_data,
+    posgen_train,
+    table1,
+    figure3,
+    finetune,
+    perplexity,
+    figure4,
     extended,
     keyed,
     rounding,
     ablation,
     studies,
-    posgen_data_all,
-    posgen_train_all,
 
 
 rule all:
@@ -45,6 +50,42 @@ rule tables:
 rule figures:
     input:
         FIGURES,
+
+
+# One stage at a time: what it makes, and what that needs.
+rule posgen_data:
+    input:
+        posgen_data(paths.SEQUENCES, split=SPLITS),
+
+
+rule posgen_train:
+    input:
+        posgen_trained(paths.MODEL, "table1"),
+
+
+rule table1:
+    input:
+        study_tables("table1"),
+
+
+rule figure3:
+    input:
+        [path for path in FIGURES if "fig3_" in path],
+
+
+rule finetune:
+    input:
+        llm_finetuned(),
+
+
+rule perplexity:
+    input:
+        [path for model in LLM_DRAWN.values() for path in llm_perplexities(model)],
+
+
+rule figure4:
+    input:
+        expand(at(paths.FIGURE4) + ".png", drawn=LLM_DRAWN),
 
 
 # The studies around Table 1: hours where `all` takes minutes, so each is asked for by name.
@@ -77,13 +118,3 @@ rule studies:
         rules.keyed.input,
         rules.rounding.input,
         rules.ablation.input,
-
-
-rule posgen_data_all:
-    input:
-        posgen_data(paths.SEQUENCES, split=SPLITS),
-
-
-rule posgen_train_all:
-    input:
-        posgen_trained(paths.MODEL, "table1"),

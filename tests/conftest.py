@@ -14,6 +14,7 @@ from resonance.record.config import DataSettings, LoopSettings, ModelSettings
 from resonance.record.protocol import Protocol, TrainChoices
 from resonance.record.runs import TrainRun
 from resonance.record.settings import parse, read_yaml
+from workflow_copy import copy_of_repository, snakemake
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("RESONANCE_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -25,6 +26,16 @@ torch.set_num_threads(1)
 def config_folder(tmp_path: Path) -> Path:
     """A copy of config/ to break."""
     return Path(shutil.copytree(ROOT / "config", tmp_path / "config"))
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory) -> Path:
+    """A copy of the repository in which the smoke preset has run to its end, by one process, a job a core.
+    Nobody changes it: tests that edit or run take a copy."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("smoke") / "repository")
+    run = snakemake(folder)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+    return folder
 
 
 @pytest.fixture(scope="session")

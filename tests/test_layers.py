@@ -22,6 +22,7 @@ WITHOUT_TORCH = [
     "resonance.record.results",
     "resonance.record.stats",
     "resonance.record.files",
+    "resonance.record.code",
     "resonance.record.llm",
     "resonance.record.leval",
     "resonance.llm.text",

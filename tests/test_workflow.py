@@ -12,73 +12,23 @@ from pathlib import Path
 import pytest
 
 from resonance.record import results
+from workflow_copy import ENVIRONMENT, Edits, environment_of, snakemake, wanted
 
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("Snakefile", "workflow", "config", "resonance", "figures", "envs", "profiles")
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "XDG_CACHE_HOME": "",  # filled in by the fixture: Snakemake keeps its source cache there
-}
-TABLE1_OF_ONE = {"study_table": 1, "study_shortcuts": 1, "figure3": 1}
-TABLE1_OF_BOTH = {rule: 2 * count for rule, count in TABLE1_OF_ONE.items()}
 pytestmark = pytest.mark.workflow
 
 
-def copy_of_repository(folder: Path) -> Path:
-    for part in PARTS:
-        source, target = ROOT / part, folder / part
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
-    return folder
-
-
-def snakemake(folder: Path, *arguments: str, preset: str = "smoke") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"preset={preset}"]
-    environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(folder / ".cache")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-
-
-def wanted(folder: Path, *targets: str) -> dict[str, int]:
-    """The jobs that Snakemake would run now, by rule."""
-    planned = snakemake(folder, *targets, "--dry-run")
-    assert planned.returncode == 0, planned.stderr
-    stats = re.search(r"^job +count\n[-\s]+\n(.*?)\ntotal", planned.stdout, re.DOTALL | re.MULTILINE)
-    if stats is None:
-        assert "Nothing to be done" in planned.stdout + planned.stderr
-        return {}
-    counts = dict(line.split() for line in stats[1].splitlines())
-    return {rule: int(count) for rule, count in counts.items() if rule not in {"all", *targets}}
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A copy of the repository in which the smoke preset has run to its end."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("workflow") / "repository")
-    run = snakemake(folder)
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
-    return folder
+def finished(smoke_run, tmp_path_factory) -> Path:
+    """A copy of the smoke preset's run, for the tests of this file to change."""
+    return Path(shutil.copytree(smoke_run, tmp_path_factory.mktemp("workflow") / "repository", symlinks=True))
 
 
 @pytest.fixture
 def edit(finished):
-    """Replaces text in a file of the copy, and puts the file back, time stamp and all, at the end."""
-    kept = {}
-
-    def replace(path: str, old: str, new: str) -> None:
-        file = finished / path
-        kept.setdefault(file, (file.read_text(), file.stat()))
-        text = file.read_text()
-        assert old in text, f"{path} no longer holds {old!r}: mend the test"
-        file.write_text(text.replace(old, new))
-
-    yield replace
-    for file, (text, stat) in kept.items():
-        file.write_text(text)
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    """Replaces text in a file of the copy, until the end of the test."""
+    edits = Edits(finished)
+    yield edits.replace
+    edits.undo()
 
 
 def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
@@ -115,79 +65,12 @@ def test_results_say_what_made_them(finished):
 
 
 @pytest.mark.parametrize(
-    ("path", "old", "new", "jobs"),
-    [
-        pytest.param(
-            "config/encodings.yaml",
-            "\nyarn: {method: yarn}",
-            "\nyarn: {method: yarn, beta_fast: 16.0}",
-            {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, **TABLE1_OF_BOTH,
-             "llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 1, "figure4": 1,
-             "llm_passkey": 1, "passkey_figure": 1},
-            id="one encoding: trained anew where the protocol trains with it, evaluated anew everywhere",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "seeds: [42]",
-            "seeds: [42, 7]",
-            {"posgen_train": 18, "posgen_evaluate": 24, **TABLE1_OF_BOTH},
-            id="one more seed: only its runs",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "released:\n        {recursive: 8,",
-            "released:\n        {recursive: 9,",
-            {"posgen_settings": 1, "posgen_train": 2, "posgen_evaluate": 4, **TABLE1_OF_ONE},
-            id="steps of one task under one protocol",
-        ),
-        pytest.param(
-            "config/protocols.yaml",
-            "yarn_beta_fast: 2.0",
-            "yarn_beta_fast: 3.0",
-            {"posgen_encoding": 2, "posgen_evaluate": 6, **TABLE1_OF_ONE},
-            id="a choice that only the encoding depends on: nothing is trained",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "test_sequences: 20",
-            "test_sequences: 21",
-            {"posgen_settings": 6, "posgen_evaluate": 24, **TABLE1_OF_BOTH},
-            id="how much is evaluated: nothing is trained",
-        ),
-        pytest.param(
-            "config/smoke.yaml",
-            "checkpoint_seconds: 30",
-            "checkpoint_seconds: 31",
-            {},
-            id="how often a checkpoint is written: nothing",
-        ),
-        pytest.param(
-            "config/smoke.yaml", "long: {length: 256, steps: 2}", "long: {length: 256, steps: 3}",
-            {"llm_settings": 1, "llm_finetune": 2, "llm_evaluate": 2, "figure4": 1, "llm_passkey": 2,
-             "passkey_figure": 1},
-            id="steps of a fine-tuning",
-        ),
-        pytest.param(
-            "figures/table1_posgen.py", '"""', '""" ', {"study_table": 2}, id="a table's script: only the tables"
-        ),
-        pytest.param(
-            "config/encodings.yaml", "\nntk: {method: ntk}", "\nntk: {method: ntk, base: 500.0}", {},
-            id="an encoding that no list names: nothing",
-        ),
-    ],
-)  # fmt: skip
-def test_a_change_reruns_only_what_it_touches(finished, edit, path, old, new, jobs):
-    edit(path, old, new)
-    assert wanted(finished) == jobs
-
-
-@pytest.mark.parametrize(
     ("study", "jobs"),
     [
         ("extended", {"posgen_encoding": 2, "posgen_evaluate": 2, "study_table": 1}),
-        ("keyed", {"posgen_settings": 3, "posgen_data": 1, "posgen_baseline": 1, "posgen_train": 2,
+        ("keyed", {"posgen_settings": 3, "posgen_data_one": 1, "posgen_baseline": 1, "posgen_train_one": 2,
                    "posgen_evaluate": 2, "study_table": 1, "study_shortcuts": 1}),
-        ("rounding", {"posgen_encoding": 2, "posgen_train": 4, "posgen_evaluate": 8, "posgen_collect": 1,
+        ("rounding", {"posgen_encoding": 2, "posgen_train_one": 4, "posgen_evaluate": 8, "posgen_collect": 1,
                       "rounding_table": 1}),
         ("ablation", {"posgen_settings": 2, "posgen_encoding": 8, "posgen_evaluate": 8, "posgen_collect": 1,
                       "ablation_table": 1}),
@@ -229,7 +112,7 @@ def test_editing_an_encoding_changes_its_rows_and_no_others(finished, edit):
 @pytest.mark.parametrize(
     ("target", "groups"),
     [
-        ([], {"posgen_data": 1, "posgen_train": 6, "posgen_evaluate": 4}),
+        ([], {"posgen_data": 2, "posgen_train": 9, "posgen_evaluate": 10, "render": 2}),
         (
             ["results/paper/posgen/runs/released/cot/rope/seed49/eval/yarn.parquet"],
             {"posgen_data": 1, "posgen_train": 1, "posgen_evaluate": 1},
@@ -244,6 +127,42 @@ def test_slurm_jobs_are_a_handful_and_one_cell_can_be_asked_for_alone(finished, 
     made = re.findall(r"Group job (\w+) ", planned.stdout)
     for name, count in groups.items():
         assert made.count(name) == count
+
+
+def test_a_job_sent_to_slurm_keeps_the_cores_and_gpus_that_its_preset_asks_for(finished):
+    """Not those of the machine that sends it, and not those of a group."""
+    target = "results/paper/llm/llama2_7b/runs/yarn/long/run.json"
+    planned = snakemake(finished, target, "--dry-run", "--profile", "slurm", preset="paper")
+    assert planned.returncode == 0, planned.stderr
+    job = planned.stdout.split("rule llm_finetune:")[1].split("rule ")[0]
+    assert "threads: 32" in job
+    resources = re.search(r"resources: (.*)", job)[1].split(", ")
+    assert {"gpu=4", "nodes=1", "mem_mb=400000", "runtime=2880"} <= set(resources)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "posgen_data",
+        "posgen_train",
+        "table1",
+        "figure3",
+        "finetune",
+        "perplexity",
+        "figure4",
+        "table2",
+        "tables",
+        "figures",
+    ],
+)
+def test_a_stage_is_a_target(finished, stage):
+    assert wanted(finished, stage) == {}
+
+
+def test_forcing_a_rule_makes_it_and_what_follows_anew(finished):
+    jobs = wanted(finished, "table1", "--forcerun", "posgen_train_one")
+    assert jobs == {"posgen_train_one": 18, "posgen_evaluate": 24, "study_table": 2}
+    assert wanted(finished, "finetune", "--forcerun", "llm_finetune") == {"llm_finetune": 2}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +227,7 @@ def processes_of(folder: Path) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the training by /proc")
 def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finished, tmp_path):
     """First the job alone is killed, so that Snakemake deletes its outputs; then Snakemake with it."""
-    folder = Path(shutil.copytree(finished, tmp_path / "repository"))
+    folder = Path(shutil.copytree(finished, tmp_path / "repository", symlinks=True))
     preset = folder / "config/smoke.yaml"
     text = preset.read_text().replace("released:\n        {recursive: 8,", "released:\n        {recursive: 200,")
     assert "{recursive: 200," in text, "the preset no longer holds these steps: mend the test"
@@ -327,7 +246,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         "1",
         "--rerun-incomplete",
     ]
-    environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(folder / ".cache")}
+    environment = environment_of(folder)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
     def killed_after(step: int, everything: bool) -> None:

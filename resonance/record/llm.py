@@ -109,7 +109,8 @@ class LlmProtocol(FinetuneChoices, PerplexityChoices):
         spec = {"base": model.rope_base, "train_length": model.train_length, **fields}
         if spec.get("method", "rope") != "rope":
             spec.setdefault("scale", model.scale)
-        spec.setdefault("ntk_rule", self.ntk_rule)
+        if spec.get("method") in ("ntk", "dynamic_ntk"):
+            spec.setdefault("ntk_rule", self.ntk_rule)
         if spec.get("method") == "yarn":
             for field in ("ramp", "blend", "beta_fast", "beta_slow"):
                 spec.setdefault(field, getattr(self, f"yarn_{field}"))

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from resonance.record import config as settings, paths, runs
+from resonance.record.code import code_of
 from resonance.record.settings import SettingsError
 
 for key in config:
@@ -23,6 +24,11 @@ except SettingsError as error:
 PRESET = CONFIG.preset.preset
 POSGEN = CONFIG.preset.posgen
 SPLITS = ["train", "validation", "test"]
+
+# profiles/default, which every run reads, gives this machine's cores: they bound the threads of what runs here,
+# and would cut those of jobs that are sent to another machine (--jobs says that they are).
+if workflow.nodes:
+    workflow.register_resource("_cores", None)
 
 
 def at(template):
@@ -46,9 +52,16 @@ def figure(name):
 
 
 def need(kind, what):
-    """threads, mem_mb, runtime or gpu of a kind of rule, from the preset."""
+    """threads, mem_mb, runtime or gpu of a kind of rule, from the preset.
+
+    Snakemake tells which try of a job it is, and not why the last one failed: so memory and time both grow. Time
+    does not for fine-tunings, which go on from their checkpoint and have their whole time again.
+    """
     resources = CONFIG.preset.resources
-    return getattr(getattr(resources, kind) or getattr(resources, kind.removeprefix("llm_")), what)
+    asked = getattr(getattr(resources, kind) or getattr(resources, kind.removeprefix("llm_")), what)
+    if what == "mem_mb" or (what == "runtime" and kind != "llm_train"):
+        return lambda wildcards, attempt: attempt * asked
+    return asked
 
 
 def settings_json(wildcards):

@@ -49,6 +49,7 @@ rule llm_fetch:
         gpu=need("data", "gpu"),
     params:
         source=lambda wildcards: LLM_SOURCES[wildcards.source],
+        code=code_of("resonance.llm.fetch"),
     shell:
         "python -m resonance llm fetch {params.source:q} {output:q} > {log:q} 2>&1"
 
@@ -74,6 +75,7 @@ rule llm_pack:
     params:
         folder=at(paths.LLM_TEXT_FOLDER),
         options=options_of("base", "source"),
+        code=code_of("resonance.llm.text"),
     shell:
         "python -m resonance llm pack {input.settings:q} {params.folder:q} {params.options:q} > {log:q} 2>&1"
 
@@ -94,9 +96,11 @@ rule llm_base:
     resources:
         mem_mb=need("llm_train", "mem_mb"),
         runtime=need("llm_train", "runtime"),
+        nodes=1,
         gpu=lambda wildcards: need("llm_train", "gpu") if LLM.models[wildcards.model].tiny else 0,
     params:
         options=options_of("source", "text"),
+        code=code_of("resonance.llm.models", "resonance.llm.finetune", "resonance.encoding.hf"),
     shell:
         "python -m resonance llm base {input.settings:q} {output:q} {params.options:q} --threads {threads} > {log:q} 2>&1"
 
@@ -121,11 +125,13 @@ rule llm_finetune:
     resources:
         mem_mb=need("llm_train", "mem_mb"),
         runtime=need("llm_train", "runtime"),
+        nodes=1,
         gpu=need("llm_train", "gpu"),
     params:
         launch=LLM_LAUNCH,
         folder=at(paths.LLM_RUN_FOLDER),
         text=parent_of("text"),
+        code=code_of("resonance.llm.models", "resonance.llm.finetune", "resonance.encoding.hf"),
     shell:
         "{params.launch} -m resonance llm finetune {input.settings:q} {input.encoding:q} {input.base:q} {params.text:q}"
         " {params.folder:q} --threads {threads} > {log:q} 2>&1"
@@ -158,13 +164,14 @@ rule llm_evaluate:
             f"--corpus={name}={os.path.dirname(path)}" for name, path in zip(LLM.perplexity.corpora, input.corpora)
         ],
         options=options_of("model"),
+        code=code_of("resonance.llm.models", "resonance.llm.perplexity"),
     shell:
         "python -m resonance llm evaluate {input.settings:q} {input.encoding:q} {input.base:q} {wildcards.strategy:q}"
         " {output:q} --train-text {params.train_text:q} {params.corpora:q} {params.options:q} --threads {threads}"
         " > {log:q} 2>&1"
 
 
-rule figure4:
+rule figure4_one:
     input:
         script="figures/fig4_perplexity.py",
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py", "figures/tables.py"],

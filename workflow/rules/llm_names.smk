@@ -80,6 +80,16 @@ def llm_measured(template, model):
     ]
 
 
+def llm_finetuned():
+    """Every fine-tuned model."""
+    return [
+        at(paths.LLM_MODEL).format(model=model, encoding=encoding, strategy=strategy)
+        for model in LLM_DRAWN.values()
+        for encoding, strategy in llm_record.measured(LLM, model)
+        if strategy != llm_record.UNTUNED
+    ]
+
+
 FIGURES += expand(at(paths.FIGURE4) + ".{kind}", drawn=LLM_DRAWN, kind=["pdf", "svg", "png"])
 TABLES += expand(
     at(paths.FIGURE4_TABLE) + "{kind}", drawn=LLM_DRAWN, kind=[".csv", "_pairs.csv", ".md", ".tex", ".html"]

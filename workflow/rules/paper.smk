@@ -219,7 +219,7 @@ rule figure2:
         "python -m figures.fig2_dependencies --output {params.stem:q} --preset {params.preset:q} > {log:q} 2>&1"
 
 
-rule figure3:
+rule figure3_one:
     input:
         script="figures/fig3_validation_loss.py",
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py"],

@@ -1,4 +1,5 @@
-# PosGen: settings -> sequences -> training -> evaluation. One rule, one subcommand of the package.
+# PosGen: settings -> sequences -> training -> evaluation. One rule, one subcommand of the package. The name of a
+# stage is a target of the Snakefile; a rule that makes one of many such things is called by it and `_one`.
 
 
 localrules:
@@ -32,7 +33,7 @@ rule posgen_encoding:
         "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
 
 
-rule posgen_data:
+rule posgen_data_one:
     input:
         settings=at(paths.SETTINGS).replace("{stage}", "data"),
     output:
@@ -50,6 +51,7 @@ rule posgen_data:
         gpu=need("data", "gpu"),
     params:
         outputs=lambda wildcards, output: [f"--output={path}" for path in output],
+        code=code_of("resonance.posgen.tasks"),
     shell:
         "python -m resonance posgen generate {input.settings:q} {params.outputs:q} > {log:q} 2>&1"
 
@@ -76,12 +78,14 @@ rule posgen_baseline:
         mem_mb=need("data", "mem_mb"),
         runtime=need("data", "runtime"),
         gpu=need("data", "gpu"),
+    params:
+        code=code_of("resonance.posgen.tasks", "resonance.posgen.evaluate"),
     shell:
         "python -m resonance posgen baseline {input.settings:q} {input.test:q} {wildcards.protocol:q} {output:q}"
         " > {log:q} 2>&1"
 
 
-rule posgen_train:
+rule posgen_train_one:
     input:
         settings=at(paths.SETTINGS).replace("{stage}", "train"),
         encoding=at(paths.ENCODING).replace("{encoding}", "{train_encoding}"),
@@ -107,6 +111,7 @@ rule posgen_train:
         checkpoint_seconds=POSGEN.training.checkpoint_seconds,
     params:
         folder=at(paths.RUN_FOLDER),
+        code=code_of("resonance.posgen.train"),
     shell:
         "python -m resonance posgen train {input.settings:q} {input.encoding:q} {input.train:q} {input.validation:q}"
         " {params.folder:q} --seed {wildcards.seed} --threads {threads}"
@@ -135,6 +140,8 @@ rule posgen_evaluate:
         mem_mb=need("evaluate", "mem_mb"),
         runtime=need("evaluate", "runtime"),
         gpu=need("evaluate", "gpu"),
+    params:
+        code=code_of("resonance.posgen.evaluate"),
     shell:
         "python -m resonance posgen evaluate {input.model:q} {input.encoding:q} {input.settings:q}"
         " {input.validation:q} {input.test:q} {output:q} --protocol {wildcards.protocol:q} --threads {threads}"
@@ -159,5 +166,6 @@ rule posgen_collect:
         gpu=need("render", "gpu"),
     params:
         preset=PRESET,
+        code=code_of("resonance.record.study"),
     shell:
         "python -m resonance posgen collect {params.preset:q} {wildcards.study:q} {output:q} > {log:q} 2>&1"

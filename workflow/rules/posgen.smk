@@ -42,7 +42,7 @@ rule posgen_data:
     benchmark:
         benchmark_of("posgen_data/{protocol}/{task}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("data", "threads")
     resources:
         mem_mb=need("data", "mem_mb"),
@@ -70,7 +70,7 @@ rule posgen_baseline:
     benchmark:
         benchmark_of("posgen_baseline/{protocol}/{task}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("data", "threads")
     resources:
         mem_mb=need("data", "mem_mb"),
@@ -97,7 +97,7 @@ rule posgen_train:
     benchmark:
         benchmark_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("train", "threads")
     resources:
         mem_mb=need("train", "mem_mb"),
@@ -129,7 +129,7 @@ rule posgen_evaluate:
     benchmark:
         benchmark_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("evaluate", "threads")
     resources:
         mem_mb=need("evaluate", "mem_mb"),

@@ -31,6 +31,7 @@ WITHOUT_TORCH = [
     "resonance.llm.journal",
     "resonance.posgen.tasks",
     "resonance.plan",
+    "resonance.plan.show",
     "resonance.cli",
 ]
 
@@ -40,6 +41,7 @@ ALLOWED = {
     "record": ("resonance.record", "resonance.encoding.spec"),
     "posgen": ("resonance.posgen", "resonance.record", "resonance.encoding"),
     "llm": ("resonance.llm", "resonance.record", "resonance.encoding"),
+    "plan": ("resonance.plan", "resonance.record", "resonance.llm.text"),
 }
 
 

@@ -1,7 +1,7 @@
 """The calls of `conda` that Snakemake makes, answered by rattler: a test tool, and not conda.
 
   conda info --json | --version | config --get channel_priority --json
-  conda env create --file FILE --prefix PREFIX
+  conda env create --file FILE --prefix PREFIX | clean
   source activate PREFIX    (bin/activate)
 
 Channels come from the local folder RESONANCE_TEST_CHANNELS (channel.py makes them): conda-forge is its
@@ -30,6 +30,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps({"conda_prefix": str(Path(__file__).resolve().parent), "platform": "linux-64"}))
     elif arguments == ["config", "--get", "channel_priority", "--json"]:
         print(json.dumps({"get": {"channel_priority": "strict"}}))
+    elif arguments[:1] == ["clean"]:
+        pass  # the cache goes with the channel's folder
     elif arguments[:2] == ["env", "create"]:
         parser = argparse.ArgumentParser()
         parser.add_argument("--file", type=Path, required=True)

@@ -47,8 +47,7 @@ def figure(name):
 
 def need(kind, what):
     """threads, mem_mb, runtime or gpu of a kind of rule, from the preset."""
-    resources = CONFIG.preset.resources
-    return getattr(getattr(resources, kind) or getattr(resources, kind.removeprefix("llm_")), what)
+    return getattr(CONFIG.preset.resources.of(kind), what)
 
 
 def environment(half):

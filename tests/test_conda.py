@@ -7,6 +7,7 @@ conda-forge. Needs py-rattler and py-rattler-build:
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,12 @@ from resonance.record import results
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 TOOLS = ROOT / "tests" / "conda"
+LEFT_OUT = ("__pycache__", ".git", ".venv", ".snakemake", "results", "logs", "build", "*.egg-info", ".*_cache")
+LIST_INSTALLED = """
+import json, re
+from importlib.metadata import distributions
+print(json.dumps({re.sub("[-_.]+", "-", d.name).lower(): d.version for d in distributions()}))
+"""
 # What an environment file may hold, as far as ours go.
 SCHEMA = {
     "type": "object",
@@ -160,15 +167,26 @@ def shell(rattler, tmp_path_factory) -> dict[str, str]:
 def checkout(tmp_path_factory) -> Path:
     """A copy of the repository without a compiled op."""
     folder = tmp_path_factory.mktemp("conda") / "repository"
-    left_out = ("__pycache__", "*.so", ".git", ".venv", ".snakemake", "results", "logs", "build", "*.egg-info")
-    return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*left_out)))
+    return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns("*.so", *LEFT_OUT)))
 
 
-def snakemake(folder: Path, environment: dict[str, str], *arguments: str, preset: str = "smoke") -> str:
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory) -> Path:
+    """A copy in which the smoke preset has run to its end without conda."""
+    folder = tmp_path_factory.mktemp("plain") / "repository"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    snakemake(folder, {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")})
+    return folder
+
+
+def snakemake(
+    folder: Path, environment: dict[str, str], *arguments: str, preset: str = "smoke", said: bool = False
+) -> str:
+    """What it prints, with `said` what it says too."""
     command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"preset={preset}"]
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
-    return run.stdout
+    return run.stdout + run.stderr if said else run.stdout
 
 
 @pytest.mark.conda
@@ -184,33 +202,49 @@ def test_a_presets_device_chooses_its_environments_and_they_go_into_a_container(
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every table's and figure's bytes, and the rows of every result."""
-    found = {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for part in ("tables", "figures")
-        for path in (folder / part).iterdir()
-    }
-    for kind in ("evaluation", "perplexity", "baseline"):
-        pattern = {
-            "evaluation": "posgen/runs/**/eval/*",
-            "perplexity": "llm/**/perplexity",
-            "baseline": "posgen/**/baseline",
-        }
-        for path in folder.glob(f"{pattern[kind]}.parquet"):
-            found[str(path.relative_to(folder))] = hashlib.sha256(
-                results.read_rows(path, kind).write_csv().encode()
-            ).hexdigest()
-    return found
+    """The digest of every table and figure, and of every result's rows (its header has times)."""
+    found = {path: path.read_bytes() for part in ("tables", "figures") for path in (folder / part).iterdir()}
+    for kind, pattern in {
+        "evaluation": "posgen/runs/**/eval/*.parquet",
+        "training": "posgen/runs/**/train.parquet",
+        "baseline": "posgen/**/baseline.parquet",
+        "perplexity": "llm/**/perplexity.parquet",
+    }.items():
+        results_of_kind = list(folder.glob(pattern))
+        assert results_of_kind, f"{folder} holds no {pattern}: mend the test"
+        found |= {path: results.read_rows(path, kind).write_csv().encode() for path in results_of_kind}
+    return {str(path.relative_to(folder)): hashlib.sha256(data).hexdigest() for path, data in found.items()}
+
+
+def run_python(environment: Path, code: str) -> str:
+    """What an environment's Python says, in a folder of its own."""
+    done = subprocess.run(
+        [environment / "bin/python", "-c", code], cwd=environment, capture_output=True, text=True, timeout=120
+    )
+    return done.stdout.strip() or done.stderr
 
 
 @pytest.mark.conda
 def test_smoke_runs_in_its_environments_with_the_results_of_a_run_without(
-    checkout: Path, shell: dict[str, str], tmp_path: Path
+    checkout: Path, shell: dict[str, str], smoke_run: Path
 ) -> None:
-    said = snakemake(checkout, shell, "--sdm", "conda")
-    environments = {
-        re.search(r"^# (\w+)", path.read_text())[0]: path.with_suffix("")
-        for path in (checkout / ".snakemake/conda").glob("*.yaml")
+    snakemake(checkout, shell, "--sdm", "conda")
+    made = {path.with_suffix("").name: path for path in (checkout / ".snakemake/conda").glob("*.yaml")}
+    places = {
+        source.stem: checkout / ".snakemake/conda" / name
+        for name, path in made.items()
+        for source in ENVIRONMENTS
+        if source.read_bytes() == path.read_bytes()
     }
-    assert len(environments) == 3, said
-    assert contents(checkout / "results/smoke")
+    assert set(places) == {"figures", "posgen", "llm"} and len(made) == 3
+    assert "No module named 'torch'" in run_python(places["figures"], "import torch")
+    for half in ("posgen", "llm"):
+        assert Path(run_python(places[half], "import resonance; print(resonance.__file__)")).is_relative_to(checkout)
+        installed = json.loads(run_python(places[half], LIST_INSTALLED))
+        del installed["resonance-rope"], installed["pip"]
+        assert {name: version.split("+")[0] for name, version in installed.items()} == pins(ROOT / f"envs/{half}.yaml")
+    run = checkout / "results/smoke/llm/tiny/runs/yarn/long"
+    assert json.loads((run / "run.json").read_text())["rotation"].startswith("C++"), "built by the post-deploy script"
+    assert "Nothing to be done" in snakemake(checkout, shell, "--sdm", "conda", "--dry-run", said=True)
+
+    assert contents(checkout / "results/smoke") == contents(smoke_run / "results/smoke")

@@ -160,7 +160,8 @@ def test_rows_add_up(paper: Config) -> None:
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )  # fmt: skip
 def test_the_jobs_are_those_that_snakemake_would_run(preset: str, studies: list[str], tmp_path: Path) -> None:
-    """In a folder without results. Local rules write settings and are not counted."""
+    """In a folder without results. Local rules write settings and are not counted; a rule whose plain name is a
+    target is called `..._one`."""
     targets = studies if studies != ["table1"] else []
     command = [sys.executable, "-m", "snakemake", *targets, "--dry-run", "--quiet", "rules", "--config"]
     command += [f"preset={preset}", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
@@ -172,7 +173,7 @@ def test_the_jobs_are_those_that_snakemake_would_run(preset: str, studies: list[
     local = {"all", "total", "posgen_settings", "posgen_encoding", "llm_settings", "llm_encoding", *studies}
     made = plan.jobs(load(ROOT / "config", preset), studies)
     assert {rule: count(made, rule) for rule in dict.fromkeys(job.rule for job in made)} == {
-        rule: int(jobs) for rule, jobs in wanted.items() if rule not in local
+        rule.removesuffix("_one"): int(jobs) for rule, jobs in wanted.items() if rule not in local
     }
 
 

@@ -47,7 +47,8 @@ def figure(name):
 
 def need(kind, what):
     """threads, mem_mb, runtime or gpu of a kind of rule, from the preset."""
-    return getattr(CONFIG.preset.resources.of(kind), what)
+    resources = CONFIG.preset.resources
+    return getattr(getattr(resources, kind) or getattr(resources, kind.removeprefix("llm_")), what)
 
 
 def environment(half):

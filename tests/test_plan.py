@@ -263,6 +263,26 @@ def test_a_tiny_models_size_is_that_of_the_model(laptop: Config) -> None:
     assert llm.size_of(laptop.preset.llm.models["tiny"]).num_parameters == 824_704
 
 
+# CPU seconds and largest MB of the laptop preset's jobs on two shared cores, 2026-11-22.
+MEASURED_LLM = {
+    ("llm_base", "tiny"): (236.0, 947),
+    ("llm_finetune", "tiny", "yarn", "long"): (27.3, 936),
+    ("llm_finetune", "tiny", "yarn", "short"): (24.0, 657),
+    ("llm_evaluate", "tiny", "yarn", "long"): (5.9, 477),
+    ("llm_evaluate", "tiny", "yarn", "short"): (5.5, 475),
+}
+LLM_CPU_SECONDS = 402  # of the whole run with its figure
+
+
+def test_the_laptops_language_model_is_predicted_within_30_percent(laptop: Config) -> None:
+    made, cpu = [job for job in llm.jobs(laptop) if not job.unknown], DEVICES["cpu"]
+    by_names = {(job.rule, *job.names): job for job in made}
+    for names, (seconds, memory) in MEASURED_LLM.items():
+        assert 0.7 < by_names[names].seconds(cpu) / seconds < 1.3, names
+        assert 0.7 < by_names[names].memory / memory < 1.3, names
+    assert 0.85 < sum(job.seconds(cpu) for job in made) / LLM_CPU_SECONDS < 1.15
+
+
 def test_what_has_no_size_is_named_and_not_guessed() -> None:
     done = CliRunner().invoke(app, ["plan", "--preset=smollm2", f"--folder={ROOT / 'config'}"])
     assert "not counted (+?): llm_evaluate, models.smollm2.size is not given" in done.output

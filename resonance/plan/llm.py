@@ -13,10 +13,15 @@ from resonance.record.llm import UNTUNED, LlmSettings, ModelSize, ModelSource, f
 BF16, FP32, MB = 2, 4, 1e6
 OFFLOADED = 4 / 3
 """Products wait for the host under ZeRO-3 Offload: 30 % of a GPU's peak assumed in place of 40 %."""
-START, IMPORTED = 11.0, 700.0
-"""Seconds of a CPU job before its first step, and MB that imports take."""
-ELEMENTS = 30.0
-"""Elements of activations a token, layer and unit of width in a forward pass on a CPU (fitted, laptop preset)."""
+# Fitted to the laptop preset on two shared CPU cores, 2026-11-22, CPU time for time.
+START = 4.5
+"""Seconds of a job before its first step."""
+TRAINER, EVALUATOR = 540.0, 470.0
+"""MB that imports take."""
+TRAIN_ELEMENTS, EVALUATE_ELEMENTS = 48.0, 10.0
+"""Elements of activations a token, layer and unit of width, in those of compiled forward and backward."""
+CPU_ACTIVATIONS = 1.3
+"""Activations on a CPU in place of those of a GPU, where bf16 is of products alone."""
 
 
 def jobs(config: Config) -> list[Job]:
@@ -119,13 +124,14 @@ def _on_device(
     # Weights and gradients, fp32 weights and AdamW's two: 18 bytes on the host where they are offloaded.
     state = (0 if offload else 16 * n // job.processes) if training else BF16 * n
     on_device = (alive + logits + state) / MB
-    host = (18 * n if offload else BF16 * n) / MB if cuda else FP32 * n / MB + on_device
+    host = (18 * n if offload else BF16 * n) / MB if cuda else FP32 * n / MB + CPU_ACTIVATIONS * on_device
+    elements = TRAIN_ELEMENTS if training else EVALUATE_ELEMENTS
     return replace(
         job,
-        work=Work(flop, 0 if cuda else ELEMENTS * tokens * size.num_layers * size.d_model * (3 if training else 1)),
+        work=Work(flop, 0 if cuda else elements * tokens * size.num_layers * size.d_model),
         precision=llm.precision,
         start=START,
-        memory=IMPORTED + host,
+        memory=(TRAINER if training else EVALUATOR) + host,
         device_memory=on_device if cuda else 0.0,
         disk=disk / MB,
         scratch=2 * 14 * n / MB if training else 0.0,  # two checkpoints while it runs

@@ -13,10 +13,11 @@ RESULTS := results/$(PRESET)
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SNAKEMAKE := snakemake --cores $(CORES) --config preset=$(PRESET)
 
-.PHONY: help setup reproduce report test lint format schema clean
+.PHONY: help setup plan reproduce report test lint format schema clean
 
 help:
 	@echo "make reproduce   every table and figure of the paper   (PRESET=smoke|laptop|paper)"
+	@echo "make plan        what that costs, before anything runs"
 	@echo "make test        the tests"
 	@echo "make lint        ruff, snakefmt, snakemake --lint"
 	@echo "make schema      workflow/schemas from resonance.record.config"
@@ -32,6 +33,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/* cs
 	$(PIP) 'setuptools>=80' 'numpy>=2' torch
 	$(PIP) --no-build-isolation --editable '.[workflow,llm,test]'
 	touch $@
+
+plan: setup
+	@python -m resonance plan --preset $(PRESET)
 
 reproduce: setup
 	$(SNAKEMAKE)

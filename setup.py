@@ -133,7 +133,9 @@ def extension() -> dict:
         # Asked of nvcc itself: the command may be a wrapper elsewhere than its toolkit.
         plan = subprocess.run([nvcc, "--dryrun", str(CSRC / "cuda" / "rotate.cu")], capture_output=True, text=True)
         top = Path(re.search(r"TOP=(.+)", plan.stderr)[1].strip())
-        op.extra_link_args += [f"-L{top / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        # lib64 in NVIDIA's toolkit, lib in conda-forge's.
+        op.extra_link_args += [f"-L{top / 'lib64'}", f"-L{top / 'lib'}"]
+        op.extra_link_args += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
     libraries = [
         (
             f"resonance_{name}",

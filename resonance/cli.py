@@ -13,6 +13,9 @@ import typer
 
 from resonance import cli_leval, cli_llm
 from resonance import plan as planning
+from resonance.plan import posgen as posgen_plan
+from resonance.plan import show as plan_show
+from resonance.plan.job import DEVICES
 from resonance.record import config, files, paths, results, runs
 from resonance.record.settings import SettingsError
 
@@ -37,7 +40,7 @@ def check(preset: str, folder: Folder = Path("config")) -> None:
     print(f"{preset}: valid; PosGen, what studies share counted in each:")
     for study in loaded.preset.posgen.all_studies:
         cells = loaded.study_cells(study)
-        trained = {planning.training_of(cell) for cell in cells}
+        trained = {posgen_plan.training_of(cell) for cell in cells}
         print(f"  {study}: {len(trained)} trainings, {len(cells)} evaluations")
 
 
@@ -50,28 +53,30 @@ def schema(output: Path) -> None:
 @app.command("plan")
 def plan(
     preset: Annotated[str, typer.Option(help="A file of the config folder, without .yaml.")] = "laptop",
-    study: Annotated[list[str], typer.Option(help="Once a study of the preset; all: every one.")] = ("table1",),
+    study: Annotated[
+        list[str], typer.Option(help="Once a study; table1: all that `snakemake` makes; all: every one.")
+    ] = ("table1",),
     check: Annotated[Path | None, typer.Option(help="results/PRESET/benchmarks of a run, to compare with.")] = None,
-    device: Annotated[str, typer.Option(help=f"What that run ran on: {', '.join(planning.DEVICES)}.")] = "cpu",
+    device: Annotated[str, typer.Option(help=f"What that run ran on: {', '.join(DEVICES)}.")] = "cpu",
     folder: Folder = Path("config"),
 ) -> None:
-    """What a preset costs before it runs: jobs, FLOP, hours, memory, disk. Runs nothing.
+    """What a preset costs before it runs: jobs, hours, GPU-hours, memory, disk, by partition and rule. Runs nothing.
 
     With --check, beside what a run took; status 1 where the prediction is off by more than 30 %.
     """
     loaded = config.load(folder, preset)
     known = list(loaded.preset.posgen.all_studies)
-    studies = known if "all" in study else list(study)
+    studies = known if "all" in study else list(dict.fromkeys(study))
     if unknown := [name for name in studies if name not in known]:
         raise SettingsError(f"--study must be one of {', '.join(known)}, all, got {unknown[0]!r}")
+    if device not in DEVICES:
+        raise SettingsError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")
     planned = planning.jobs(loaded, studies)
     if check is None:
-        planning.show(preset, loaded, studies, planned)
+        plan_show.show(preset, studies, planned)
         return
-    if device not in planning.DEVICES:
-        raise SettingsError(f"--device must be one of {', '.join(planning.DEVICES)}, got {device!r}")
-    compared = planning.check(planned, check, planning.DEVICES[device])
-    planning.show_check(preset, compared, planning.DEVICES[device])
+    compared = plan_show.check(planned, check, DEVICES[device])
+    plan_show.show_check(preset, compared, DEVICES[device])
     sys.exit(not 0.7 <= compared[-1].ratio <= 1.3)
 
 

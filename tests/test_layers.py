@@ -32,6 +32,7 @@ WITHOUT_TORCH = [
     "resonance.llm.journal",
     "resonance.posgen.tasks",
     "resonance.plan",
+    "resonance.plan.show",
     "resonance.cli",
 ]
 
@@ -41,6 +42,7 @@ ALLOWED = {
     "record": ("resonance.record", "resonance.encoding.spec"),
     "posgen": ("resonance.posgen", "resonance.record", "resonance.encoding"),
     "llm": ("resonance.llm", "resonance.record", "resonance.encoding"),
+    "plan": ("resonance.plan", "resonance.record", "resonance.llm.text"),
 }
 
 

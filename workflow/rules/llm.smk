@@ -41,7 +41,7 @@ rule llm_fetch:
     benchmark:
         benchmark_of("llm_fetch/{source}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("data", "threads")
     resources:
         mem_mb=need("data", "mem_mb"),
@@ -66,7 +66,7 @@ rule llm_pack:
     benchmark:
         benchmark_of("llm_pack/{model}/{text}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("data", "threads")
     resources:
         mem_mb=need("llm_evaluate", "mem_mb"),
@@ -91,7 +91,7 @@ rule llm_base:
     benchmark:
         benchmark_of("llm_base/{model}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("llm_train", "threads")
     resources:
         mem_mb=need("llm_train", "mem_mb"),
@@ -120,7 +120,7 @@ rule llm_finetune:
     benchmark:
         benchmark_of("llm_finetune/{model}/{encoding}/{strategy}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("llm_train", "threads")
     resources:
         mem_mb=need("llm_train", "mem_mb"),
@@ -152,7 +152,7 @@ rule llm_evaluate:
     benchmark:
         benchmark_of("llm_evaluate/{model}/{encoding}/{strategy}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("llm_evaluate", "threads")
     resources:
         mem_mb=need("llm_evaluate", "mem_mb"),

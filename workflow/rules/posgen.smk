@@ -43,7 +43,7 @@ rule posgen_data_one:
     benchmark:
         benchmark_of("posgen_data/{protocol}/{task}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("data", "threads")
     resources:
         mem_mb=need("data", "mem_mb"),
@@ -72,7 +72,7 @@ rule posgen_baseline:
     benchmark:
         benchmark_of("posgen_baseline/{protocol}/{task}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("data", "threads")
     resources:
         mem_mb=need("data", "mem_mb"),
@@ -101,7 +101,7 @@ rule posgen_train_one:
     benchmark:
         benchmark_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("train", "threads")
     resources:
         mem_mb=need("train", "mem_mb"),
@@ -134,7 +134,7 @@ rule posgen_evaluate:
     benchmark:
         benchmark_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}")
     conda:
-        "../../envs/posgen.yaml"
+        environment("posgen")
     threads: need("evaluate", "threads")
     resources:
         mem_mb=need("evaluate", "mem_mb"),

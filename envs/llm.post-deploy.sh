@@ -1,0 +1,1 @@
+posgen.post-deploy.sh

@@ -1,0 +1,23 @@
+"""What a preset costs, before anything runs: jobs, hours, GPU-hours, memory, disk, by partition and rule.
+
+`job` holds the devices, `posgen` and `llm` the arithmetic of their jobs, `show` adds up and prints. Local
+rules, which write settings, are not counted. Imports no torch.
+"""
+
+from collections.abc import Iterable
+
+from resonance.plan import llm, posgen
+from resonance.plan.job import Job, light_job
+from resonance.record.config import Config
+
+
+def jobs(config: Config, studies: Iterable[str] = ("table1",)) -> list[Job]:
+    """Every job of the studies; with Table 1 also those that `snakemake` makes beside it.
+
+    A further part of the workflow comes in here, as a function from the config to its jobs.
+    """
+    studies = list(dict.fromkeys(studies))
+    made = posgen.jobs(config, studies)
+    if "table1" in studies:
+        made += [*llm.jobs(config), light_job(config, "table2")]
+    return made

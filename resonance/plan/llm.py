@@ -1,0 +1,140 @@
+"""The jobs of the language models, from their sizes alone: arithmetic.
+
+Legend: N parameters, T tokens of a sequence, d width, l layers, V vocabulary.
+"""
+
+from dataclasses import replace
+
+from resonance.llm.text import BYTE_VOCABULARY
+from resonance.plan.job import Job, Work, light_job
+from resonance.record.config import Config
+from resonance.record.llm import UNTUNED, LlmSettings, ModelSize, ModelSource, finetune_run, measured
+
+BF16, FP32, MB = 2, 4, 1e6
+OFFLOADED = 4 / 3
+"""Products wait for the host under ZeRO-3 Offload: 30 % of a GPU's peak assumed in place of 40 %."""
+# Fitted to the laptop preset on two shared CPU cores, 2026-11-22, CPU time for time.
+START = 4.5
+"""Seconds of a job before its first step."""
+TRAINER, EVALUATOR = 540.0, 470.0
+"""MB that imports take."""
+TRAIN_ELEMENTS, EVALUATE_ELEMENTS = 48.0, 10.0
+"""Elements of activations a token, layer and unit of width, in those of compiled forward and backward."""
+CPU_ACTIVATIONS = 1.3
+"""Activations on a CPU in place of those of a GPU, where bf16 is of products alone."""
+
+
+def jobs(config: Config) -> list[Job]:
+    """Every job of the key `llm`; none where the preset leaves it out."""
+    llm, ask = config.preset.llm, config.preset.resources.of
+    if llm is None:
+        return []
+    sources = dict.fromkeys(x.source for x in (*llm.texts.values(), *llm.models.values()) if x.source[:5] == "pypi:")
+    made = [Job("llm_fetch", (), ask("data"), unknown=f"{source} is a download") for source in sources]
+    cpu_only = ask("llm_evaluate").model_copy(update={"gpu": 0})
+    for name, model in llm.models.items():
+        texts = {llm.finetuning.text, *llm.perplexity.corpora} | ({model.tiny.text} if model.tiny else set())
+        for text in sorted(texts):
+            why = f"texts.{text}: its size is known when it is read"
+            made.append(Job("llm_pack", (name, text), cpu_only, unknown=why))
+        made.append(_base_job(config, name, model))
+        made += [
+            _finetune_job(config, name, model, encoding, strategy)
+            for encoding in llm.finetuning.encodings
+            for strategy in model.strategies
+        ]
+        made += [_evaluate_job(config, name, model, *each) for each in measured(llm, name)]
+        made.append(light_job(config, "figure4", ("stand_in_" if model.stand_in else "") + name))
+    return made
+
+
+def size_of(model: ModelSource) -> ModelSize | None:
+    """The size that the preset gives, or that of a tiny model; None: not known."""
+    if (tiny := model.tiny) is None:
+        return model.size
+    layer = 4 * tiny.d_model**2 + 3 * tiny.d_model * tiny.d_ff + 2 * tiny.d_model
+    held = tiny.num_layers * layer + tiny.d_model * (1 + BYTE_VOCABULARY)
+    return ModelSize(num_parameters=held, d_model=tiny.d_model, num_layers=tiny.num_layers, vocabulary=BYTE_VOCABULARY)
+
+
+def train_flops(size: ModelSize, tokens: int, length: int, checkpointing: bool) -> float:
+    """6 N per token and 6 l d T for causal attention; a third more to recompute activations."""
+    per_token = 6 * size.num_parameters + 6 * size.num_layers * size.d_model * length
+    return per_token * tokens * (4 / 3 if checkpointing else 1.0)
+
+
+def evaluate_flops(size: ModelSize, length: int) -> float:
+    """2 N per token and 2 l d T for causal attention, over one window."""
+    return (2 * size.num_parameters + 2 * size.num_layers * size.d_model * length) * length
+
+
+def _base_job(config: Config, name: str, model: ModelSource) -> Job:
+    """A tiny model's pretraining; any other is only found, or converted."""
+    llm, asks, tiny = config.preset.llm, config.preset.resources.of("llm_train"), model.tiny
+    if tiny is None:
+        why = f"{model.source} is a download" if model.source.startswith(("hf:", "pypi:")) else "a folder is looked at"
+        return Job("llm_base", (name,), asks.model_copy(update={"gpu": 0}), unknown=why)
+    size, length = size_of(model), model.train_length
+    tokens = tiny.steps * tiny.sequences_per_step * length
+    return _on_device(
+        llm, Job("llm_base", (name,), asks), train_flops(size, tokens, length, False), tokens, size,
+        rows=tiny.sequences_per_step * length, training=True, disk=FP32 * size.num_parameters,
+    )  # fmt: skip
+
+
+def _finetune_job(config: Config, name: str, model: ModelSource, encoding: str, strategy: str) -> Job:
+    llm, asked, size = config.preset.llm, config.preset.llm.finetuning, size_of(model)
+    job = Job("llm_finetune", (name, encoding, strategy), config.preset.resources.of("llm_train"))
+    if size is None:
+        return replace(job, unknown=f"models.{name}.size is not given")
+    run, offload = finetune_run(llm, config.llm_protocol, name, strategy), asked.deepspeed == "zero3_offload"
+    flop = train_flops(size, run.num_tokens, run.length, asked.gradient_checkpointing)
+    job = replace(job, processes=asked.processes, slowdown=OFFLOADED if offload else 1.0)
+    return _on_device(
+        llm, job, flop, run.num_tokens, size,
+        rows=asked.micro_batch_size * run.length, training=True, disk=FP32 * size.num_parameters,
+    )  # fmt: skip
+
+
+def _evaluate_job(config: Config, name: str, model: ModelSource, encoding: str, strategy: str) -> Job:
+    llm, size = config.preset.llm, size_of(model)
+    job = Job("llm_evaluate", (name, encoding, strategy), config.preset.resources.of("llm_evaluate"))
+    if size is None:
+        return replace(job, unknown=f"models.{name}.size is not given")
+    units = sum(corpus.documents * corpus.pieces for corpus in llm.perplexity.corpora.values())
+    follows = strategy == UNTUNED and config.encodings[encoding].get("method") == "dynamic_ntk"
+    lengths = model.lengths if follows else [model.lengths[-1]]  # one pass serves all lengths but there
+    flop = units * sum(evaluate_flops(size, length) for length in lengths)
+    return _on_device(llm, job, flop, units * sum(lengths), size, rows=model.lengths[-1], training=False, disk=1e5)
+
+
+def _on_device(
+    llm: LlmSettings, job: Job, flop: float, tokens: int, size: ModelSize, rows: int, training: bool, disk: float
+) -> Job:
+    """A job with its arithmetic and its memory. rows: tokens in memory at a time; disk in bytes."""
+    n, cuda = size.num_parameters, llm.device == "cuda"
+    asked = llm.finetuning
+    offload = training and asked.deepspeed == "zero3_offload"
+    logits = rows * size.vocabulary * (BF16 + FP32) if training else 0
+    if training and asked.gradient_checkpointing:
+        kept = size.num_layers * rows * size.d_model * BF16  # a checkpoint a layer
+        alive = kept + 34 * rows * size.d_model + 4 * BF16 * n // size.num_layers  # one recomputed; two gathered
+    else:
+        alive = (34 * size.num_layers if training else 10) * BF16 * rows * size.d_model
+    # Weights and gradients, fp32 weights and AdamW's two: 18 bytes on the host where they are offloaded.
+    state = (0 if offload else 16 * n // job.processes) if training else BF16 * n
+    on_device = (alive + logits + state) / MB
+    host = (18 * n if offload else BF16 * n) / MB if cuda else FP32 * n / MB + CPU_ACTIVATIONS * on_device
+    elements = TRAIN_ELEMENTS if training else EVALUATE_ELEMENTS
+    return replace(
+        job,
+        work=Work(flop, 0 if cuda else elements * tokens * size.num_layers * size.d_model),
+        precision=llm.precision,
+        start=START,
+        memory=(TRAINER if training else EVALUATOR) + host,
+        device_memory=on_device if cuda else 0.0,
+        disk=disk / MB,
+        scratch=2 * 14 * n / MB if training else 0.0,  # two checkpoints while it runs
+        computes=True,
+        only_gpu=cuda,
+    )

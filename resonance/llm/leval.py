@@ -10,8 +10,8 @@ from pathlib import Path
 
 from resonance.llm import scoring
 from resonance.record.files import read_json_lines
-from resonance.record.leval import PARSERS, TASKS
-from resonance.record.settings import Settings
+from resonance.record.leval import ALL_TASKS, PARSERS, TASKS
+from resonance.record.leval_settings import Prompts
 
 MAX_NEW_TOKENS = 512
 """L-Eval's longest answer, in tokens."""
@@ -93,22 +93,6 @@ def _texts(value: object) -> bool:
 
 
 # Prompts
-
-
-class Family(Settings):
-    """How chat models of one family mark the turns."""
-
-    start: str
-    between: str
-    end: str
-    end_open: str
-
-
-class Prompts(Settings):
-    """config/leval.yaml."""
-
-    system_texts: dict[str, str]
-    families: dict[str, Family]
 
 
 def document_budget(context: int) -> int:

@@ -31,7 +31,10 @@ TASKS = {
 }
 """In the order of the paper's columns."""
 
-MADE_TASKS = {"speaker": Task("Speaker (made in the run)", None, 1.0, chance=0.25)}
+MADE_TASKS = {
+    "line_end": Task("Line ends (made in the run)", None, 1.0, chance=0.25),
+    "line_end_blind": Task("Line ends, the document withheld (made in the run)", None, 1.0, chance=0.25),
+}
 """Ours, in L-Eval's format: a stand-in for its documents, never in the paper's columns or averages."""
 
 ALL_TASKS = TASKS | MADE_TASKS

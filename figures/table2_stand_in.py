@@ -38,8 +38,8 @@ def main(
     """STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
     ours, made = read_ours(scores), one_run(scores)
     rows = read_rows(scores, "leval")
-    tasks = [task for task in leval.ALL_TASKS if any(task in measured.credits for measured in ours)]
-    apart = [[alone(measured, task) for measured in ours] for task in tasks]
+    judged = [task for task in tasks_of(ours) if not leval.ALL_TASKS[task].control]
+    apart = [[alone(measured, task) for measured in ours] for task in judged]
     pairs = [pair for of_task in apart for pair in our_pairs(of_task) + rope_pairs(of_task)]
     cells = [cell | {"context": made["settings"]["context"]} for measured in ours for cell in our_cells(measured)]
     tables = [
@@ -72,6 +72,10 @@ def one_run(scores: list[Path]) -> dict:
     return runs[0]
 
 
+def tasks_of(ours: list[Ours]) -> list[str]:
+    return [task for task in leval.ALL_TASKS if any(task in measured.credits for measured in ours)]
+
+
 def alone(ours: Ours, task: str) -> Ours:
     """One task of what was measured."""
     return replace(ours, credits={task: ours.credits[task]}, golds={task: ours.golds[task]})
@@ -81,7 +85,7 @@ def score_groups(ours: list[Ours], rows: pl.DataFrame) -> list[tuple[str, list[l
     """A group a task: chance, then every encoding in the order given."""
     cells = {(*m.name, m.parser, cell["task"]): cell for m in ours for cell in our_cells(m)}
     names, groups = list(dict.fromkeys(m.name for m in ours)), []
-    for task in [task for task in leval.ALL_TASKS if any(task in m.credits for m in ours)]:
+    for task in tasks_of(ours):
         known, lines = leval.ALL_TASKS[task], []
         if known.chance is not None:
             chance = number(100 * known.chance)
@@ -130,9 +134,7 @@ def caption(preset: str, title: str, made: dict) -> str:
 def notes(made: dict, pairs: list[dict]) -> str:
     asked, said = made["settings"], made["answers"]
     lengths = [
-        f"{leval.ALL_TASKS[task].title}: {own['documents']} documents of {own['tokens']['least']:,} to "
-        f"{own['tokens']['most']:,} tokens, {own['cut']} of them cut to {said['budget']:,}"
-        for task, own in said["tasks"].items()
+        f"{leval.ALL_TASKS[task].title}: {_documents(own, said['budget'])}" for task, own in said["tasks"].items()
     ]
     text = f"{'; '.join(lengths)}. Greedy answers of at most {asked['max_new_tokens']} tokens, {asked['precision']}. "
     if said["missing"]:
@@ -146,6 +148,14 @@ def notes(made: dict, pairs: list[dict]) -> str:
             "Dynamic NTK's document keys keep the table of the document's length, so that its questions share them. "
         )
     return text + " ".join(sentence(pair) for pair in pairs if pair["kind"] == "resonance")
+
+
+def _documents(own: dict, budget: int) -> str:
+    """How many documents, how long, how many of them cut."""
+    least, most, count = own["tokens"]["least"], own["tokens"]["most"], own["documents"]
+    span = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    cut = f", {own['cut']} of them cut to {budget:,}" if own["cut"] else ""
+    return f"{count} {'document' if count == 1 else 'documents'} of {span} tokens{cut}"
 
 
 def sentence(pair: dict) -> str:

@@ -88,6 +88,17 @@ def test_a_table_that_follows_the_length_is_never_shared() -> None:
     assert said == [greedy(model, prompt, 1) for prompt in prompts]
 
 
+@pytest.mark.filterwarnings("ignore:dynamic_ntk is continuing from a cache past L")
+def test_a_table_that_follows_the_length_is_shared_when_asked() -> None:
+    """Past L the keys of the beginning then have the table of its length: the answers may differ, their prefill not."""
+    model, prompts, read = tiny(spec("dynamic_ntk", False)), prompts_of(4, 3 * L, seed=5), []
+    forward = model.forward
+    model.forward = lambda **given: read.append(given["input_ids"].shape) or forward(**given)
+    said = list(answers(model, prompts, max_new_tokens=2, ends=(), batch_size=4, exact=False))
+    assert [len(tokens) for tokens in said] == [2] * 4
+    assert read[0] == (1, 3 * L) and read[1][0] == 4 and len(read) == 3
+
+
 def test_an_answer_ends_at_its_end_token_and_the_others_go_on() -> None:
     model, prompts = tiny(), prompts_of(6, 20)
     whole = [greedy(model, prompt, 12) for prompt in prompts]

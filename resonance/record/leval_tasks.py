@@ -8,12 +8,14 @@ PARSERS = ("released", "strict")
 @dataclass(frozen=True)
 class Task:
     """One closed-ended task: its name in a table, its questions (None: as many as are made), the smallest credit
-    that a question earns, and the mean credit of a guess where it is known."""
+    that a question earns, the mean credit of a guess where it is known, and whether it is a control, which no
+    encoding is judged by."""
 
     title: str
     num_questions: int | None
     step: float
     chance: float | None = None
+    control: bool = False
 
     @property
     def units(self) -> int:
@@ -33,7 +35,7 @@ TASKS = {
 
 MADE_TASKS = {
     "line_end": Task("Line ends (made in the run)", None, 1.0, chance=0.25),
-    "line_end_blind": Task("Line ends, the document withheld (made in the run)", None, 1.0, chance=0.25),
+    "line_end_blind": Task("Line ends, the document withheld (made in the run)", None, 1.0, chance=0.25, control=True),
 }
 """Ours, in L-Eval's format: a stand-in for its documents, never in the paper's columns or averages."""
 

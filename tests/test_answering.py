@@ -13,7 +13,7 @@ import torch
 
 from conftest import DATA, ROOT
 from llm_cases import spec, tiny
-from resonance.llm import answering, questions
+from resonance.llm import answering, leval_plan, questions
 from resonance.llm.leval import Question, read_predictions
 from resonance.llm.text import Tokenizer
 from resonance.record import config
@@ -131,7 +131,7 @@ def test_a_changed_file_of_questions_is_refused(tmp_path: Path) -> None:
     write_task(tmp_path / "source")
     questions.gather(tasks_run(tmp_path / "source", "tpo"), tmp_path / "tasks")
     write_task(tmp_path / "tasks", each=1)
-    with pytest.raises(ValueError, match="must be the file that tasks.json names"):
+    with pytest.raises(ValueError, match=r"must be the file that tasks\.json names"):
         questions.read(tmp_path / "tasks")
 
 
@@ -269,3 +269,17 @@ def test_l_evals_own_files_are_gathered(name: str, tmp_path: Path) -> None:
         pytest.skip(f"leval/closed/{name}.jsonl is not in {DATA}; set RESONANCE_TEST_DATA to its folder")
     found = questions.gather(tasks_run(DATA / "leval/closed", name, "codeu"), tmp_path)
     assert found["missing"] == ["codeu"] and found["tasks"][name]["documents"] == 15
+
+
+def test_the_plan_counts_a_document_once_and_dynamic_ntk_a_document_a_question() -> None:
+    costs = {
+        (cost.model, cost.encoding, cost.strategy): cost
+        for cost in leval_plan.answerings(config.load(ROOT / "config", "paper"))
+    }
+    shared, alone = costs["llama2_7b", "ntk", "untuned"], costs["llama2_7b", "dynamic_ntk", "untuned"]
+    assert len(costs) == 12 and shared.questions == 807 and shared.uncounted == ("codeu",)
+    assert shared.read == 15 * 8975 + 5451 + 15 * 7054 + 15 * 3802 + 7 * 16317 + 807 * 120
+    assert alone.read == 172 * 8975 + 100 * 5451 + 202 * 7054 + 269 * 3802 + 64 * 16317 + 807 * 120
+    assert shared.said == 807 * 512 and shared.flop > 2 * 6_738_415_616 * (shared.read + shared.said)
+    laptop = leval_plan.answerings(config.load(ROOT / "config", "laptop"))
+    assert [cost.flop for cost in laptop] == [None] * 5 and laptop[0].questions == 96

@@ -55,6 +55,7 @@ def answer(
     from resonance.encoding.hf import describe
     from resonance.llm import answering
     from resonance.llm.models import Base, load, tokenizer_of
+    from resonance.llm.perplexity import follows_length
 
     found, kept = Base.read(base), []
 
@@ -75,6 +76,7 @@ def answer(
         "source": found.source,
         "spec": identity["spec"],
         "answers": said,
+        "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact",
         "threads": threads,
         **describe(kept[0]),
         "device": runs.device_name(run.device),

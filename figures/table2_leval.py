@@ -13,20 +13,30 @@ import typer
 
 from figures import style
 from figures.inputs import Output, Preset, run
-from figures.leval import AVERAGE, Name, Ours, Published, Row, read_ours, read_published
+from figures.leval import (
+    AVERAGE,
+    PAIR_COLUMNS,
+    SCORE_COLUMNS,
+    Name,
+    Ours,
+    Published,
+    Row,
+    cell_of,
+    names_of,
+    our_cells,
+    our_pairs,
+    p_text,
+    read_ours,
+    read_published,
+    verdict,
+)
 from figures.tables import Bold, Table, Underlined, interval, number, write_tables
 from resonance.record import leval
 from resonance.record.files import write_text
-from resonance.record.stats import Paired, paired_tasks, share_interval
+from resonance.record.stats import share_interval
 
 NOT_RUN = "not run"
 COLUMNS = [*leval.TASKS, AVERAGE]
-LEVEL = 0.05
-SCORE_COLUMNS = ["preset", "source", "parser", "model", "encoding", "strategy", "context", "task"]
-SCORE_COLUMNS += ["num_questions", "count", "percent", "low95_percent", "high95_percent", "mark"]
-PAIR_COLUMNS = ["preset", "source", "parser", "model", "encoding", "strategy", "than_encoding", "than_strategy", "task"]
-PAIR_COLUMNS += ["difference_points", "low95_points", "high95_points", "p", "least_p", "better", "worse", "mcnemar_p"]
-PAIR_COLUMNS += ["verdict"]
 
 
 def main(
@@ -68,36 +78,11 @@ def paper_cells(paper: Published, row: Row) -> list[dict]:
         questions = leval.TASKS[task].num_questions
         low, high = share_interval(share * questions, questions)
         count = leval.decode(task, row.scores[task])
-        cells.append(_cell(task, row.scores[task], 100 * low, 100 * high, questions, count))
+        cells.append(cell_of(task, row.scores[task], 100 * low, 100 * high, questions, count))
     _, low, high = leval.average(row.shares)
-    cells.append(_cell(AVERAGE, row.average, low, high))
-    named = {"source": "paper", "parser": "released", **_named(row.name), "context": row.context}
+    cells.append(cell_of(AVERAGE, row.average, low, high))
+    named = {"source": "paper", "parser": "released", **names_of(row.name), "context": row.context}
     return [named | cell | {"mark": _mark(marks(rows, cell["task"])[row.name])} for cell in cells]
-
-
-def our_cells(ours: Ours) -> list[dict]:
-    cells = []
-    for task, credit in ours.credits.items():
-        low, high = share_interval(credit.sum(), len(credit))
-        count = round(credit.sum() / leval.TASKS[task].step)
-        cells.append(_cell(task, 100 * credit.mean(), 100 * low, 100 * high, len(credit), count))
-    if ours.complete:
-        cells.append(_cell(AVERAGE, *leval.average({task: credit.mean() for task, credit in ours.credits.items()})))
-    named = {"source": "ours", "parser": ours.parser, **_named(ours.name), "context": None, "mark": None}
-    return [named | cell for cell in cells]
-
-
-def _cell(
-    task: str, percent: float, low: float, high: float, questions: int | None = None, count: int | None = None
-) -> dict:
-    return {
-        "task": task,
-        "num_questions": questions,
-        "count": count,
-        "percent": float(percent),
-        "low95_percent": float(low),
-        "high95_percent": float(high),
-    }
 
 
 def score_groups(paper: Published, ours: list[Ours]) -> list[tuple[str, list[list[str]]]]:
@@ -141,14 +126,6 @@ def _our_line(ours: Ours, title: str) -> list[str]:
 # The comparisons
 
 
-def verdict(p: float, least_p: float | None) -> str:
-    if p < LEVEL:
-        return "significant"
-    if least_p is None:
-        return "not significant"
-    return "not significant, however paired" if least_p >= LEVEL else "not significant unpaired"
-
-
 def paper_pairs(paper: Published, model: str) -> list[dict]:
     """In every column the best row minus the next; and Resonance minus plain of each strategy, averages."""
     rows, pairs = paper.of(model), []
@@ -168,40 +145,13 @@ def paper_pair(row: Row, than: Row, column: str) -> dict:
     found = leval.compare_counts({t: row.shares[t] for t in tasks}, {t: than.shares[t] for t in tasks})
     same = row.percent(column) == than.percent(column)
     return {
-        "source": "paper", "parser": "released", **_named(row.name),
+        "source": "paper", "parser": "released", **names_of(row.name),
         "than_encoding": than.encoding, "than_strategy": than.strategy, "task": column,
         "difference_points": found.points, "low95_points": found.low, "high95_points": found.high, "p": found.p,
         "least_p": found.least_p, "better": None, "worse": None, "mcnemar_p": None,
         "verdict": "equal" if same else verdict(found.p, found.least_p),
         "title": row.title, "than_title": than.title,
     }  # fmt: skip
-
-
-def our_pairs(ours: list[Ours]) -> list[dict]:
-    """Resonance minus plain on the questions that both answered, all tasks together."""
-    by_key = {(*measured.name, measured.parser): measured for measured in ours}
-    pairs = []
-    for measured in ours:
-        model, encoding, strategy = measured.name
-        plain = by_key.get((model, encoding.removeprefix("resonance_"), strategy, measured.parser))
-        if plain is None or plain is measured:
-            continue
-        if measured.golds != plain.golds:
-            raise ValueError(
-                f"--scores of {model} {strategy}: {encoding} and its plain form must have the same questions"
-            )
-        found: Paired = paired_tasks(measured.credits, plain.credits)
-        pairs.append({
-            "source": "ours", "parser": measured.parser, **_named(measured.name),
-            "than_encoding": plain.name[1], "than_strategy": strategy,
-            "task": AVERAGE if measured.complete else " ".join(measured.credits),
-            "difference_points": 100 * found.difference, "low95_points": 100 * found.low,
-            "high95_points": 100 * found.high, "p": found.p, "least_p": None, "better": found.better,
-            "worse": found.worse, "mcnemar_p": found.mcnemar, "verdict": verdict(found.p, None), "kind": "resonance",
-            "title": f"{style.encoding_title(encoding)} ({strategy}), {measured.parser}",
-            "than_title": style.encoding_title(plain.name[1]),
-        })  # fmt: skip
-    return pairs
 
 
 def average_groups(paper: Published, cells: list[dict]) -> list[tuple[str, list[list[str]]]]:
@@ -237,10 +187,6 @@ def pair_groups(paper: Published, pairs: list[dict]) -> list[tuple[str, list[lis
             ]
         )
     return list(groups.items())
-
-
-def p_text(p: float | None) -> str:
-    return "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 # What the blocks say
@@ -316,10 +262,6 @@ def _p_is(p: float) -> str:
 def _count_significant(pairs: list[dict]) -> str:
     count = sum(pair["verdict"] == "significant" for pair in pairs)
     return f"{count or 'none'} {'differ' if count > 1 else 'differs'} significantly"
-
-
-def _named(name: Name) -> dict:
-    return dict(zip(("model", "encoding", "strategy"), name, strict=True))
 
 
 def _mark(kind: type[str]) -> str | None:

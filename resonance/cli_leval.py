@@ -1,5 +1,6 @@
-"""The command line of L-Eval's scores: `resonance leval ...`. Joined to `cli` as a sub-app; loads no torch."""
+"""The command line of L-Eval: `resonance leval ...`. Joined to `cli` as a sub-app; only `answer` loads torch."""
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -8,44 +9,131 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from resonance.record import results, runs
+from resonance import cli_llm
+from resonance.record import files, results, runs
+from resonance.record import leval_settings as settings_of
 
-app = typer.Typer(no_args_is_help=True, help="L-Eval's closed-ended tasks: score predictions, compare two sets.")
+app = typer.Typer(no_args_is_help=True, help="L-Eval's closed-ended tasks: gather, answer, score, compare.")
 
 Task = Annotated[str | None, typer.Option(help="The files' task, coursera or codeu, say; else their names tell.")]
 
 
+@app.command("tasks")
+def tasks(
+    settings: Path,
+    output_folder: Path,
+    source: Annotated[Path | None, typer.Option(help="Where the plays' package was unpacked.")] = None,
+) -> None:
+    """Gather the questions: copy them from a folder or the hub, or make them."""
+    from resonance.llm import questions
+
+    found = questions.gather(runs.read_settings(settings_of.TasksRun, settings), output_folder, source)
+    for name, own in found["tasks"].items():
+        print(f"{name}: {own['documents']} documents, {own['questions']} questions")
+    if found["missing"]:
+        print(f"not in {found['source']}, left out: {', '.join(found['missing'])}")
+
+
+@app.command("answer")
+def answer(
+    settings: Path,
+    encoding: Path,
+    base: Path,
+    strategy: str,
+    tasks: Annotated[Path, typer.Argument(help="The folder of gathered tasks.")],
+    output: Annotated[Path, typer.Argument(help="The folder of predictions, a file a task.")],
+    record: Annotated[Path, typer.Argument(help="What made them, as JSON.")],
+    journal: Annotated[Path, typer.Option(help="Where answers are kept until all are there.")],
+    model: Annotated[Path | None, typer.Option(help="Fine-tuned weights in place of the base's.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 1,
+) -> None:
+    """Have a model answer every question, greedily. A killed run goes on when started again."""
+    run = runs.read_settings(settings_of.AnswerRun, settings)
+    spec = runs.read_encoding(encoding)
+    watch, made = runs.Stopwatch(), cli_llm._provenance()
+    cli_llm._torch(run.device, threads)
+    from resonance.encoding.hf import describe
+    from resonance.llm import answering
+    from resonance.llm.models import Base, load, tokenizer_of
+    from resonance.llm.perplexity import follows_length
+
+    found, kept = Base.read(base), []
+
+    def make() -> object:
+        wanted = {"device": run.device, "precision": run.precision, "attention": run.attention}
+        kept.append(load(found, spec, **wanted, folder=model, generating=True))
+        return kept[0]
+
+    identity = {"spec": json.loads(spec.to_json()), "base": files.read_json(base), "strategy": strategy}
+    if model is not None:  # the training that made the weights stands beside them
+        identity["trained"] = files.read_json(model.parent / "run.json")
+    said = answering.answer(run, identity, make, tokenizer_of(found), tasks, output, journal)
+    values = {
+        "model": run.model,
+        "encoding": encoding.stem,
+        "strategy": strategy,
+        "settings": run.model_dump(mode="json"),
+        "source": found.source,
+        "spec": identity["spec"],
+        "answers": said,
+        "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact",
+        "threads": threads,
+        **describe(kept[0]),
+        "device": runs.device_name(run.device),
+        "provenance": made,
+        "cost": watch.read(),
+    }
+    files.write_json(record, values)
+    answering.discard(journal)
+
+
 @app.command("score")
 def score(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Predictions as JSONL, a task a file.")],
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Predictions as JSONL, a task a file; or their folder.")
+    ],
     task: Task = None,
     model: Annotated[str | None, typer.Option(help="Whose they are; else the prediction key's name.")] = None,
     encoding: Annotated[str | None, typer.Option(help="The encoding they were made with.")] = None,
     strategy: Annotated[str | None, typer.Option(help="The fine-tuning strategy they were made with.")] = None,
+    record: Annotated[Path | None, typer.Option(help="What `answer` wrote of them; kept in the output.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write a row a question and parser, as parquet.")] = None,
 ) -> None:
-    """Score prediction files under both parsers: L-Eval's own rules, and a parser that reads the answer."""
+    """Score predictions under both parsers: L-Eval's own rules, and a parser that reads the answer."""
     from resonance.llm import leval
 
     rows, seen = [], {}
-    for path in files:
-        predictions = leval.read_predictions(path, task)
-        named = model or predictions.model
-        if (named, predictions.task) in seen:
-            raise ValueError(f"{path}: {predictions.task} of {named} stands in {seen[named, predictions.task]} too")
-        seen[named, predictions.task] = path
+    for path in _predictions(predictions):
+        answers = leval.read_predictions(path, task)
+        named = model or answers.model
+        if (named, answers.task) in seen:
+            raise ValueError(f"{path}: {answers.task} of {named} stands in {seen[named, answers.task]} too")
+        seen[named, answers.task] = path
         rows += [
-            {"model": named, "encoding": encoding, "strategy": strategy, **row} for row in leval.score_rows(predictions)
+            {"model": named, "encoding": encoding, "strategy": strategy, **row} for row in leval.score_rows(answers)
         ]
-        if predictions.torn:
-            used = len(predictions.rows)
+        if answers.torn:
+            used = len(answers.rows)
             print(f"note: {path}: the last line is torn; the {used} whole lines before it are used", file=sys.stderr)
     frame = pl.DataFrame(rows, schema=results.SCHEMAS["leval"])
     for named in frame["model"].unique(maintain_order=True):
         _print_scores(named, frame.filter(pl.col("model") == named))
     if output:
-        made = {"files": [str(path) for path in files], "provenance": runs.provenance()}
+        made = {"files": [str(path) for path in seen.values()], "provenance": runs.provenance()}
+        if record:
+            made |= {"answered": files.read_json(record)}
         results.write_rows(output, "leval", rows, made)
+
+
+def _predictions(given: list[Path]) -> list[Path]:
+    """The files, and those of the folders. Raises ValueError for a folder without any."""
+    found = []
+    for path in given:
+        inside = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} must hold predictions as .jsonl, got none; answer the questions first")
+        found += inside
+    return found
 
 
 @app.command("compare")
@@ -88,8 +176,9 @@ def compare(
 
 def _print_scores(model: str, rows: pl.DataFrame) -> None:
     from resonance.record import leval, stats
+    from resonance.record.leval_tasks import ALL_TASKS, TASKS
 
-    print(f"{model}\n  {'task':10}{'questions':>11}  {'released':>8}  {'95%':16}  {'strict':>8}  {'95%':16}  misread")
+    print(f"{model}\n  {'task':15}{'questions':>11}  {'released':>8}  {'95%':16}  {'strict':>8}  {'95%':16}  misread")
     scores = {parser: leval.credits_of(rows, parser) for parser in leval.PARSERS}
     misread = rows.filter(pl.col("misread").is_not_null())
     for task in scores["released"]:
@@ -98,19 +187,21 @@ def _print_scores(model: str, rows: pl.DataFrame) -> None:
             credit, count = scores[parser][task].sum(), len(scores[parser][task])
             low, high = stats.share_interval(credit, count)
             cells.append(f"{100 * credit / count:8.2f}  {f'[{100 * low:.2f}, {100 * high:.2f}]':16}")
-        asked = f"{count}/{leval.TASKS[task].num_questions}"
+        asked = f"{count}/{known}" if (known := ALL_TASKS[task].num_questions) else str(count)
         wrong = misread.filter(pl.col("task") == task).height
-        print(f"  {task:10}{asked:>11}  {'  '.join(cells)}  {wrong:7}")
-    missing = [task for task in leval.TASKS if task not in scores["released"]]
-    if len(scores["released"]) > 1:
+        print(f"  {task:15}{asked:>11}  {'  '.join(cells)}  {wrong:7}")
+    theirs = [task for task in TASKS if task in scores["released"]]  # ours are in no average
+    missing = [task for task in TASKS if task not in theirs] if theirs else []
+    if len(theirs) > 1:
         cells = []
         for parser in leval.PARSERS:
-            shares = {task: float(credit.mean()) for task, credit in scores[parser].items()}
-            mean, low, high = leval.average(shares, {task: len(credit) for task, credit in scores[parser].items()})
+            own = {task: scores[parser][task] for task in theirs}
+            shares = {task: float(credit.mean()) for task, credit in own.items()}
+            mean, low, high = leval.average(shares, {task: len(credit) for task, credit in own.items()})
             cells.append(f"{mean:8.2f}  {f'[{low:.2f}, {high:.2f}]':16}")
-        print(f"  {'average':10}{'':11}  {'  '.join(cells)}  {misread.height:7}")
+        print(f"  {'average':15}{'':11}  {'  '.join(cells)}  {misread.height:7}")
     if missing:
-        without = "; the average is without them" if len(scores["released"]) > 1 else ""
+        without = "; the average is without them" if len(theirs) > 1 else ""
         print(f"  not given: {', '.join(missing)}{without}")
     for (task, kind), count in sorted(Counter(misread.select("task", "misread").iter_rows()).items()):
         print(f"  misread by released: {count:3}  {task}, {kind}")

@@ -20,9 +20,10 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.llm import generate
 from resonance.llm.generate import Asking, answer_task, answers, common_beginning
 from resonance.llm.journal import Journal, digest_of
-from resonance.llm.leval import Document, Prompts, Question, read_predictions, score_rows
+from resonance.llm.leval import Document, Question, read_predictions, score_rows
 from resonance.llm.models import make_tiny
 from resonance.llm.text import Tokenizer
+from resonance.record.leval_settings import Prompts
 from resonance.record.llm import TinyModel
 from resonance.record.settings import parse, read_yaml
 
@@ -66,7 +67,7 @@ def greedy(model: torch.nn.Module, prompt: list[int], count: int, eos: int | Non
 @pytest.mark.parametrize("beginning", [0, 1, 20, 3 * L])
 def test_shared_prefill_gives_the_answers_of_the_unshared_path(beginning: int, batch_size: int) -> None:
     model, prompts = tiny(), prompts_of(7, beginning)
-    asked = {"max_new_tokens": 12, "eos": None}
+    asked = {"max_new_tokens": 12, "ends": ()}
     unshared = list(answers(model, prompts, **asked, share=False))
     assert unshared == [greedy(model, prompt, 12) for prompt in prompts]
     assert len({tuple(said) for said in unshared}) > 1
@@ -77,14 +78,25 @@ def test_shared_prefill_gives_the_answers_of_the_unshared_path(beginning: int, b
 @pytest.mark.parametrize("resonance", [False, True])
 def test_every_encoding_answers_alike_from_a_shared_beginning(method: str, resonance: bool) -> None:
     model, prompts = tiny(spec(method, resonance)), prompts_of(4, 2 * L, seed=3)
-    shared = list(answers(model, prompts, max_new_tokens=6, eos=None, batch_size=4))
+    shared = list(answers(model, prompts, max_new_tokens=6, ends=(), batch_size=4))
     assert shared == [greedy(model, prompt, 6) for prompt in prompts]
 
 
 def test_a_table_that_follows_the_length_is_never_shared() -> None:
     model, prompts = tiny(spec("dynamic_ntk", False)), prompts_of(3, L // 2, seed=5)
-    said = list(answers(model, prompts, max_new_tokens=1, eos=None, batch_size=3))
+    said = list(answers(model, prompts, max_new_tokens=1, ends=(), batch_size=3))
     assert said == [greedy(model, prompt, 1) for prompt in prompts]
+
+
+@pytest.mark.filterwarnings("ignore:dynamic_ntk is continuing from a cache past L")
+def test_a_table_that_follows_the_length_is_shared_when_asked() -> None:
+    """Past L the keys of the beginning then have the table of its length: the answers may differ, their prefill not."""
+    model, prompts, read = tiny(spec("dynamic_ntk", False)), prompts_of(4, 3 * L, seed=5), []
+    forward = model.forward
+    model.forward = lambda **given: read.append(given["input_ids"].shape) or forward(**given)
+    said = list(answers(model, prompts, max_new_tokens=2, ends=(), batch_size=4, exact=False))
+    assert [len(tokens) for tokens in said] == [2] * 4
+    assert read[0] == (1, 3 * L) and read[1][0] == 4 and len(read) == 3
 
 
 def test_an_answer_ends_at_its_end_token_and_the_others_go_on() -> None:
@@ -93,21 +105,21 @@ def test_an_answer_ends_at_its_end_token_and_the_others_go_on() -> None:
     eos = whole[0][3]
     cut = [greedy(model, prompt, 12, eos) for prompt in prompts]
     assert len(cut[0]) <= 3 and any(len(said) == 12 for said in cut)
-    assert list(answers(model, prompts, max_new_tokens=12, eos=eos, batch_size=6)) == cut
+    assert list(answers(model, prompts, max_new_tokens=12, ends={eos}, batch_size=6)) == cut
 
 
 def test_the_shared_beginning_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts, read = tiny(), prompts_of(5, 40), []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda **given: read.append(given["input_ids"].numel()) or forward(**given))
-    list(answers(model, prompts, max_new_tokens=1, eos=None))
+    list(answers(model, prompts, max_new_tokens=1, ends=()))
     assert read == [40, *(len(prompt) - 40 for prompt in prompts)]
 
 
 def test_nothing_and_empty_prompts() -> None:
-    assert list(answers(tiny(), [], max_new_tokens=1, eos=None)) == []
+    assert list(answers(tiny(), [], max_new_tokens=1, ends=())) == []
     with pytest.raises(ValueError, match="got an empty one"):
-        list(answers(tiny(), [[1], []], max_new_tokens=1, eos=None))
+        list(answers(tiny(), [[1], []], max_new_tokens=1, ends=()))
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5))
@@ -133,11 +145,8 @@ def ask(folder: Path, task: str, documents: tuple[Document, ...], stop: int = 10
         if len(came) == stop:
             raise KeyboardInterrupt
 
-    def decode(ids: list[int]) -> str:
-        return bytes(id for id in ids if id < 256).decode("latin-1")
-
     with Journal(path, "abc") as journal, contextlib.suppress(KeyboardInterrupt):
-        answer_task(tiny(), tokenizer, decode, task, documents, asking, journal, report)
+        answer_task(tiny(), tokenizer, task, documents, asking, journal, report)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

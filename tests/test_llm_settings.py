@@ -106,7 +106,7 @@ def test_protocols_set_the_ntk_rule():
 
 def test_a_preset_without_language_models_is_valid(config_folder):
     path = config_folder / "smoke.yaml"
-    path.write_text(re.sub(r"^llm:\n(  .*\n|\n)*", "", path.read_text(), flags=re.MULTILINE))
+    path.write_text(re.sub(r"^(llm|leval):\n(  .*\n|\n)*", "", path.read_text(), flags=re.MULTILINE))
     assert config.load(config_folder, "smoke").preset.llm is None
 
 

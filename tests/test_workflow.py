@@ -42,7 +42,8 @@ def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
     ):  # fmt: skip
         for kind in ("pdf", "svg", "png"):
             assert (folder / f"figures/{name}.{kind}").stat().st_size > 2000
-    assert {f"fig4_perplexity_stand_in_tiny{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
+    for stem in ("fig4_perplexity_stand_in_tiny", "table2_stand_in_tiny"):
+        assert {f"{stem}{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
     assert wanted(finished) == {}
 
 
@@ -297,6 +298,8 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         (["plan", "--preset=larptop"], "preset must be one of"),
         (["plan", "--preset=smoke", "--study=tabel1"], "--study must be one of table1, extended"),
         (["plan", "--preset=smoke", "--device=v100"], "--device must be one of cpu, a100, h100, got 'v100'"),
+        (["leval", "tasks", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
+        (["leval", "score", "config"], "config must hold predictions as .jsonl, got none"),
     ],
 )  # fmt: skip
 def test_a_command_line_mistake_is_one_line(finished, arguments, said):

@@ -8,7 +8,7 @@ Legend: B batch, P positions of the shared beginning, S of the rest, left-padded
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -16,26 +16,27 @@ import torch
 from transformers import DynamicCache
 
 from resonance.llm.journal import Journal
-from resonance.llm.leval import MAX_NEW_TOKENS, Document, Prompts, Question, answer_of, prompts, truncated
+from resonance.llm.leval import MAX_NEW_TOKENS, Document, Question, answer_of, prompts, truncated
 from resonance.llm.perplexity import follows_length
 from resonance.llm.text import Tokenizer
+from resonance.record.leval_settings import Prompts
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How questions are asked, beside the model and the task. budget: a document's tokens."""
+    """How questions are asked, beside the model and the task. budget: a document's tokens; exact: as in `answers`."""
 
     texts: Prompts
     family: str
     budget: int
     max_new_tokens: int = MAX_NEW_TOKENS
     batch_size: int = 1
+    exact: bool = True
 
 
 def answer_task(
     model: torch.nn.Module,
     tokenizer: Tokenizer,
-    decode: Callable[[list[int]], str],
     task: str,
     documents: Sequence[Document],
     asking: Asking,
@@ -47,6 +48,7 @@ def answer_task(
     Questions on the same text share its prefill, though they be of several documents (gsm100's worked
     examples). report: called with how many questions stand in the journal.
     """
+    ends = ends_of(tokenizer, asking.texts, asking.family)
     by_text: dict[str, list[Question]] = {}
     for document in documents:
         left = [question for question in document.questions if (task, question.number) not in journal.done]
@@ -55,8 +57,8 @@ def answer_task(
     def said(asked: list[str]) -> Iterator[str]:
         beginning = [] if tokenizer.bos is None else [tokenizer.bos]
         ids = [beginning + tokenizer.encode(prompt) for prompt in asked]
-        options = {"max_new_tokens": asking.max_new_tokens, "eos": tokenizer.eos, "batch_size": asking.batch_size}
-        return map(decode, answers(model, ids, **options))
+        options = {"max_new_tokens": asking.max_new_tokens, "batch_size": asking.batch_size, "exact": asking.exact}
+        return map(tokenizer.decode, answers(model, ids, ends=ends, **options))
 
     for text, questions in by_text.items():
         if not questions:
@@ -71,6 +73,19 @@ def answer_task(
             report(len(journal.done))
 
 
+def ends_of(tokenizer: Tokenizer, texts: Prompts, family: str) -> frozenset[int]:
+    """The tokens that end an answer: the end of text, and what the family ends a turn with.
+
+    Raises ValueError where the tokenizer does not know the latter.
+    """
+    ends, stop = {tokenizer.eos} - {None}, texts.families[family].stop
+    if stop is not None:
+        if tokenizer.id_of(stop) is None:
+            raise ValueError(f"family must be that of the model, got {family}, whose {stop} its tokenizer lacks")
+        ends.add(tokenizer.id_of(stop))
+    return frozenset(ends)
+
+
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, one at least left to each."""
     shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False)))
@@ -83,16 +98,19 @@ def answers(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    eos: int | None,
+    ends: Collection[int],
     batch_size: int = 1,
     share: bool = True,
+    exact: bool = True,
 ) -> Iterator[list[int]]:
-    """The greedy continuation of every prompt, in order, without its end token.
+    """The greedy continuation of every prompt, in order, without the token of `ends` that ended it.
 
-    share  read the common beginning once. A model whose table follows the length (dynamic_ntk) is read
-           prompt by prompt, one at a time, whatever is asked: its keys hold for one length alone. While
-           it answers past L, cached keys keep the table of their length, as in transformers; our rotary
-           module says so.
+    share  read the common beginning once.
+    exact  of a model whose table follows the length (dynamic_ntk): read every prompt by itself, one at a
+           time, since its keys hold for one length alone. Else its prompts share their beginning as well,
+           whose keys then keep the table of the beginning's length, and a batch has the table of its
+           longest prompt. Under either, keys cached while it answers past L keep the table of their
+           length, as in transformers; our rotary module says so.
 
     Raises ValueError for an empty prompt.
     """
@@ -100,7 +118,7 @@ def answers(
         return
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("prompt must hold at least one token, got an empty one")
-    if follows_length(model):
+    if exact and follows_length(model):
         share, batch_size = False, 1
     shared = common_beginning(prompts) if share else 0
     device = next(model.parameters()).device
@@ -110,10 +128,17 @@ def answers(
         model(input_ids=first, past_key_values=beginning, use_cache=True, logits_to_keep=1)
     for start in range(0, len(prompts), batch_size):
         rests = [list(prompt[shared:]) for prompt in prompts[start : start + batch_size]]
-        cache = copy.deepcopy(beginning)
+        cache = _branch(beginning)
         if shared and len(rests) > 1:
             cache.batch_repeat_interleave(len(rests))
-        yield from _continue(model, cache, shared, rests, max_new_tokens, eos, device)
+        yield from _continue(model, cache, shared, rests, max_new_tokens, ends, device)
+
+
+def _branch(cache: DynamicCache) -> DynamicCache:
+    """A cache that goes on from another. Its layers replace their tensors and never write into them: none is copied."""
+    branch = copy.copy(cache)
+    branch.layers = [copy.copy(layer) for layer in cache.layers]
+    return branch
 
 
 def _continue(
@@ -122,7 +147,7 @@ def _continue(
     shared: int,
     rests: list[list[int]],
     max_new_tokens: int,
-    eos: int | None,
+    ends: Collection[int],
     device: torch.device,
 ) -> list[list[int]]:
     longest = max(map(len, rests))
@@ -143,7 +168,7 @@ def _continue(
         ).logits
         chosen = logits[:, -1].argmax(-1)
         for row, token in enumerate(chosen.tolist()):
-            ended[row] = ended[row] or token == eos
+            ended[row] = ended[row] or token in ends
             if not ended[row]:
                 said[row].append(token)
         if all(ended):

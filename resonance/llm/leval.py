@@ -4,14 +4,15 @@ A task is one JSONL file, a document with many questions a line. Everything here
 files; generation is another room.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from resonance.llm import scoring
+from resonance.llm import made, scoring
 from resonance.record.files import read_json_lines
-from resonance.record.leval import PARSERS, TASKS
-from resonance.record.settings import Settings
+from resonance.record.leval_settings import Prompts
+from resonance.record.leval_tasks import ALL_TASKS, MADE_TASKS, PARSERS, TASKS
 
 MAX_NEW_TOKENS = 512
 """L-Eval's longest answer, in tokens."""
@@ -54,8 +55,8 @@ def read_tasks(folder: Path, names: Iterable[str] = tuple(TASKS)) -> Tasks:
     """
     folder, names = Path(folder), list(names)
     for name in names:
-        if name not in TASKS:
-            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
+        if name not in ALL_TASKS:
+            raise ValueError(f"task must be one of {', '.join(ALL_TASKS)}, got {name!r}")
     if not folder.is_dir():
         raise ValueError(f"{folder} must be a folder with L-Eval's closed-ended tasks as JSONL, got no such folder")
     files = {path.stem.lower(): path for path in sorted(folder.glob("*.jsonl"))}
@@ -95,22 +96,6 @@ def _texts(value: object) -> bool:
 # Prompts
 
 
-class Family(Settings):
-    """How chat models of one family mark the turns."""
-
-    start: str
-    between: str
-    end: str
-    end_open: str
-
-
-class Prompts(Settings):
-    """config/leval.yaml."""
-
-    system_texts: dict[str, str]
-    families: dict[str, Family]
-
-
 def document_budget(context: int) -> int:
     """Tokens of a document in a context of `context` positions: int(k * 1000) - 512 for k thousand (of 1,024)."""
     budget = int(context / 1024 * 1000) - MAX_NEW_TOKENS
@@ -143,6 +128,8 @@ def prompts(texts: Prompts, family: str, task: str, document: str, question: str
     if task in ("gsm100", "codeu"):
         return (f"{opening}{document}\n\n{question}{turn.end_open}",)
     asked = f"{opening}Document is as follows. {document} \nQuestion: {question}.  {_EXAM_REQUEST}{turn.end}\nAnswer:"
+    if task in MADE_TASKS:
+        return (f"{asked} {made.begun(question)}",)
     if task != "sci_fi":
         return (asked,)
     return asked, f"{question.replace(_BY_THE_STORY, _BY_FACTS)} {_FACT_REQUEST} \nAnswer:"
@@ -189,12 +176,12 @@ def read_predictions(path: Path, task: str | None = None) -> Predictions:
     if not lines:
         raise ValueError(f"{path}: must hold at least one whole line, got {'a torn one' if torn else 'none'}")
     task = (task or _task_of(Path(path), lines[0][1])).lower()
-    if task not in TASKS:
-        raise ValueError(f"--task must be one of {', '.join(TASKS)}, got {task!r}")
-    if len(lines) > TASKS[task].num_questions:
+    if task not in ALL_TASKS:
+        raise ValueError(f"--task must be one of {', '.join(ALL_TASKS)}, got {task!r}")
+    most = ALL_TASKS[task].num_questions or sys.maxsize
+    if len(lines) > most:
         raise ValueError(
-            f"{path}: {task} has {TASKS[task].num_questions} questions, got {len(lines)} lines: another task, or "
-            "several runs in one file"
+            f"{path}: {task} has {most} questions, got {len(lines)} lines: another task, or several runs in one file"
         )
     keys = [key for key in lines[0][1] if key == "prediction" or key.endswith("pred")]
     if len(keys) != 1:
@@ -205,7 +192,7 @@ def read_predictions(path: Path, task: str | None = None) -> Predictions:
         if not isinstance(gold, str) or not isinstance(text, str) or not isinstance(query, str):
             raise ValueError(f"{path}:{place}: must have gt and {keys[0]}, both text (and query, if any, text)")
         number = row.get("question", len(rows))
-        if not isinstance(number, int) or not 0 <= number < TASKS[task].num_questions or number in rows:
+        if not isinstance(number, int) or not 0 <= number < most or number in rows:
             raise ValueError(f"{path}:{place}: question must be a number that the task has, once each, got {number!r}")
         if row.get("hash") != lines[0][1].get("hash"):
             raise ValueError(f"{path}:{place}: must be of the same run as the line before, got another hash")
@@ -217,9 +204,10 @@ def read_predictions(path: Path, task: str | None = None) -> Predictions:
 def _task_of(path: Path, row: dict) -> str:
     named = row.get("task")
     names = [named.lower()] if isinstance(named, str) else path.name.lower().split(".")
-    found = [task for task in TASKS if task in names] or [task for task in TASKS if task in path.name.lower()]
+    found = [task for task in ALL_TASKS if task in names]
+    found = found or [task for task in ALL_TASKS if task in path.name.lower()]
     if len(found) != 1:
-        raise ValueError(f"{path}: its name must hold one task of {', '.join(TASKS)}; say which it is with --task")
+        raise ValueError(f"{path}: its name must hold one task of {', '.join(ALL_TASKS)}; say which it is with --task")
     return found[0]
 
 

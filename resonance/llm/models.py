@@ -154,20 +154,24 @@ def tokenizer_of(base: Base) -> Tokenizer:
         return theirs.encode(text, add_special_tokens=False, verbose=False)
 
     def decode(ids: list[int]) -> str:
-        return theirs.decode(ids, skip_special_tokens=True)
+        return theirs.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    return Tokenizer(encode, decode, base.bos, base.eos, base.vocabulary)
+    def id_of(token: str) -> int | None:
+        return theirs.get_vocab().get(token)
+
+    return Tokenizer(encode, decode, id_of, base.bos, base.eos, base.vocabulary)
 
 
 def load(
     base: Base, spec: EncodingSpec, *, device: str, precision: str, attention: str, folder: Path | None = None,
-    training: bool = False,
+    training: bool = False, generating: bool = False,
 ) -> torch.nn.Module:  # fmt: skip
     """The base's weights, or those of a fine-tuned folder, with an encoding in place and checked.
 
-    On a GPU bf16 weights serve evaluation; training keeps float32 ones, as does a CPU (autocast).
+    On a GPU bf16 weights serve evaluation; training keeps float32 ones, as does a CPU (autocast), unless it
+    generates: a token at a time, casting the weights would take longer than the products.
     """
-    narrow = precision == "bf16" and device == "cuda" and not training
+    narrow = precision == "bf16" and (device == "cuda" or generating) and not training
     with hub_errors(base.source):
         model = load_pretrained(
             folder or base.folder,

@@ -183,3 +183,11 @@ def truth(text: str) -> str:
     for no, word in re.findall(r"(\b(?:not|isn't|n't)\s+(?:\w+\s+)?)?\b(true|false)\b", text):
         found.add(word if not no else {"true": "false", "false": "true"}[word])
     return found.pop() if len(found) == 1 else ""
+
+
+# one of some words
+
+
+def named(text: str, options: list[str]) -> list[str]:
+    """Those options that a text names as whole words, upper and lower case alike, sorted."""
+    return sorted({word for word in re.findall(r"\w+", text.lower()) if word in options})

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from resonance.llm import reading
+from resonance.llm.made import options_of
 from resonance.llm.reading import LETTERS
-from resonance.record.leval import PARSERS, TASKS
+from resonance.record.leval_tasks import ALL_TASKS, PARSERS
 
 ERROR = "<error>"
 """What `released` reads where sci_fi's answer says neither true nor false."""
@@ -34,8 +35,8 @@ def score(parser: str, task: str, prediction: str, gold: str, query: str = "") -
     """
     if parser not in PARSERS:
         raise ValueError(f"parser must be one of {', '.join(PARSERS)}, got {parser!r}")
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    if task not in ALL_TASKS:
+        raise ValueError(f"task must be one of {', '.join(ALL_TASKS)}, got {task!r}")
     if not _GOLD[task](gold):
         raise ValueError(f"gold of {task} must be {_GOLD_RULE[task]}, got {gold!r}")
     return _SCORERS[parser, task](prediction, gold, query)
@@ -251,6 +252,25 @@ def _misread_judgement(prediction: str, gold: str, released: Reading, strict: Re
     return "the first of true and false in place of the judgement"
 
 
+# ours, of no task of L-Eval: its rule for golds that are no letters; and the one option that the first line names
+
+
+def _released_word(prediction: str, gold: str, query: str) -> Reading:
+    return Reading(prediction, released_credit(prediction, gold))
+
+
+def _strict_word(prediction: str, gold: str, query: str) -> Reading:
+    named = reading.named(prediction.strip().split("\n")[0], options_of(query))
+    answer = named[0] if len(named) == 1 else ""
+    return Reading(answer, float(answer == gold))
+
+
+def _misread_word(prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
+    if released.credit == strict.credit:
+        return None
+    return "the gold found inside or among other words" if released.credit else "the gold not found"
+
+
 _Scorer = Callable[[str, str, str], Reading]
 
 _SCORERS: dict[tuple[str, str], _Scorer] = {
@@ -260,12 +280,16 @@ _SCORERS: dict[tuple[str, str], _Scorer] = {
     ("released", "tpo"): _released_choice,
     ("released", "codeu"): _released_code,
     ("released", "sci_fi"): _released_judgement,
+    ("released", "line_end"): _released_word,
+    ("released", "line_end_blind"): _released_word,
     ("strict", "coursera"): _strict_coursera,
     ("strict", "gsm100"): _strict_number,
     ("strict", "quality"): _strict_choice,
     ("strict", "tpo"): _strict_choice,
     ("strict", "codeu"): _strict_code,
     ("strict", "sci_fi"): _strict_judgement,
+    ("strict", "line_end"): _strict_word,
+    ("strict", "line_end_blind"): _strict_word,
 }
 
 _MISREADINGS: dict[str, Callable[[str, str, Reading, Reading], str | None]] = {
@@ -275,6 +299,8 @@ _MISREADINGS: dict[str, Callable[[str, str, Reading, Reading], str | None]] = {
     "tpo": _misread_choice,
     "codeu": _misread_code,
     "sci_fi": _misread_judgement,
+    "line_end": _misread_word,
+    "line_end_blind": _misread_word,
 }
 
 
@@ -288,6 +314,8 @@ _GOLD: dict[str, Callable[[str], bool]] = {
     "quality": _has_letter,
     "tpo": _has_letter,
     "codeu": lambda gold: bool(gold.strip()),
+    "line_end": lambda gold: bool(gold.strip()),
+    "line_end_blind": lambda gold: bool(gold.strip()),
     "sci_fi": lambda gold: all(_first_truth(half) != ERROR for half in _halves(gold)),
 }
 _GOLD_RULE = {
@@ -296,5 +324,7 @@ _GOLD_RULE = {
     "quality": "an option A to D",
     "tpo": "an option A to D",
     "codeu": "some output",
+    "line_end": "a word",
+    "line_end_blind": "a word",
     "sci_fi": "True or False, then [fact: True or False]",
 }

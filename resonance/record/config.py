@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
+from resonance.record.leval_settings import LevalSettings, Prompts, check_leval
 from resonance.record.llm import LlmProtocol, LlmSettings, check_llm
 from resonance.record.protocol import Protocol, with_choices
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
@@ -226,7 +227,7 @@ class Resources(Settings):
     llm_train: RuleResources | None = None
     """Of one pretraining or fine-tuning; left out: as `train`."""
     llm_evaluate: RuleResources | None = None
-    """Of one evaluation of a language model; left out: as `evaluate`."""
+    """Of one evaluation of a language model, or its answers to L-Eval; left out: as `evaluate`."""
 
     def of(self, kind: str) -> RuleResources:
         """Those of a kind of rule."""
@@ -241,6 +242,8 @@ class Preset(Settings):
     posgen: PosgenSettings
     llm: LlmSettings | None = None
     """The language-model half; left out: not run."""
+    leval: LevalSettings | None = None
+    """L-Eval's questions to models of `llm`; left out: not run."""
     resources: Resources
 
 
@@ -264,6 +267,7 @@ class Config:
     encodings: dict[str, dict]
     protocols: dict[str, Protocol]
     llm_protocols: dict[str, LlmProtocol]
+    prompts: Prompts
 
     @property
     def llm_protocol(self) -> LlmProtocol:
@@ -339,10 +343,15 @@ def load(folder: Path, preset: str) -> Config:
         name: parse(LlmProtocol, fields, f"{folder / 'llm_protocols.yaml'}: {name}")
         for name, fields in _mapping(folder / "llm_protocols.yaml").items()
     }
-    config = Config(preset=parsed, encodings=encodings, protocols=protocols, llm_protocols=llm_protocols)
+    prompts = parse(Prompts, read_yaml(folder / "leval.yaml"), str(folder / "leval.yaml"))
+    config = Config(
+        preset=parsed, encodings=encodings, protocols=protocols, llm_protocols=llm_protocols, prompts=prompts
+    )
     _check_names(config, source, folder)
     if parsed.llm:
         check_llm(parsed.llm, llm_protocols, encodings, source)
+    if parsed.leval:
+        check_leval(parsed.leval, parsed.llm, llm_protocols, encodings, prompts, source)
     return config
 
 

@@ -1,4 +1,4 @@
-"""L-Eval's closed-ended tasks as data, and what can be said of scores of which only the counts are known.
+"""Scores of L-Eval's closed-ended tasks as data, and what can be said of scores of which only the counts are known.
 
 A published cell is a percentage of two decimals; it decodes to a whole count of credits (L13). Of a
 count, the pairing of questions between two models is lost: `compare_counts` therefore gives the
@@ -13,34 +13,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-PARSERS = ("released", "strict")
+from resonance.record.leval_tasks import ALL_TASKS, TASKS
+from resonance.record.leval_tasks import PARSERS as PARSERS
 
 Z95 = float(stats.norm.ppf(0.975))
-
-
-@dataclass(frozen=True)
-class Task:
-    """One closed-ended task: the paper's name for it, its questions, and the smallest credit a question earns."""
-
-    title: str
-    num_questions: int
-    step: float
-
-    @property
-    def units(self) -> int:
-        """Credits of the smallest size in a perfect score."""
-        return round(self.num_questions / self.step)
-
-
-TASKS = {
-    "coursera": Task("Coursera", 172, 0.25),
-    "gsm100": Task("GSM", 100, 1.0),
-    "quality": Task("QuALITY", 202, 1.0),
-    "tpo": Task("TOEFL", 269, 1.0),
-    "codeu": Task("CodeU", 90, 1.0),
-    "sci_fi": Task("SFiction", 64, 0.5),
-}
-"""In the order of the paper's columns."""
 
 
 Credits = dict[str, np.ndarray]
@@ -53,7 +29,7 @@ def credits_of(rows: pl.DataFrame, parser: str) -> Credits:
     In the questions' order. Raises ValueError where a question stands twice.
     """
     by_task = {}
-    for task in TASKS:
+    for task in ALL_TASKS:
         found = rows.filter(pl.col("task") == task, pl.col("parser") == parser).sort("question")
         if found.is_empty():
             continue

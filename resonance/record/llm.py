@@ -212,8 +212,8 @@ class ModelSource(Settings):
     """s = L'/L."""
     strategies: dict[str, Strategy]
     """Fine-tuning strategies by name; empty: nothing is fine-tuned."""
-    lengths: list[Count] = Field(min_length=1)
-    """Lengths at which perplexity is measured, in tokens."""
+    lengths: list[Count] = Field(default_factory=list)
+    """Lengths at which perplexity is measured, in tokens; left out: it is not, and the model has no Figure 4."""
     tiny: TinyModel | None = None
     """The sizes and the pretraining of `train:tiny`."""
     size: ModelSize | None = None
@@ -449,6 +449,8 @@ def strategies_of(llm: LlmSettings, model: str, encoding: str) -> list[str]:
 
 def measured(llm: LlmSettings, model: str) -> list[tuple[str, str]]:
     """(encoding, strategy) of every evaluation of a model."""
+    if not llm.models[model].lengths:
+        return []
     names = list(dict.fromkeys([*llm.untuned, *llm.finetuning.encodings]))
     return [(name, strategy) for name in names for strategy in strategies_of(llm, model, name)]
 

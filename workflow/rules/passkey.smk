@@ -22,7 +22,7 @@ rule llm_passkey:
     benchmark:
         benchmark_of("llm_passkey/{model}/{encoding}/{strategy}")
     conda:
-        "../../envs/llm.yaml"
+        environment("llm")
     threads: need("llm_evaluate", "threads")
     resources:
         mem_mb=need("llm_evaluate", "mem_mb"),
@@ -30,6 +30,7 @@ rule llm_passkey:
         gpu=need("llm_evaluate", "gpu"),
     params:
         options=options_of("model"),
+        code=code_of("resonance.llm.models", "resonance.llm.passkey"),
     shell:
         "python -m resonance llm passkey {input.settings:q} {input.encoding:q} {input.base:q} {wildcards.strategy:q}"
         " {output:q} {params.options:q} --threads {threads} > {log:q} 2>&1"

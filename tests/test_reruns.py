@@ -179,7 +179,7 @@ def in_files() -> list[Change]:
         *(Change("code", f"resonance/{name}", "\nimport ", "\nimport sys as _\nimport ", jobs)
           for name, jobs in code.items()),
         Change("a comment", "resonance/posgen/train.py", "\nimport ", "\n# why\nimport ", {}),
-        Change("a docstring", "resonance/posgen/train.py", '"""', '"""So: ', {}),
+        Change("a docstring", "resonance/posgen/train.py", '"""Training a', '"""So: training a', {}),
         Change("a rule's command", "workflow/rules/posgen.smk", evaluate, evaluate.replace("-m", "-W ignore -m"),
                {"posgen_evaluate": 24, **BOTH}),
         Change("a comment", "workflow/rules/posgen.smk", "# PosGen:", "# Of PosGen:", {}),

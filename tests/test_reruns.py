@@ -77,8 +77,8 @@ def in_config() -> list[Change]:
     ]  # fmt: skip
 
 
-# Another value of every choice of a protocol, by what it is now; where that is no choice of its own, with the fields
-# that go with it.
+# Another value of every choice of a protocol, by what it is now; below, where that is another for a field of this
+# name, or goes with a second field.
 OTHER = {
     "distinct": "combinations", "combinations": "distinct", "evaluated": "unscaled", "unscaled": "evaluated",
     "wavelength": "index", "index": "wavelength", "frequency": "wavelength", "sequence": "table", "table": "sequence",
@@ -91,9 +91,10 @@ OTHER = {
     "0.999": "0.99", "1e-2": "2e-2", "2e-5": "1e-5",
 }  # fmt: skip
 TOGETHER = {
-    ("paper", "start_token"): {"start_token": "true", "num_extra_tokens": "5"},
-    ("paper", "chunks"): {"chunks": "first_of_65536"},
-    ("paper", "warmup_steps"): {"warmup_steps": "1", "warmup_fraction": "0.0"},
+    ("paper", "start_token", "false"): {"start_token": "true", "num_extra_tokens": "5"},
+    ("paper", "yarn_blend", "wavelength"): {"yarn_blend": "frequency"},
+    ("paper", "chunks", "all"): {"chunks": "first_of_65536"},
+    ("paper", "warmup_steps", "0"): {"warmup_steps": "1", "warmup_fraction": "0.0"},
 }
 
 
@@ -128,7 +129,7 @@ def in_protocols() -> list[Change]:
         block = re.search(rf"^{name}:\n((?:  .*\n)+)", (ROOT / path).read_text(), re.MULTILINE)[0]
         for field, value in re.findall(r"^  (\w+): (\[.*?\]|\S+)", block, re.MULTILINE):
             edited = block
-            for key, other in TOGETHER.get((name, field), {field: OTHER[value]}).items():
+            for key, other in TOGETHER.get((name, field, value), {field: OTHER.get(value)}).items():
                 edited = re.sub(rf"^  {key}: (\[.*?\]|\S+)", f"  {key}: {other}", edited, flags=re.MULTILINE)
             wants = llm_jobs(field) if path == LLM_PROTOCOLS else jobs(name, field)
             changes.append(Change(f"`{name}`: `{field}`", path, block, edited, wants))
@@ -178,7 +179,7 @@ def in_files() -> list[Change]:
         *(Change("code", f"resonance/{name}", "\nimport ", "\nimport sys as _\nimport ", jobs)
           for name, jobs in code.items()),
         Change("a comment", "resonance/posgen/train.py", "\nimport ", "\n# why\nimport ", {}),
-        Change("a docstring", "resonance/posgen/train.py", '"""', '"""So: ', {}),
+        Change("a docstring", "resonance/posgen/train.py", '"""Training a', '"""So: training a', {}),
         Change("a rule's command", "workflow/rules/posgen.smk", evaluate, evaluate.replace("-m", "-W ignore -m"),
                {"posgen_evaluate": 24, **BOTH}),
         Change("a comment", "workflow/rules/posgen.smk", "# PosGen:", "# Of PosGen:", {}),

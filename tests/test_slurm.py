@@ -80,7 +80,7 @@ def test_everything_runs_under_slurm_and_gives_the_bits_of_a_local_run(cluster, 
 
     here, there = (root / "results/smoke" for root in (smoke_run, folder))
     drawn = hashes(here, "tables/*", "figures/*", "posgen/runs/**/model.safetensors")
-    assert len(drawn) > 60
+    assert len(drawn) > 50, "tables, figures and 18 models"
     assert hashes(there, "tables/*", "figures/*", "posgen/runs/**/model.safetensors") == drawn
     # These also carry when they were made and how long it took: their rows are compared.
     for kind, pattern in (("evaluation", "posgen/runs/**/eval/*.parquet"), ("perplexity", "llm/**/perplexity.parquet")):

@@ -170,15 +170,6 @@ def checkout(tmp_path_factory) -> Path:
     return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns("*.so", *LEFT_OUT)))
 
 
-@pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory) -> Path:
-    """A copy in which the smoke preset has run to its end without conda."""
-    folder = tmp_path_factory.mktemp("plain") / "repository"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    snakemake(folder, {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")})
-    return folder
-
-
 def snakemake(
     folder: Path, environment: dict[str, str], *arguments: str, preset: str = "smoke", said: bool = False
 ) -> str:

@@ -1,6 +1,6 @@
 """The workflow under a real Slurm of this machine, by the profile as it stands in the repository.
 
-Left out by default (pytest -m slurm): minutes. Skipped where no Slurm can be brought up; RESONANCE_REQUIRE_SLURM=1
+Left out by default (pytest -m slurm): minutes. Skipped where no Slurm can be brought up; RESONANCE_TEST_REQUIRE=slurm
 makes that an error, so that CI cannot pass without. RESONANCE_SLURM_OPTIONS are more of Snakemake's, so that the
 same can be run as it would be with, say, --sdm conda.
 """
@@ -31,8 +31,8 @@ TRAININGS = "results/smoke/posgen/runs/paper/cot/{}/seed42"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     if reason := slurm_cluster.why_not():
-        if os.environ.get("RESONANCE_REQUIRE_SLURM"):
-            pytest.fail(f"RESONANCE_REQUIRE_SLURM is set, but no Slurm can be brought up: {reason}")
+        if "slurm" in os.environ.get("RESONANCE_TEST_REQUIRE", "").split(","):
+            pytest.fail(f"RESONANCE_TEST_REQUIRE asks for Slurm's tests, but no Slurm can be brought up: {reason}")
         pytest.skip(reason)
     with slurm_cluster.Cluster(tmp_path_factory.mktemp("slurm")) as up:
         yield up

@@ -134,7 +134,7 @@ def test_the_laptop_is_predicted_within_30_percent(laptop: Config) -> None:
 def test_rows_add_up(paper: Config) -> None:
     *rest, both = show.rows(planned(paper))
     assert [row.rule for row in rest if row.partition == "GPU"] == [
-        "total", "posgen_train", "posgen_evaluate", "llm_finetune", "llm_evaluate",
+        "total", "posgen_train", "posgen_evaluate", "llm_finetune", "llm_evaluate", "llm_passkey", "leval_answer",
     ]  # fmt: skip
     totals, rules = ([row for row in rest if (row.rule == "total") == total] for total in (True, False))
     for field in ("jobs", "unknown", "flop", "disk"):

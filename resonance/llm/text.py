@@ -31,23 +31,17 @@ CHUNK = 65_536
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to ids and back. `bos` and `eos` are None where the model has none; so is the id of an unknown token."""
+    """Text to ids. `bos` and `eos` are None where the model has none."""
 
     encode: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
-    id_of: Callable[[str], int | None]
     bos: int | None
     eos: int | None
     vocabulary: int
 
     @classmethod
     def of_bytes(cls) -> "Tokenizer":
-        """UTF-8 bytes, then BOS and EOS. Bytes that are no UTF-8 are read as the replacement character."""
-
-        def decode(ids: list[int]) -> str:
-            return bytes(token for token in ids if token < 256).decode(errors="replace")
-
-        return cls(lambda text: list(text.encode()), decode, lambda token: None, BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY)
+        """UTF-8 bytes, then BOS and EOS."""
+        return cls(lambda text: list(text.encode()), BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY)
 
 
 def documents(text: Text, folder: Path | None = None) -> Iterator[tuple[str, str | list[int]]]:

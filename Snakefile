@@ -30,6 +30,8 @@ localrules:
     perplexity,
     figure4,
     passkey,
+    leval,
+    table2,
     extended,
     keyed,
     rounding,
@@ -94,6 +96,16 @@ rule passkey:
     input:
         PASSKEY_TABLES,
         PASSKEY_FIGURES,
+
+
+rule leval:
+    input:
+        leval_scores(LEVAL.models if LEVAL else []),
+
+
+rule table2:
+    input:
+        TABLE2_FILES,
 
 
 # The studies around Table 1: hours where `all` takes minutes, so each is asked for by name.

@@ -136,7 +136,10 @@ def notes(made: dict, pairs: list[dict]) -> str:
     lengths = [
         f"{leval.ALL_TASKS[task].title}: {_documents(own, said['budget'])}" for task, own in said["tasks"].items()
     ]
-    text = f"{'; '.join(lengths)}. Greedy answers of at most {asked['max_new_tokens']} tokens, {asked['precision']}. "
+    text = ""
+    if set(said["tasks"]) & set(MADE_TASKS):
+        text += "Line ends: which of four words ends a line of a play, the answer begun with the line. "
+    text += f"{'; '.join(lengths)}. Greedy answers of at most {asked['max_new_tokens']} tokens, {asked['precision']}. "
     if said["missing"]:
         text += f"Not in the source and left out: {', '.join(said['missing'])}. "
     text += (

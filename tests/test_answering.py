@@ -13,9 +13,10 @@ import torch
 
 from conftest import DATA, ROOT
 from llm_cases import spec, tiny
-from resonance.llm import answering, leval_plan, questions
+from resonance.llm import answering, questions
 from resonance.llm.leval import Question, read_predictions
 from resonance.llm.text import Tokenizer
+from resonance.plan import leval as leval_plan
 from resonance.record import config
 from resonance.record.leval_settings import AnswerRun, MadeQuestions, Prompts, TasksRun
 from resonance.record.llm import Text
@@ -282,4 +283,4 @@ def test_the_plan_counts_a_document_once_and_dynamic_ntk_a_document_a_question()
     assert alone.read == 172 * 8975 + 100 * 5451 + 202 * 7054 + 269 * 3802 + 64 * 16317 + 807 * 120
     assert shared.said == 807 * 512 and shared.flop > 2 * 6_738_415_616 * (shared.read + shared.said)
     laptop = leval_plan.answerings(config.load(ROOT / "config", "laptop"))
-    assert [cost.flop for cost in laptop] == [None] * 5 and laptop[0].questions == 96
+    assert all(cost.flop > 0 and cost.questions == 96 for cost in laptop) and len(laptop) == 5

@@ -36,7 +36,7 @@ def test_a_prompt_is_the_longest_that_fits(length):
 
 def test_a_tokenizer_of_uneven_tokens_fits_too():
     """Words and not bytes are tokens: growth by 128 characters is no fixed number of them."""
-    words = Tokenizer(str.split, " ".join, lambda token: None, None, None, 0)
+    words = Tokenizer(str.split, " ".join, None, None, 0)
     for length in range(60, 400, 7):
         hidden = hide(words, length, 0, seed=1)
         longer = prompt(hidden.key, hidden.depth, _filler(hidden) + STEP)

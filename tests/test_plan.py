@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -170,7 +171,16 @@ def test_the_jobs_are_those_that_snakemake_would_run(preset: str, studies: list[
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     wanted = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
-    local = {"all", "total", "posgen_settings", "posgen_encoding", "llm_settings", "llm_encoding", *studies}
+    local = {
+        "all",
+        "total",
+        "posgen_settings",
+        "posgen_encoding",
+        "llm_settings",
+        "llm_encoding",
+        "leval_settings",
+        *studies,
+    }
     made = plan.jobs(load(ROOT / "config", preset), studies)
     assert {rule: count(made, rule) for rule in dict.fromkeys(job.rule for job in made)} == {
         rule.removesuffix("_one"): int(jobs) for rule, jobs in wanted.items() if rule not in local
@@ -283,10 +293,14 @@ def test_the_laptops_language_model_is_predicted_within_30_percent(laptop: Confi
     assert 0.85 < sum(job.seconds(cpu) for job in made) / LLM_CPU_SECONDS < 1.15
 
 
-def test_what_has_no_size_is_named_and_not_guessed() -> None:
-    done = CliRunner().invoke(app, ["plan", "--preset=smollm2", f"--folder={ROOT / 'config'}"])
-    assert "not counted (+?): llm_evaluate, models.smollm2.size is not given" in done.output
-    made = [job for job in llm.jobs(load(ROOT / "config", "smollm2")) if job.rule == "llm_evaluate"]
+def test_what_has_no_size_is_named_and_not_guessed(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    preset = tmp_path / "config/smollm2.yaml"
+    preset.write_text(re.sub(r"^ +size: .*\n", "", preset.read_text(), flags=re.MULTILINE))
+    done = CliRunner().invoke(app, ["plan", "--preset=smollm2", f"--folder={tmp_path / 'config'}"])
+    for rule in ("llm_evaluate", "llm_passkey", "leval_answer"):
+        assert f"not counted (+?): {rule}, models.smollm2.size is not given" in done.output
+    made = [job for job in llm.jobs(load(tmp_path / "config", "smollm2")) if job.rule == "llm_evaluate"]
     assert made and all(job.seconds(device) is None for job in made for device in DEVICES.values())
 
 

@@ -211,7 +211,7 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("  evaluation: ", "  evaluations: "), "posgen.evaluations", "did you mean evaluation?"),
         (("runtime: 30,", "runtime: 30, memory: 4,"), "resources.train.memory", "no such key"),
         (("seed: 0", "seed: 0, zzz: 1"), "posgen.data.zzz", "no such key; the keys here are modulus, keyed_modulus, j"),
-        (("posgen:", "leval: {}\nposgen:"), "leval", "no such key; the keys here are preset, posgen, llm, resources"),
+        (("posgen:", "ruler: {}\nposgen:"), "ruler", "no such key; the keys here are preset, posgen, llm, leval"),
         # a missing key
         (("    batch_size: 32\n", ""), "posgen.training.batch_size", "must be given"),
         (("preset: tiny", ""), "preset", "must be given"),

@@ -32,9 +32,10 @@ def answer(
 ) -> dict:
     """Answer every question that no journal holds, then put the journals' files into `predictions`.
 
-    identity   what the answers depend on beside the run and the questions: weights, encoding, versions
+    identity   what the answers depend on beside the run and the questions: weights and encoding
 
     Returns what the record says: the tasks, how their documents were cut, how many answers were found.
+    Raises ValueError, one line, where memory does not suffice.
     """
     listed, tasks = questions.read(tasks_folder)
     files = {name: known["sha256"] for name, known in listed["tasks"].items()}
@@ -65,7 +66,13 @@ def answer(
         for name, documents in asked.items():
             if opened[name].repaired:
                 print(f"{opened[name].path}: the torn last line is cut off, its question asked again", flush=True)
-            answer_task(model, tokenizer, name, documents, asking, opened[name], report)
+            try:
+                answer_task(model, tokenizer, name, documents, asking, opened[name], report)
+            except torch.OutOfMemoryError:
+                raise ValueError(
+                    f"out of memory over {name}; lower leval.batch_size from {run.batch_size} or the context from "
+                    f"{run.context}; the answers so far are kept"
+                ) from None
     shutil.rmtree(predictions, ignore_errors=True)
     shutil.copytree(folder, predictions)
     return {

@@ -80,9 +80,10 @@ def ends_of(tokenizer: Tokenizer, texts: Prompts, family: str) -> frozenset[int]
     """
     ends, stop = {tokenizer.eos} - {None}, texts.families[family].stop
     if stop is not None:
-        if tokenizer.id_of(stop) is None:
+        ids = tokenizer.encode(stop)
+        if len(ids) != 1:
             raise ValueError(f"family must be that of the model, got {family}, whose {stop} its tokenizer lacks")
-        ends.add(tokenizer.id_of(stop))
+        ends.add(ids[0])
     return frozenset(ends)
 
 

@@ -154,12 +154,9 @@ def tokenizer_of(base: Base) -> Tokenizer:
         return theirs.encode(text, add_special_tokens=False, verbose=False)
 
     def decode(ids: list[int]) -> str:
-        return theirs.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return theirs.decode(ids, skip_special_tokens=True)
 
-    def id_of(token: str) -> int | None:
-        return theirs.get_vocab().get(token)
-
-    return Tokenizer(encode, decode, id_of, base.bos, base.eos, base.vocabulary)
+    return Tokenizer(encode, decode, base.bos, base.eos, base.vocabulary)
 
 
 def load(

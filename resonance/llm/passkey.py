@@ -90,12 +90,12 @@ def found_in(answer: str, key: int) -> bool:
 
 def measure(model: torch.nn.Module, tokenizer: Tokenizer, run: PasskeyRun) -> list[dict]:
     """A row a length and repetition: the key, where it was hidden, what was answered, and whether that is it."""
-    rows = []
+    rows, ends = [], {tokenizer.eos} - {None}
     cells = [(length, repetition) for length in run.lengths for repetition in range(run.repetitions)]
     with Progress("passkey", len(cells)) as progress, _precision(model, run.precision):
         for done, (length, repetition) in enumerate(cells, start=1):
             hidden = hide(tokenizer, length, repetition, run.seed)
-            said = next(answers(model, [hidden.ids], max_new_tokens=MAX_NEW_TOKENS, eos=tokenizer.eos, share=False))
+            said = next(answers(model, [hidden.ids], max_new_tokens=MAX_NEW_TOKENS, ends=ends, share=False))
             answer = tokenizer.decode(said)
             rows.append(
                 {

@@ -31,23 +31,23 @@ CHUNK = 65_536
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to ids and back. `bos` and `eos` are None where the model has none; so is the id of an unknown token."""
+    """Text to ids and back. `bos` and `eos` are None where the model has none."""
 
     encode: Callable[[str], list[int]]
     decode: Callable[[list[int]], str]
-    id_of: Callable[[str], int | None]
     bos: int | None
     eos: int | None
     vocabulary: int
 
     @classmethod
     def of_bytes(cls) -> "Tokenizer":
-        """UTF-8 bytes, then BOS and EOS. Bytes that are no UTF-8 are read as the replacement character."""
+        """UTF-8 bytes, then BOS and EOS."""
+        return cls(lambda text: list(text.encode()), _text_of_bytes, BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY)
 
-        def decode(ids: list[int]) -> str:
-            return bytes(token for token in ids if token < 256).decode(errors="replace")
 
-        return cls(lambda text: list(text.encode()), decode, lambda token: None, BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY)
+def _text_of_bytes(ids: list[int]) -> str:
+    """Without BOS and EOS; what is no UTF-8 becomes the replacement character."""
+    return bytes(token for token in ids if token < BYTE_BOS).decode(errors="replace")
 
 
 def documents(text: Text, folder: Path | None = None) -> Iterator[tuple[str, str | list[int]]]:

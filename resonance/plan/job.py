@@ -43,6 +43,8 @@ class Device:
     lanes: int
     start: float
     measured: bool
+    attention: float | None = None
+    """FLOP/s of attention in long windows, where it is slower than other products."""
 
 
 def _from_data_sheet(name: str, tf32: float, bf16: float, fp32: float, bandwidth: float) -> Device:
@@ -54,7 +56,7 @@ def _from_data_sheet(name: str, tf32: float, bf16: float, fp32: float, bandwidth
 CPU = "cpu"
 DEVICES = {
     # An Intel Xeon with AMX.
-    CPU: Device("2 CPU cores", {"bf16": 1.2e12, "fp32": 0.14e12}, 2.8e-9, 2, 0.0, True),
+    CPU: Device("2 CPU cores", {"bf16": 1.2e12, "fp32": 0.14e12}, 2.8e-9, 2, 0.0, True, attention=0.185e12),
     "a100": _from_data_sheet("A100 80 GB", 156, 312, 19.5, 2.0),
     "h100": _from_data_sheet("H100 SXM", 495, 989, 67, 3.35),
 }
@@ -63,10 +65,11 @@ DEVICES = {
 @dataclass(frozen=True)
 class Work:
     """What the arithmetic of a job is: FLOP of matrix products, elements of activations (in those of
-    compiled forward and backward)."""
+    compiled forward and backward), and how many of the FLOP are attention's in long windows."""
 
     flop: float
     elements: float
+    attention: float = 0.0
 
 
 NOTHING = Work(0, 0)
@@ -98,6 +101,8 @@ class Job:
     only_gpu: bool = False
     unknown: str = ""
     """Why its time and its sizes are not known, and so not counted."""
+    left_out: str = ""
+    """What of it is not known, and so not counted in it."""
 
     @property
     def partition(self) -> str:
@@ -111,7 +116,9 @@ class Job:
             return self.start
         # A CPU has no tf32; bf16 is what its presets take.
         precision = self.precision if self.precision in device.products else "bf16"
-        work = self.work.flop / device.products[precision] + self.work.elements * device.element
+        speed = device.products[precision]
+        work = (self.work.flop - self.work.attention) / speed + self.work.elements * device.element
+        work += self.work.attention / min(speed, device.attention or speed)
         return self.start + device.start + work * self.slowdown / self.processes
 
 

@@ -70,8 +70,13 @@ def train_flops(size: ModelSize, tokens: int, length: int, checkpointing: bool) 
 
 
 def evaluate_flops(size: ModelSize, length: int) -> float:
-    """2 N per token and 2 l d T for causal attention, over one window."""
-    return (2 * size.num_parameters + 2 * size.num_layers * size.d_model * length) * length
+    """2 N per token and causal attention, over one window."""
+    return 2 * size.num_parameters * length + attention_flops(size, length)
+
+
+def attention_flops(size: ModelSize, length: int) -> float:
+    """2 l d T per token, over one window."""
+    return 2 * size.num_layers * size.d_model * length**2
 
 
 def _base_job(config: Config, name: str, model: ModelSource) -> Job:
@@ -110,8 +115,7 @@ def _evaluate_job(config: Config, name: str, model: ModelSource, encoding: str, 
     units = sum(corpus.documents * corpus.pieces for corpus in llm.perplexity.corpora.values())
     follows = strategy == UNTUNED and config.encodings[encoding].get("method") == "dynamic_ntk"
     lengths = model.lengths if follows else [model.lengths[-1]]  # one pass serves all lengths but there
-    flop = units * sum(evaluate_flops(size, length) for length in lengths)
-    return on_device(llm, job, flop, units * sum(lengths), size, rows=model.lengths[-1], training=False, disk=1e5)
+    return _reading(llm, job, size, units * lengths, disk=1e5)
 
 
 def _passkey_job(config: Config, name: str, model: ModelSource, encoding: str, strategy: str) -> Job:
@@ -120,14 +124,31 @@ def _passkey_job(config: Config, name: str, model: ModelSource, encoding: str, s
     if size is None:
         return replace(job, unknown=f"models.{name}.size is not given")
     lengths = [length for length in llm.passkey.lengths[name] for _ in range(llm.passkey.repetitions)]
-    flop = sum(evaluate_flops(size, length) for length in lengths)
-    return on_device(llm, job, flop, sum(lengths), size, rows=max(lengths), training=False, disk=1e4)
+    return _reading(llm, job, size, lengths, disk=1e4)
+
+
+def _reading(llm: LlmSettings, job: Job, size: ModelSize, lengths: list[int], disk: float) -> Job:
+    """A job that reads windows of these lengths."""
+    flop, attention = (sum(each(size, length) for length in lengths) for each in (evaluate_flops, attention_flops))
+    return on_device(
+        llm, job, flop, sum(lengths), size, rows=max(lengths), training=False, disk=disk, attention=attention
+    )
 
 
 def on_device(
-    llm: LlmSettings, job: Job, flop: float, tokens: int, size: ModelSize, rows: int, training: bool, disk: float
+    llm: LlmSettings,
+    job: Job,
+    flop: float,
+    tokens: int,
+    size: ModelSize,
+    *,
+    rows: int,
+    training: bool,
+    disk: float,
+    attention: float = 0.0,
 ) -> Job:
-    """A job with its arithmetic and its memory. rows: tokens in memory at a time; disk in bytes."""
+    """A job with its arithmetic and its memory. rows: tokens in memory at a time; disk in bytes; attention: how
+    many of the FLOP are its, where windows are long."""
     n, cuda = size.num_parameters, llm.device == "cuda"
     asked = llm.finetuning
     offload = training and asked.deepspeed == "zero3_offload"
@@ -144,7 +165,7 @@ def on_device(
     elements = TRAIN_ELEMENTS if training else EVALUATE_ELEMENTS
     return replace(
         job,
-        work=Work(flop, 0 if cuda else elements * tokens * size.num_layers * size.d_model),
+        work=Work(flop, 0 if cuda else elements * tokens * size.num_layers * size.d_model, attention),
         precision=llm.precision,
         start=START,
         memory=(TRAINER if training else EVALUATOR) + host,

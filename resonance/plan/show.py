@@ -152,6 +152,7 @@ def show(preset: str, studies: list[str], planned: list[Job]) -> None:
         f"Checkpoints of a running training take up to {_size(scratch_disk(planned))} more.",
     ]
     say += dict.fromkeys(f"not counted (+?): {job.rule}, {job.unknown}" for job in planned if job.unknown)
+    say += dict.fromkeys(f"not counted in {job.rule}: {job.left_out}" for job in planned if job.left_out)
     say += [f"the preset asks for too little: {line}" for line in shortfalls(planned)]
     console.print("\n".join(say), soft_wrap=True)
 

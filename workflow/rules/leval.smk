@@ -3,19 +3,7 @@
 
 
 localrules:
-    leval,
-    table2,
     leval_settings,
-
-
-rule leval:
-    input:
-        leval_scores(LEVAL.models if LEVAL else []),
-
-
-rule table2:
-    input:
-        TABLE2_FILES,
 
 
 rule leval_settings:

@@ -21,10 +21,23 @@ PRESET, ENCODINGS, PROTOCOLS, LLM_PROTOCOLS = (
 ONE = {"study_table": 1, "study_shortcuts": 1, "figure3_one": 1}  # what is made of one protocol's evaluations
 BOTH = {rule: 2 * count for rule, count in ONE.items()}
 FIGURE4 = {"figure4_one": 1}
-FINETUNED = {"llm_finetune": 2, "llm_evaluate": 2, **FIGURE4}
-LANGUAGE_MODELS = {"llm_base": 1, "llm_finetune": 2, "llm_evaluate": 4, **FIGURE4}
+
+
+def answered(count: int) -> dict[str, int]:
+    return {"leval_answer": count, "leval_score": count, "table2_stand_in": 1}
+
+
+def measured(count: int) -> dict[str, int]:
+    """What is asked of so many language models, each of one encoding and strategy."""
+    passkeys = {"llm_passkey": count, "passkey_figure": 1}
+    return {"llm_evaluate": count, **FIGURE4, **passkeys, **answered(count)}
+
+
+FINETUNED = {"llm_finetune": 2, **measured(2)}
+LANGUAGE_MODELS = {"llm_base": 1, "llm_finetune": 2, **measured(4)}
 TRAINED = {"posgen_train_one": 18, "posgen_evaluate": 24, **BOTH}
-EVERY_FIGURE = {**BOTH, "figure1": 1, "figure2": 1, "table2": 1, **FIGURE4}
+TABLE2 = {"table2_one": 1, "table2_stand_in": 1}
+EVERY_FIGURE = {**BOTH, "figure1": 1, "figure2": 1, **TABLE2, **FIGURE4, "passkey_figure": 1}
 YARN = ("yarn_ramp", "yarn_blend", "yarn_beta_fast", "yarn_beta_slow", "yarn_lengths", "yarn_temperature")
 
 
@@ -41,8 +54,8 @@ class Change(NamedTuple):
 def in_config() -> list[Change]:
     trained_as_rope = {"posgen_encoding": 2, "posgen_train_one": 6, "posgen_evaluate": 9, **BOTH}
     yarn = {"posgen_encoding": 2, "posgen_train_one": 3, "posgen_evaluate": 6, **BOTH, "llm_encoding": 1,
-            "llm_finetune": 1, "llm_evaluate": 1, **FIGURE4}  # fmt: skip
-    untuned = {"llm_encoding": 1, "llm_evaluate": 1, **FIGURE4}
+            "llm_finetune": 1, **measured(1)}  # fmt: skip
+    untuned = {"llm_encoding": 1, **measured(1)}
     encodings = [
         ("rope", "{method: rope}", "{method: rope, train_length: 32}", {**trained_as_rope, **untuned}),
         ("resonance_rope", "{method: rope, resonance", "{method: rope, train_length: 32, resonance", trained_as_rope),
@@ -67,6 +80,11 @@ def in_config() -> list[Change]:
          {"llm_settings": 1, **FINETUNED}),
         ("llm.perplexity.seed", "pieces: 2}}, seed: 0}", "pieces: 2}}, seed: 1}",
          {"llm_settings": 1, "llm_evaluate": 4, **FIGURE4}),
+        ("llm.passkey.seed", "repetitions: 2, seed: 0", "repetitions: 2, seed: 1",
+         {"llm_settings": 1, "llm_passkey": 4, "passkey_figure": 1}),
+        ("leval.made.seed: other questions", "questions: 4, seed: 0", "questions: 4, seed: 1",
+         {"leval_settings": 1, "leval_tasks": 1, **answered(4)}),
+        ("leval.max_new_tokens", "max_new_tokens: 8", "max_new_tokens: 7", {"leval_settings": 1, **answered(4)}),
         ("resources.train: threads, memory, time", "train: {threads: 1, mem_mb: 4000, runtime: 30",
          "train: {threads: 2, mem_mb: 5000, runtime: 40", {}),
     ]  # fmt: skip
@@ -117,7 +135,7 @@ def in_protocols() -> list[Change]:
         if field in YARN:
             return {"llm_encoding": 2, **FINETUNED}
         if field == "ntk_rule":
-            return {"llm_encoding": 1, "llm_evaluate": 1, **FIGURE4}
+            return {"llm_encoding": 1, **measured(1)}
         if field == "resonance_methods":  # what it allows, no more
             return {}
         if field in ("documents", "window", "stride"):
@@ -145,14 +163,16 @@ def in_files() -> list[Change]:
         "fig2_dependencies.py": {"figure2": 1},
         "fig3_validation_loss.py": {"figure3_one": 2},
         "fig4_perplexity.py": FIGURE4,
-        "table2_leval.py": {"table2": 1},
-        "leval.py": {"table2": 1},
+        "passkey.py": {"passkey_figure": 1},
+        "table2_leval.py": {"table2_one": 1},
+        "table2_stand_in.py": {"table2_stand_in": 1},
+        "leval.py": TABLE2,
         "rounding.py": {},
         "ablation.py": {},
         "style.py": EVERY_FIGURE,
         "style.mplstyle": EVERY_FIGURE,
         "inputs.py": EVERY_FIGURE,
-        "tables.py": {"study_table": 2, "table2": 1, **FIGURE4},
+        "tables.py": {"study_table": 2, **TABLE2, **FIGURE4, "passkey_figure": 1},
     }
     # What trains also evaluates; what evaluates also scores the rules that need no training.
     posgen = {"posgen_baseline": 6, **TRAINED}
@@ -165,17 +185,23 @@ def in_files() -> list[Change]:
         "encoding/frequencies.py": {**posgen, **LANGUAGE_MODELS},
         "encoding/rotary.py": {**posgen, **LANGUAGE_MODELS},
         "encoding/hf.py": LANGUAGE_MODELS,
-        "llm/text.py": {"llm_pack": 2, **LANGUAGE_MODELS},
+        "llm/text.py": {"llm_pack": 2, "leval_tasks": 1, **LANGUAGE_MODELS},
         "llm/models.py": LANGUAGE_MODELS,
         "llm/finetune.py": LANGUAGE_MODELS,
-        "llm/perplexity.py": {"llm_evaluate": 4, **FIGURE4},
+        "llm/perplexity.py": measured(4),
+        "llm/passkey.py": {"llm_passkey": 4, "passkey_figure": 1},
+        "llm/generate.py": {"llm_passkey": 4, "passkey_figure": 1, **answered(4)},
+        "llm/made.py": {"leval_tasks": 1, **answered(4)},
+        "llm/scoring.py": {"leval_tasks": 1, **answered(4)},
         "record/config.py": {},
         "cli.py": {},
     }
     evaluate = '"python -m resonance posgen evaluate'
     return [
         *(Change("a script", f"figures/{name}", "\n", "\n\n", jobs) for name, jobs in figures.items()),
-        Change("the paper's numbers", "config/published.yaml", "\n", "\n\n", {"study_table": 2, "table2": 1}),
+        Change("the paper's numbers", "config/published.yaml", "\n", "\n\n", {"study_table": 2, "table2_one": 1}),
+        Change("a system text", "config/leval.yaml", "answer as briefly", "be as brief",
+               {"leval_settings": 1, **answered(4)}),
         *(Change("code", f"resonance/{name}", "\nimport ", "\nimport sys as _\nimport ", jobs)
           for name, jobs in code.items()),
         Change("a comment", "resonance/posgen/train.py", "\nimport ", "\n# why\nimport ", {}),

@@ -145,11 +145,8 @@ def test_a_job_sent_to_slurm_keeps_the_cores_and_gpus_that_its_preset_asks_for(f
     ("stage", "more"),
     [
         ("posgen_data", {"posgen_settings": 1, "posgen_data_one": 1}),  # of the study `keyed`
-        *(
-            (stage, {})
-            for stage in ("posgen_train", "table1", "figure3", "finetune", "perplexity", "figure4", "table2")
-        ),
-        *((stage, {}) for stage in ("tables", "figures")),
+        *((stage, {}) for stage in ("posgen_train", "table1", "figure3", "finetune", "perplexity", "figure4")),
+        *((stage, {}) for stage in ("passkey", "leval", "table2", "tables", "figures")),
     ],
 )
 def test_a_stage_is_a_target_and_what_all_has_made_is_there(finished, stage, more):

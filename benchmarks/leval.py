@@ -15,7 +15,8 @@ import torch
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.llm import questions
-from resonance.llm.generate import answers, ends_of
+from resonance.llm.answering import ends_of
+from resonance.llm.generate import answers
 from resonance.llm.leval import prompts
 from resonance.llm.models import Base, load, tokenizer_of
 from resonance.record import config

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from resonance.encoding.hf import swap_rotary
 from resonance.encoding.spec import EncodingSpec
-from resonance.llm import generate
-from resonance.llm.generate import Asking, answer_task, answers, common_beginning
+from resonance.llm import answering
+from resonance.llm.answering import Asking, answer_task
+from resonance.llm.generate import answers, common_beginning
 from resonance.llm.journal import Journal, digest_of
 from resonance.llm.leval import Document, Question, read_predictions, score_rows
 from resonance.llm.models import make_tiny
@@ -175,7 +176,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(task: str, gold: str,
 def test_documents_of_one_text_share_its_prefill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(
-        generate, "answers", lambda model, ids, **options: calls.append(len(ids)) or iter([[65]] * len(ids))
+        answering, "answers", lambda model, ids, **options: calls.append(len(ids)) or iter([[65]] * len(ids))
     )
     ask(tmp_path, "gsm100", made_documents("18", same=True), name="same")
     ask(tmp_path, "gsm100", made_documents("18"), name="other")

@@ -8,83 +8,13 @@ Legend: B batch, P positions of the shared beginning, S of the rest, left-padded
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 
 import torch
 from transformers import DynamicCache
 
-from resonance.llm.journal import Journal
-from resonance.llm.leval import MAX_NEW_TOKENS, Document, Question, answer_of, prompts, truncated
 from resonance.llm.perplexity import follows_length
-from resonance.llm.text import Tokenizer
-from resonance.record.leval_settings import Prompts
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How questions are asked, beside the model and the task. budget: a document's tokens; exact: as in `answers`."""
-
-    texts: Prompts
-    family: str
-    budget: int
-    max_new_tokens: int = MAX_NEW_TOKENS
-    batch_size: int = 1
-    exact: bool = True
-
-
-def answer_task(
-    model: torch.nn.Module,
-    tokenizer: Tokenizer,
-    task: str,
-    documents: Sequence[Document],
-    asking: Asking,
-    journal: Journal,
-    report: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Every question of a task that the journal lacks, answered into it as the answers come.
-
-    Questions on the same text share its prefill, though they be of several documents (gsm100's worked
-    examples). report: called with how many questions stand in the journal.
-    """
-    ends = ends_of(tokenizer, asking.texts, asking.family)
-    by_text: dict[str, list[Question]] = {}
-    for document in documents:
-        left = [question for question in document.questions if (task, question.number) not in journal.done]
-        by_text.setdefault(document.text, []).extend(left)
-
-    def said(asked: list[str]) -> Iterator[str]:
-        beginning = [] if tokenizer.bos is None else [tokenizer.bos]
-        ids = [beginning + tokenizer.encode(prompt) for prompt in asked]
-        options = {"max_new_tokens": asking.max_new_tokens, "batch_size": asking.batch_size, "exact": asking.exact}
-        return map(tokenizer.decode, answers(model, ids, ends=ends, **options))
-
-    for text, questions in by_text.items():
-        if not questions:
-            continue
-        cut = truncated(text, asking.budget, lambda part: len(tokenizer.encode(part)), task)
-        asked = [prompts(asking.texts, asking.family, task, cut, question.text) for question in questions]
-        # The prompts behind the first (sci_fi's facts) hold no document: all of them before the long ones.
-        more = [list(said(list(later))) for later in zip(*(prompt[1:] for prompt in asked), strict=True)]
-        for place, (question, first) in enumerate(zip(questions, said([prompt[0] for prompt in asked]), strict=True)):
-            answer = answer_of(task, [first, *(later[place] for later in more)])
-            journal.append(task, question.number, question.text, question.gold, answer)
-            report(len(journal.done))
-
-
-def ends_of(tokenizer: Tokenizer, texts: Prompts, family: str) -> frozenset[int]:
-    """The tokens that end an answer: the end of text, and what the family ends a turn with.
-
-    Raises ValueError where the tokenizer does not know the latter.
-    """
-    ends, stop = {tokenizer.eos} - {None}, texts.families[family].stop
-    if stop is not None:
-        ids = tokenizer.encode(stop)
-        if len(ids) != 1:
-            raise ValueError(f"family must be that of the model, got {family}, whose {stop} its tokenizer lacks")
-        ends.add(ids[0])
-    return frozenset(ends)
 
 
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:

@@ -65,8 +65,8 @@ def answer(
         return kept[0]
 
     identity = {"spec": json.loads(spec.to_json()), "base": files.read_json(base), "strategy": strategy}
-    if model is not None:  # the training that made the weights stands beside them
-        identity["trained"] = files.read_json(model.parent / "run.json")
+    if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
+        identity["weights"] = {path.name: files.sha256(path) for path in sorted(model.glob("*.safetensors"))}
     said = answering.answer(run, identity, make, tokenizer_of(found), tasks, output, journal)
     values = {
         "model": run.model,

@@ -113,7 +113,7 @@ def test_editing_an_encoding_changes_its_rows_and_no_others(finished, edit):
 @pytest.mark.parametrize(
     ("target", "groups"),
     [
-        ([], {"posgen_data": 2, "posgen_train": 9, "posgen_evaluate": 10, "render": 2}),
+        ([], {"posgen_data": 2, "posgen_train": 9, "posgen_evaluate": 10, "render": 4}),
         (
             ["results/paper/posgen/runs/released/cot/rope/seed49/eval/yarn.parquet"],
             {"posgen_data": 1, "posgen_train": 1, "posgen_evaluate": 1},

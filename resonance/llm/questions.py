@@ -6,14 +6,13 @@
 Whoever answers reads this folder alone. No model, no torch.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 from resonance.llm import made
 from resonance.llm.leval import Tasks, read_tasks
 from resonance.llm.text import documents
-from resonance.record.files import read_json, write_json, write_text
+from resonance.record.files import read_json, sha256, write_json, write_text
 from resonance.record.leval_settings import MADE, TasksRun
 from resonance.record.leval_tasks import ALL_TASKS
 
@@ -46,7 +45,7 @@ def gather(run: TasksRun, folder: Path, text: Path | None = None) -> dict:
         questions, most = sum(len(document.questions) for document in own), ALL_TASKS[name].num_questions
         if most and questions > most:
             raise ValueError(f"leval.source {run.source}: {name} must have {most} questions at most, got {questions}")
-        digest = hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
+        digest = sha256(folder / f"{name}.jsonl")
         found["tasks"][name] = {"sha256": digest, "documents": len(own), "questions": questions}
     write_json(folder / LIST, found)
     return found
@@ -57,7 +56,7 @@ def read(folder: Path) -> tuple[dict, Tasks]:
     found = read_json(Path(folder) / LIST)
     for name, known in found["tasks"].items():
         path = Path(folder) / f"{name}.jsonl"
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != known["sha256"]:
+        if not path.is_file() or sha256(path) != known["sha256"]:
             raise ValueError(f"{path} must be the file that {LIST} names, got another; gather the tasks again")
     return found, read_tasks(folder, [*found["tasks"], *found["missing"]])
 

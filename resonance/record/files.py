@@ -1,5 +1,6 @@
 """Writing files whole: beside their place, then renamed into it. A reader never sees half a file."""
 
+import hashlib
 import json
 import os
 import re
@@ -82,3 +83,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, read a piece at a time."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,6 +38,11 @@ ROWS = {
          "length": length, "num_tokens": length - 1, "metric": "token_loss", "value": 1.9}
         for length in (64, 256)
     ],
+    "passkey": [
+        {"model": "tiny", "encoding": "yarn", "strategy": "long", "length": length, "repetition": 0,
+         "num_tokens": length - 3, "depth": 0.25, "key": 417, "answer": "It is 417", "metric": "found", "value": 1.0}
+        for length in (300, 600)
+    ],
     "leval": [
         {"model": "tiny", "encoding": None, "strategy": None, "task": "tpo", "question": 0, "parser": "released",
          "gold": "C", "answer": answer, "misread": misread, "metric": "credit", "value": value}

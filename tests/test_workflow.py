@@ -98,12 +98,12 @@ def test_the_ablation_runs_to_its_table_and_measures_shared_models_under_their_o
     }  # fmt: skip
 
 
-def test_editing_an_encoding_changes_its_rows_and_no_others(finished, edit):
-    folder = finished / "results/smoke/posgen/runs/released/cot/rope/seed42/eval"
+def test_editing_an_encoding_changes_its_rows_and_no_others(smoke_run, tmp_path):
+    copy = Path(shutil.copytree(smoke_run, tmp_path / "repository", symlinks=True))
+    folder = copy / "results/smoke/posgen/runs/released/cot/rope/seed42/eval"
     before = {p.stem: p.read_bytes() for p in folder.iterdir()}
-    edit("config/encodings.yaml", "\nyarn: {method: yarn}", "\nyarn: {method: yarn, beta_fast: 16.0}")
-    target = str((folder / "yarn.parquet").relative_to(finished))
-    assert snakemake(finished, target).returncode == 0
+    Edits(copy).replace("config/encodings.yaml", "\nyarn: {method: yarn}", "\nyarn: {method: yarn, beta_fast: 16.0}")
+    assert snakemake(copy, str((folder / "yarn.parquet").relative_to(copy))).returncode == 0
     assert (folder / "rope.parquet").read_bytes() == before["rope"]
     rows = results.read_rows(folder / "yarn.parquet", "evaluation")
     assert results.read_run(folder / "yarn.parquet")["spec"]["beta_fast"] == 16.0

@@ -12,16 +12,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from figures import style
-from figures.inputs import Output, Preset, run
+from figures.inputs import (
+    Output,
+    Preset,
+    StandIn,
+    TableFiles,
+    Title,
+    about_model,
+    read_of_one_model,
+    run,
+)
 from figures.tables import Table, interval, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.llm import UNTUNED
-from resonance.record.results import read_rows, read_run
+from resonance.record.results import read_run
 from resonance.record.stats import Estimate, weighted_estimate
 
 UNIT = ["corpus", "document", "piece"]
 LINE = ["corpus", "encoding", "strategy"]
-MARKS = ("o", "^", "s", "D", "v")
 PAIR_COLUMNS = {
     "preset": pl.String, "model": pl.String, "corpus": pl.String, "resonance": pl.String, "plain": pl.String,
     "strategy": pl.String, "length": pl.Int64, "num_units": pl.Int64, "difference_nats": pl.Float64,
@@ -44,9 +52,9 @@ PAIR_NOTES = (
 def main(
     output: Output,
     preset: Preset,
-    table: Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")],
-    title: Annotated[str, typer.Option(help="The model, as it is to be called.")],
-    stand_in: Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")],
+    table: TableFiles,
+    title: Title,
+    stand_in: StandIn,
     perplexity: Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")] = (),
 ) -> None:
     """Figure 4 of the paper, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
@@ -70,12 +78,7 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
     Raises ValueError for no files, files of several models, one line given twice, or lines measured
     on other stretches of text than the rest.
     """
-    if not paths:
-        raise ValueError("--perplexity must name at least one file, got none; give it once a file")
-    long = read_rows(paths, "perplexity")
-    models = sorted(long["model"].unique())
-    if len(models) != 1:
-        raise ValueError(f"--perplexity files must be of one model, got {', '.join(models)}; draw each by itself")
+    long = read_of_one_model(paths, "perplexity")
     key = ["encoding", "strategy", *UNIT, "length", "num_tokens"]
     twice = long.group_by([*key, "metric"]).len().filter(pl.col("len") > 1)
     if not twice.is_empty():
@@ -92,17 +95,7 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
             raise ValueError(
                 f"every line must be measured on the same tokens, but {encoding} {strategy} was not; run it again"
             )
-    runs = [read_run(path) for path in paths]
-    by_strategy = {r["strategy"]: r for r in runs}
-    return rows, {
-        "model": models[0],
-        "num_parameters": runs[0]["num_parameters"],
-        "precision": runs[0]["settings"]["precision"],
-        "window": runs[0]["settings"]["choices"]["window"],
-        "train_length": next((r["spec"]["train_length"] for r in runs if r["spec"]["train_length"]), None),
-        "scale": max(r["spec"]["scale"] for r in runs),
-        "strategies": sorted(set(by_strategy) - {UNTUNED}),
-    }
+    return rows, about_model(paths) | {"window": read_run(paths[0])["settings"]["choices"]["window"]}
 
 
 def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
@@ -128,7 +121,7 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
             }
         )
     order = style.encodings_in_order({row["encoding"] for row in made})
-    strategies = [UNTUNED, *sorted({row["strategy"] for row in made} - {UNTUNED})]
+    strategies = style.strategies_in_order({row["strategy"] for row in made})
     made.sort(key=lambda r: (r["corpus"], strategies.index(r["strategy"]), order.index(r["encoding"]), r["length"]))
     return pl.DataFrame(made, infer_schema_length=None)
 
@@ -202,7 +195,7 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
     for (encoding, strategy), line in cells.group_by(["encoding", "strategy"], maintain_order=True):
         look, label = style.line(encoding), style.encoding_title(encoding)
         if strategy != UNTUNED:
-            look["marker"] = MARKS[about["strategies"].index(strategy) % len(MARKS)]
+            look["marker"] = style.MARKS[about["strategies"].index(strategy) % len(style.MARKS)]
             look["markersize"] = 3
             label += f", {strategy}"
         if line["perplexity"].min() > 2 * lowest:

@@ -9,12 +9,16 @@ import polars as pl
 import typer
 
 from figures import style
+from resonance.record.llm import UNTUNED
 from resonance.record.results import read_rows, read_run
 
 Output = Annotated[Path, typer.Option(help="Path of the files to write, without a suffix.")]
 Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be printed.")]
 Protocol = Annotated[str, typer.Option(help="The one protocol that every file must be of.")]
 Evaluations = Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")]
+Title = Annotated[str, typer.Option(help="The model, as it is to be called.")]
+StandIn = Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")]
+TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")]
 
 Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
 
@@ -98,6 +102,30 @@ def sizes_text(paths: list[Path]) -> str:
         raise ValueError(f"--evaluation files must be of one size of model, got {'; '.join(sorted(sizes))}")
     by_task = ", ".join(f"{steps[task]:,} on {style.task_title(task)}" for task in style.in_order(set(steps)))
     return f"{sizes.pop()}; steps: {by_task}"
+
+
+def read_of_one_model(paths: list[Path], kind: str) -> pl.DataFrame:
+    """Rows that were measured on one language model. Raises ValueError for no files, or files of several."""
+    if not paths:
+        raise ValueError(f"--{kind} must name at least one file, got none; give it once a file")
+    rows = read_rows(paths, kind)
+    models = sorted(rows["model"].unique())
+    if len(models) != 1:
+        raise ValueError(f"--{kind} files must be of one model, got {', '.join(models)}; draw each by itself")
+    return rows
+
+
+def about_model(paths: list[Path]) -> dict:
+    """What the runs behind one language model's files have in common, and the strategies that were fine-tuned."""
+    made = [read_run(path) for path in paths]
+    return {
+        "model": made[0]["model"],
+        "num_parameters": made[0]["num_parameters"],
+        "precision": made[0]["settings"]["precision"],
+        "train_length": next((r["spec"]["train_length"] for r in made if r["spec"]["train_length"]), None),
+        "scale": max(r["spec"]["scale"] for r in made),
+        "strategies": sorted({r["strategy"] for r in made} - {UNTUNED}),
+    }
 
 
 def _of_protocol(paths: list[Path], kind: str, protocol: str) -> pl.DataFrame:

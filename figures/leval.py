@@ -9,6 +9,7 @@ import polars as pl
 
 from figures import style
 from resonance.record import leval
+from resonance.record.files import write_text
 from resonance.record.results import read_rows
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import paired_tasks, share_interval
@@ -207,6 +208,13 @@ def verdict(p: float, least_p: float | None) -> str:
 
 def p_text(p: float | None) -> str:
     return "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def write_scores(output: Path, preset: str, cells: list[dict], pairs: list[dict]) -> None:
+    """STEM.csv and STEM_pairs.csv: every cell, and every difference."""
+    for suffix, columns, found in ((".csv", SCORE_COLUMNS, cells), ("_pairs.csv", PAIR_COLUMNS, pairs)):
+        frame = pl.DataFrame([{"preset": preset} | row for row in found], columns, infer_schema_length=None)
+        write_text(Path(f"{output}{suffix}"), frame.write_csv())
 
 
 def names_of(name: Name) -> dict:

@@ -9,16 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from figures import style
-from figures.inputs import Output, Preset, run
+from figures.inputs import (
+    Output,
+    Preset,
+    StandIn,
+    TableFiles,
+    Title,
+    about_model,
+    read_of_one_model,
+    run,
+)
 from figures.tables import Table, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.llm import UNTUNED
-from resonance.record.results import read_rows, read_run
 from resonance.record.stats import mcnemar, share_interval
 
 LINE = ["encoding", "strategy"]
 PROMPT = ["length", "repetition"]
-MARKS = ("o", "^", "s", "D", "v")
 NOTES = (
     "Keys found of keys hidden, in percent, with 95% Clopper-Pearson intervals over the prompts. Every encoding read "
     "the same prompts. The protocol is YaRN's (a key of 1 to 50,000 at a random place of the filler, ten new tokens, "
@@ -34,9 +41,9 @@ PAIR_NOTES = (
 def main(
     output: Output,
     preset: Preset,
-    table: Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")],
-    title: Annotated[str, typer.Option(help="The model, as it is to be called.")],
-    stand_in: Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")],
+    table: TableFiles,
+    title: Title,
+    stand_in: StandIn,
     passkey: Annotated[list[Path], typer.Option(help="A retrieval's parquet; once a file.")] = (),
 ) -> None:
     """Passkey retrieval by length, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
@@ -57,12 +64,7 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
     Raises ValueError for no files, files of several models, one line given twice, or lines that read other
     prompts than the rest.
     """
-    if not paths:
-        raise ValueError("--passkey must name at least one file, got none; give it once a file")
-    rows = read_rows(paths, "passkey")
-    models = sorted(rows["model"].unique())
-    if len(models) != 1:
-        raise ValueError(f"--passkey files must be of one model, got {', '.join(models)}; draw each by itself")
+    rows = read_of_one_model(paths, "passkey")
     twice = rows.group_by([*LINE, *PROMPT]).len().filter(pl.col("len") > 1)
     if not twice.is_empty():
         raise ValueError(
@@ -79,15 +81,7 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
             raise ValueError(
                 f"every line must have read the same prompts, but {encoding} {strategy} did not; run it again"
             )
-    made = [read_run(path) for path in paths]
-    return rows, {
-        "model": models[0],
-        "num_parameters": made[0]["num_parameters"],
-        "precision": made[0]["settings"]["precision"],
-        "train_length": next((r["spec"]["train_length"] for r in made if r["spec"]["train_length"]), None),
-        "scale": max(r["spec"]["scale"] for r in made),
-        "strategies": sorted({r["strategy"] for r in made} - {UNTUNED}),
-    }
+    return rows, about_model(paths)
 
 
 def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
@@ -101,7 +95,7 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
             {"encoding": encoding, "strategy": strategy, "length": length, "found": found, "asked": asked, **percent}
         )
     order = style.encodings_in_order({row["encoding"] for row in made})
-    strategies = [UNTUNED, *sorted({row["strategy"] for row in made} - {UNTUNED})]
+    strategies = style.strategies_in_order({row["strategy"] for row in made})
     made.sort(key=lambda r: (strategies.index(r["strategy"]), order.index(r["encoding"]), r["length"]))
     return pl.DataFrame(made)
 
@@ -129,10 +123,10 @@ def draw(output: Path, cells: pl.DataFrame, about: dict, title: str, note: str) 
     """One panel; lines that lie upon each other are set apart by a little."""
     figure = Figure(figsize=(style.TEXT_WIDTH, 3.1), layout="constrained")
     axes = figure.subplots()
-    groups = list(cells.group_by(LINE, maintain_order=True))
+    groups, tuned = list(cells.group_by(LINE, maintain_order=True)), style.MARKS[1:]
     for place, ((encoding, strategy), line) in enumerate(groups):
         label = style.encoding_title(encoding) + ("" if strategy == UNTUNED else f", {strategy}")
-        marker = MARKS[0] if strategy == UNTUNED else MARKS[1 + about["strategies"].index(strategy) % (len(MARKS) - 1)]
+        marker = style.MARKS[0] if strategy == UNTUNED else tuned[about["strategies"].index(strategy) % len(tuned)]
         apart = 1 + 0.012 * (place - (len(groups) - 1) / 2)
         length, look = line["length"] * apart, style.line(encoding)
         axes.plot(length, line["percent"], label=label, marker=marker, markersize=3.5, **look)

@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from resonance.record.files import replacing
+from resonance.record.llm import UNTUNED
 
 matplotlib.use("Agg")
 matplotlib.style.use(["default", str(Path(__file__).with_name("style.mplstyle"))])  # not the user's own matplotlibrc
@@ -29,6 +30,9 @@ _RESONANCE = "resonance_"
 # Okabe and Ito's palette, told apart by colour-blind readers: one hue a method.
 _HUES = {"rope": "#0072B2", "yarn": "#D55E00", "linear": "#009E73", "ntk": "#CC79A7", "dynamic_ntk": "#E69F00"}
 _OTHER_HUE = "#555555"
+
+MARKS = ("o", "^", "s", "D", "v")
+"""Of what was fine-tuned, and how."""
 
 TRAINED = "#404040"
 UNSEEN = "#D55E00"
@@ -62,6 +66,11 @@ def encodings_in_order(encodings: set[str]) -> list[str]:
         return (methods.index(method) if method in methods else len(methods), method, name != method)
 
     return sorted(encodings, key=place)
+
+
+def strategies_in_order(strategies: set[str]) -> list[str]:
+    """Untuned first."""
+    return [UNTUNED, *sorted(strategies - {UNTUNED})]
 
 
 def pairs(encodings: list[str]) -> list[tuple[str, str]]:

@@ -8,15 +8,12 @@ question is not published. Ours, from per-question rows, are paired. Percent and
 from pathlib import Path
 from typing import Annotated
 
-import polars as pl
 import typer
 
 from figures import style
 from figures.inputs import Output, Preset, run
 from figures.leval import (
     AVERAGE,
-    PAIR_COLUMNS,
-    SCORE_COLUMNS,
     Name,
     Ours,
     Published,
@@ -29,10 +26,10 @@ from figures.leval import (
     read_ours,
     read_published,
     verdict,
+    write_scores,
 )
 from figures.tables import Bold, Table, Underlined, interval, number, write_tables
 from resonance.record import leval
-from resonance.record.files import write_text
 from resonance.record.stats import share_interval
 
 NOT_RUN = "not run"
@@ -56,9 +53,7 @@ def main(
         Table("leval-averages", AVERAGE_CAPTION, AVERAGE_HEADER, average_groups(paper, cells), AVERAGE_NOTES),
         Table("leval-pairs", PAIR_CAPTION, PAIR_HEADER, pair_groups(paper, pairs), PAIR_NOTES),
     ]
-    for suffix, columns, rows in ((".csv", SCORE_COLUMNS, cells), ("_pairs.csv", PAIR_COLUMNS, pairs)):
-        frame = pl.DataFrame([{"preset": preset} | row for row in rows], infer_schema_length=None)
-        write_text(Path(f"{output}{suffix}"), frame.select(columns).write_csv())
+    write_scores(output, preset, cells, pairs)
     write_tables(output, f"Table 2, preset {preset}", tables)
 
 

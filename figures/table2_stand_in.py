@@ -13,10 +13,9 @@ import typer
 
 from figures import style
 from figures.inputs import Output, Preset, run
-from figures.leval import PAIR_COLUMNS, SCORE_COLUMNS, Ours, our_cells, our_pairs, p_text, read_ours, rope_pairs
+from figures.leval import Ours, our_cells, our_pairs, p_text, read_ours, rope_pairs, write_scores
 from figures.tables import Table, interval, number, write_tables
 from resonance.record import leval
-from resonance.record.files import write_text
 from resonance.record.leval_tasks import MADE_TASKS
 from resonance.record.results import read_rows, read_run
 
@@ -46,9 +45,7 @@ def main(
         Table("leval-stand-in", caption(preset, title, made), HEADER, score_groups(ours, rows), notes(made, pairs)),
         Table("leval-stand-in-pairs", PAIR_CAPTION, PAIR_HEADER, pair_groups(pairs), PAIR_NOTES),
     ]
-    for suffix, columns, found in ((".csv", SCORE_COLUMNS, cells), ("_pairs.csv", PAIR_COLUMNS, pairs)):
-        frame = pl.DataFrame([dict.fromkeys(columns) | {"preset": preset} | row for row in found], strict=False)
-        write_text(Path(f"{output}{suffix}"), frame.select(columns).write_csv())
+    write_scores(output, preset, cells, pairs)
     write_tables(output, f"Table 2 for a stand-in, {title}, preset {preset}", tables)
 
 

@@ -50,9 +50,8 @@ def answer(
     """Have a model answer every question, greedily. A killed run goes on when started again."""
     run = runs.read_settings(settings_of.AnswerRun, settings)
     spec = runs.read_encoding(encoding)
-    watch, made = runs.Stopwatch(), cli_llm._provenance()
-    cli_llm._torch(run.device, threads)
-    from resonance.encoding.hf import describe
+    watch, made = runs.Stopwatch(), cli_llm.provenance()
+    cli_llm.torch_on(run.device, threads)
     from resonance.llm import answering
     from resonance.llm.models import Base, load, tokenizer_of
     from resonance.llm.perplexity import follows_length
@@ -68,21 +67,9 @@ def answer(
     if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
         identity["weights"] = {path.name: files.sha256(path) for path in sorted(model.glob("*.safetensors"))}
     said = answering.answer(run, identity, make, tokenizer_of(found), tasks, output, journal)
-    values = {
-        "model": run.model,
-        "encoding": encoding.stem,
-        "strategy": strategy,
-        "settings": run.model_dump(mode="json"),
-        "source": found.source,
-        "spec": identity["spec"],
-        "answers": said,
-        "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact",
-        "threads": threads,
-        **describe(kept[0]),
-        "device": runs.device_name(run.device),
-        "provenance": made,
-        "cost": watch.read(),
-    }
+    names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
+    values = cli_llm.measured(names, run, found, kept[0], spec, threads, made, watch)
+    values |= {"answers": said, "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact"}
     files.write_json(record, values)
     answering.discard(journal)
 

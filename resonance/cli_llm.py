@@ -65,13 +65,13 @@ def base(
 ) -> None:
     """Get a model ready: find it, convert it, or pretrain it. Writes base.json, weights beside it."""
     run = runs.read_settings(settings_of.ModelRun, settings)
-    watch, made = runs.Stopwatch(), _provenance()
+    watch, made = runs.Stopwatch(), provenance()
     from resonance.llm import models
 
     if run.tiny is None:
         models.prepare(run, output, source)  # nothing is computed: no GPU is needed
         return
-    torch = _torch(run.device, threads)
+    torch = torch_on(run.device, threads)
     if text is None:
         raise SettingsError("--text must be given to pretrain a tiny model, got none")
     from resonance.encoding.hf import describe, swap_rotary
@@ -113,8 +113,8 @@ def finetune(settings: Path, encoding: Path, base: Path, text: Path, output_fold
     """Fine-tune a model with an encoding; also under torchrun. A killed one goes on when started again."""
     run = runs.read_settings(settings_of.FinetuneRun, settings)
     spec = runs.read_encoding(encoding)
-    watch, made = runs.Stopwatch(), _provenance()
-    _torch(run.device, max(1, threads // int(os.environ.get("WORLD_SIZE", "1"))))
+    watch, made = runs.Stopwatch(), provenance()
+    torch_on(run.device, max(1, threads // int(os.environ.get("WORLD_SIZE", "1"))))
     from resonance.encoding.hf import describe
     from resonance.llm import finetune as training
     from resonance.llm.models import Base, load
@@ -165,8 +165,8 @@ def evaluate(
     """Measure perplexity on the held-out documents of every corpus at every length."""
     run = runs.read_settings(settings_of.PerplexityRun, settings)
     spec = runs.read_encoding(encoding)
-    watch, made = runs.Stopwatch(), _provenance()
-    _torch(run.device, threads)
+    watch, made = runs.Stopwatch(), provenance()
+    torch_on(run.device, threads)
     from resonance.llm import perplexity
     from resonance.llm.models import Base, load
     from resonance.llm.text import Packed, check_disjoint
@@ -181,7 +181,7 @@ def evaluate(
         packed = Packed(Path(folder))
         check_disjoint(trained_on, packed, name)
         rows += [{**names, **row} for row in perplexity.measure(loaded, packed, run, name)]
-    record = _measured(names, run, found, loaded, spec, threads, made, watch)
+    record = measured(names, run, found, loaded, spec, threads, made, watch)
     results.write_rows(output, "perplexity", rows, record)
 
 
@@ -198,8 +198,8 @@ def passkey(
     """Ask for a number hidden in filler, at every length."""
     run = runs.read_settings(PasskeyRun, settings)
     spec = runs.read_encoding(encoding)
-    watch, made = runs.Stopwatch(), _provenance()
-    _torch(run.device, threads)
+    watch, made = runs.Stopwatch(), provenance()
+    torch_on(run.device, threads)
     from resonance.llm import passkey as retrieval
     from resonance.llm.models import Base, load, tokenizer_of
 
@@ -208,11 +208,11 @@ def passkey(
     loaded = load(found, spec, **wanted, folder=model)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     rows = [{**names, **row} for row in retrieval.measure(loaded, tokenizer_of(found), run)]
-    record = _measured(names, run, found, loaded, spec, threads, made, watch)
+    record = measured(names, run, found, loaded, spec, threads, made, watch)
     results.write_rows(output, "passkey", rows, record)
 
 
-def _measured(names: dict, run: Settings, found, loaded, spec, threads: int, made: dict, watch: runs.Stopwatch) -> dict:
+def measured(names: dict, run: Settings, found, loaded, spec, threads: int, made: dict, watch: runs.Stopwatch) -> dict:
     """What stands behind the rows that a model was measured for."""
     from resonance.encoding.hf import describe
 
@@ -230,7 +230,8 @@ def _measured(names: dict, run: Settings, found, loaded, spec, threads: int, mad
     }
 
 
-def _torch(device: str, threads: int):
+def torch_on(device: str, threads: int):
+    """torch, with so many threads. Raises SettingsError where the device is not there."""
     import torch
 
     torch.set_num_threads(threads)
@@ -242,7 +243,8 @@ def _torch(device: str, threads: int):
     return torch
 
 
-def _provenance() -> dict:
+def provenance() -> dict:
+    """What `runs` says of a run, and the versions of this half's packages."""
     from resonance.llm.models import versions
 
     made = runs.provenance()

@@ -14,7 +14,7 @@ from resonance.record.config import DataSettings, LoopSettings, ModelSettings
 from resonance.record.protocol import Protocol, TrainChoices
 from resonance.record.runs import TrainRun
 from resonance.record.settings import parse, read_yaml
-from workflow_copy import copy_of_repository, snakemake
+from workflow_copy import Edits, copy_of_repository, snakemake
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("RESONANCE_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -36,6 +36,20 @@ def smoke_run(tmp_path_factory) -> Path:
     run = snakemake(folder)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished(smoke_run, tmp_path_factory) -> Path:
+    """A copy of the smoke preset's run, for the tests of one file to change."""
+    return Path(shutil.copytree(smoke_run, tmp_path_factory.mktemp("finished") / "repository", symlinks=True))
+
+
+@pytest.fixture
+def edits(finished):
+    """Changes of text in that copy's files, until the end of the test."""
+    made = Edits(finished)
+    yield made
+    made.undo()
 
 
 @pytest.fixture(scope="session")

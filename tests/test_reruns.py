@@ -228,18 +228,6 @@ def marked(change: Change):
     return pytest.param(change, id=f"{change.path}: {change.what}", marks=[] if quick else pytest.mark.slow)
 
 
-@pytest.fixture(scope="module")
-def finished(smoke_run, tmp_path_factory) -> Path:
-    return Path(shutil.copytree(smoke_run, tmp_path_factory.mktemp("reruns") / "repository", symlinks=True))
-
-
-@pytest.fixture
-def edits(finished):
-    made = Edits(finished)
-    yield made
-    made.undo()
-
-
 @pytest.mark.workflow
 @pytest.mark.parametrize("change", [marked(change) for change in CHANGES])
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(finished, edits, change):

@@ -17,20 +17,6 @@ from workflow_copy import ENVIRONMENT, Edits, environment_of, snakemake, wanted
 pytestmark = pytest.mark.workflow
 
 
-@pytest.fixture(scope="module")
-def finished(smoke_run, tmp_path_factory) -> Path:
-    """A copy of the smoke preset's run, for the tests of this file to change."""
-    return Path(shutil.copytree(smoke_run, tmp_path_factory.mktemp("workflow") / "repository", symlinks=True))
-
-
-@pytest.fixture
-def edit(finished):
-    """Replaces text in a file of the copy, until the end of the test."""
-    edits = Edits(finished)
-    yield edits.replace
-    edits.undo()
-
-
 def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
     folder = finished / "results/smoke"
     tables = {p.name for p in (folder / "tables").iterdir()}
@@ -174,8 +160,8 @@ def test_a_wrong_config_key_stops_before_anything_runs(finished, arguments, said
     assert "Traceback" not in run.stdout + run.stderr
 
 
-def test_a_wrong_key_in_a_preset_stops_before_anything_runs(finished, edit):
-    edit("config/smoke.yaml", "weight_decay:", "weight_decya:")
+def test_a_wrong_key_in_a_preset_stops_before_anything_runs(finished, edits):
+    edits.replace("config/smoke.yaml", "weight_decay:", "weight_decya:")
     run = snakemake(finished, "--dry-run")
     assert run.returncode != 0
     assert "posgen.training.weight_decya: no such key; did you mean weight_decay?" in run.stdout + run.stderr

@@ -5,13 +5,13 @@ The frame says the same as theirs in our words, so that a score compares encodin
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from resonance.llm.generate import answers
+from resonance.llm.perplexity import autocast
 from resonance.llm.progress import Progress
 from resonance.llm.text import Tokenizer
 from resonance.record.passkey import PasskeyRun
@@ -58,28 +58,15 @@ def hide(tokenizer: Tokenizer, length: int, repetition: int, seed: int) -> Hidde
         text = prompt(key, depth, steps * STEP)
         return Hidden(key, depth, text, beginning + tokenizer.encode(text))
 
-    found = _longest(made, length)
-    if found is None:
-        shortest = len(made(0).ids)
+    if (shortest := len(made(0).ids)) > length:
         raise ValueError(f"passkey length must hold the frame of {shortest} tokens, got {length}; ask at longer ones")
-    return found
-
-
-def _longest(made: Callable[[int], Hidden], length: int) -> Hidden | None:
-    """made(steps) for the most steps that fit: by doubling, then by halves."""
-    fits, steps = None, 1
-    if len((first := made(0)).ids) > length:
-        return None
-    low, fits = 0, first
-    while len((found := made(steps)).ids) <= length:
-        low, fits, steps = steps, found, 2 * steps
-    while steps - low > 1:
-        middle = (low + steps) // 2
-        if len((found := made(middle)).ids) <= length:
-            low, fits = middle, found
-        else:
-            steps = middle
-    return fits
+    fits, too_long = 0, 1
+    while len(made(too_long).ids) <= length:
+        fits, too_long = too_long, 2 * too_long
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if len(made(middle).ids) <= length else (fits, middle)
+    return made(fits)
 
 
 def found_in(answer: str, key: int) -> bool:
@@ -90,9 +77,9 @@ def found_in(answer: str, key: int) -> bool:
 
 def measure(model: torch.nn.Module, tokenizer: Tokenizer, run: PasskeyRun) -> list[dict]:
     """A row a length and repetition: the key, where it was hidden, what was answered, and whether that is it."""
-    rows, ends = [], {tokenizer.eos} - {None}
+    rows, ends, device = [], {tokenizer.eos} - {None}, next(model.parameters()).device
     cells = [(length, repetition) for length in run.lengths for repetition in range(run.repetitions)]
-    with Progress("passkey", len(cells)) as progress, _precision(model, run.precision):
+    with Progress("passkey", len(cells)) as progress, autocast(device, run.precision):
         for done, (length, repetition) in enumerate(cells, start=1):
             hidden = hide(tokenizer, length, repetition, run.seed)
             said = next(answers(model, [hidden.ids], max_new_tokens=MAX_NEW_TOKENS, ends=ends, share=False))
@@ -111,9 +98,3 @@ def measure(model: torch.nn.Module, tokenizer: Tokenizer, run: PasskeyRun) -> li
             )
             progress.report(done, f"{length} tokens")
     return rows
-
-
-def _precision(model: torch.nn.Module, precision: str) -> torch.autocast:
-    """bf16 products over float32 weights on a CPU, as in perplexity; a GPU's weights are bf16 themselves."""
-    device = next(model.parameters()).device.type
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16" and device == "cpu")

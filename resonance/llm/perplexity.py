@@ -121,6 +121,11 @@ def follows_length(model: torch.nn.Module) -> bool:
     return any(isinstance(m, RotaryEmbedding) and m.follows_length for m in model.modules())
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16: on a CPU products over float32 weights; a GPU's weights are bf16 themselves."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cpu")
+
+
 @torch.no_grad()
 def token_losses(model: torch.nn.Module, tokens: np.ndarray, precision: str) -> np.ndarray:
     """Cross-entropy in nats of every token but the first, given those before it: float64 [T-1]."""
@@ -128,7 +133,7 @@ def token_losses(model: torch.nn.Module, tokens: np.ndarray, precision: str) -> 
     ids = torch.from_numpy(np.ascontiguousarray(tokens)).to(device)
     if len(ids) < 2:
         raise ValueError(f"a window must hold at least 2 tokens, got {len(ids)}; raise min_tokens or the lengths")
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cpu"):
+    with autocast(device, precision):
         try:
             hidden = model.get_decoder()(input_ids=ids[None, :-1], use_cache=False).last_hidden_state[0]
         except torch.OutOfMemoryError:

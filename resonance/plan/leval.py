@@ -6,7 +6,7 @@ Legend: N parameters, T tokens of a prompt, d width, l layers.
 from dataclasses import dataclass, replace
 
 from resonance.plan.job import Job, light_job
-from resonance.plan.llm import attention_flops, evaluate_flops, on_device, size_of
+from resonance.plan.llm import attention_flops, evaluate_flops, on_device, size_of, without_size
 from resonance.record.config import Config
 from resonance.record.leval_settings import answered
 from resonance.record.leval_tasks import MADE_TASKS
@@ -59,7 +59,7 @@ def jobs(config: Config) -> list[Job]:
         job = Job("leval_answer", names, config.preset.resources.of("llm_evaluate"))
         job = replace(job, left_out=left_out and f"{left_out}, whose length is not known")
         if size is None:
-            made.append(replace(job, unknown=f"models.{name}.size is not given"))
+            made.append(without_size(job))
         else:
             made.append(
                 on_device(

@@ -49,7 +49,7 @@ def jobs(config: Config) -> list[Job]:
         drawn = ("stand_in_" if model.stand_in else "") + name
         made.append(light_job(config, "figure4", drawn))
         if llm.passkey and name in llm.passkey.lengths:
-            made += [_passkey_job(config, name, model, *each) for each in measured(llm, name)]
+            made += [_passkey_job(config, name, *each) for each in measured(llm, name)]
             made.append(light_job(config, "passkey_figure", drawn))
     return made
 
@@ -97,7 +97,7 @@ def _finetune_job(config: Config, name: str, model: ModelSource, encoding: str, 
     llm, asked, size = config.preset.llm, config.preset.llm.finetuning, size_of(model)
     job = Job("llm_finetune", (name, encoding, strategy), config.preset.resources.of("llm_train"))
     if size is None:
-        return replace(job, unknown=f"models.{name}.size is not given")
+        return without_size(job)
     run, offload = finetune_run(llm, config.llm_protocol, name, strategy), asked.deepspeed == "zero3_offload"
     flop = train_flops(size, run.num_tokens, run.length, asked.gradient_checkpointing)
     job = replace(job, processes=asked.processes, slowdown=OFFLOADED if offload else 1.0)
@@ -108,31 +108,36 @@ def _finetune_job(config: Config, name: str, model: ModelSource, encoding: str, 
 
 
 def _evaluate_job(config: Config, name: str, model: ModelSource, encoding: str, strategy: str) -> Job:
-    llm, size = config.preset.llm, size_of(model)
-    job = Job("llm_evaluate", (name, encoding, strategy), config.preset.resources.of("llm_evaluate"))
-    if size is None:
-        return replace(job, unknown=f"models.{name}.size is not given")
+    llm = config.preset.llm
     units = sum(corpus.documents * corpus.pieces for corpus in llm.perplexity.corpora.values())
     follows = strategy == UNTUNED and config.encodings[encoding].get("method") == "dynamic_ntk"
     lengths = model.lengths if follows else [model.lengths[-1]]  # one pass serves all lengths but there
-    return _reading(llm, job, size, units * lengths, disk=1e5)
+    return _reading_job(config, "llm_evaluate", name, encoding, strategy, units * lengths, disk=1e5)
 
 
-def _passkey_job(config: Config, name: str, model: ModelSource, encoding: str, strategy: str) -> Job:
-    llm, size = config.preset.llm, size_of(model)
-    job = Job("llm_passkey", (name, encoding, strategy), config.preset.resources.of("llm_evaluate"))
-    if size is None:
-        return replace(job, unknown=f"models.{name}.size is not given")
-    lengths = [length for length in llm.passkey.lengths[name] for _ in range(llm.passkey.repetitions)]
-    return _reading(llm, job, size, lengths, disk=1e4)
+def _passkey_job(config: Config, name: str, encoding: str, strategy: str) -> Job:
+    asked = config.preset.llm.passkey
+    lengths = [length for length in asked.lengths[name] for _ in range(asked.repetitions)]
+    return _reading_job(config, "llm_passkey", name, encoding, strategy, lengths, disk=1e4)
 
 
-def _reading(llm: LlmSettings, job: Job, size: ModelSize, lengths: list[int], disk: float) -> Job:
+def _reading_job(
+    config: Config, rule: str, name: str, encoding: str, strategy: str, lengths: list[int], disk: float
+) -> Job:
     """A job that reads windows of these lengths."""
+    llm, size = config.preset.llm, size_of(config.preset.llm.models[name])
+    job = Job(rule, (name, encoding, strategy), config.preset.resources.of("llm_evaluate"))
+    if size is None:
+        return without_size(job)
     flop, attention = (sum(each(size, length) for length in lengths) for each in (evaluate_flops, attention_flops))
     return on_device(
         llm, job, flop, sum(lengths), size, rows=max(lengths), training=False, disk=disk, attention=attention
     )
+
+
+def without_size(job: Job) -> Job:
+    """A job of a model whose size the preset does not give: named, and not guessed."""
+    return replace(job, unknown=f"models.{job.names[0]}.size is not given")
 
 
 def on_device(
@@ -160,8 +165,8 @@ def on_device(
         alive = (34 * size.num_layers if training else 10) * BF16 * rows * size.d_model
     # Weights and gradients, fp32 weights and AdamW's two: 18 bytes on the host where they are offloaded.
     state = (0 if offload else 16 * n // job.processes) if training else BF16 * n
-    on_device = (alive + logits + state) / MB
-    host = (18 * n if offload else BF16 * n) / MB if cuda else FP32 * n / MB + CPU_ACTIVATIONS * on_device
+    held = (alive + logits + state) / MB
+    host = (18 * n if offload else BF16 * n) / MB if cuda else FP32 * n / MB + CPU_ACTIVATIONS * held
     elements = TRAIN_ELEMENTS if training else EVALUATE_ELEMENTS
     return replace(
         job,
@@ -169,7 +174,7 @@ def on_device(
         precision=llm.precision,
         start=START,
         memory=(TRAINER if training else EVALUATOR) + host,
-        device_memory=on_device if cuda else 0.0,
+        device_memory=held if cuda else 0.0,
         disk=disk / MB,
         scratch=2 * 14 * n / MB if training else 0.0,  # two checkpoints while it runs
         computes=True,

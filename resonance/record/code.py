@@ -28,8 +28,13 @@ def code_of(*modules: str) -> list[str]:
     return [f"{module} {_hash(module)}" for module in sorted(found)]
 
 
-def imports(module: str) -> Iterator[str]:
+@cache
+def imports(module: str) -> tuple[str, ...]:
     """Every module of ours that a module imports, wherever in its file, by its full name."""
+    return tuple(_imports(module))
+
+
+def _imports(module: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(_path(module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -57,8 +57,7 @@ def need(kind, what):
     Snakemake tells which try of a job it is, and not why the last one failed: so memory and time both grow. Time
     does not for fine-tunings, which go on from their checkpoint and have their whole time again.
     """
-    resources = CONFIG.preset.resources
-    asked = getattr(getattr(resources, kind) or getattr(resources, kind.removeprefix("llm_")), what)
+    asked = getattr(CONFIG.preset.resources.of(kind), what)
     if what == "mem_mb" or (what == "runtime" and kind != "llm_train"):
         return lambda wildcards, attempt: attempt * asked
     return asked

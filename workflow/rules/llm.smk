@@ -205,10 +205,9 @@ rule figure4_one:
     params:
         stem=stem_of_output,
         table=lambda wildcards: at(paths.FIGURE4_TABLE).format(drawn=wildcards.drawn),
-        title=lambda wildcards: LLM.models[LLM_DRAWN[wildcards.drawn]].title,
-        stand_in=lambda wildcards: "--stand-in" if LLM.models[LLM_DRAWN[wildcards.drawn]].stand_in else "--no-stand-in",
+        model=llm_model_options,
         preset=PRESET,
         perplexities=lambda wildcards, input: [f"--perplexity={path}" for path in input.perplexities],
     shell:
         "python -m figures.fig4_perplexity --output {params.stem:q} --table {params.table:q} --preset {params.preset:q}"
-        " --title {params.title:q} {params.stand_in} {params.perplexities:q} > {log:q} 2>&1"
+        " {params.model:q} {params.perplexities:q} > {log:q} 2>&1"

@@ -82,6 +82,12 @@ def llm_measured(template, model):
     ]
 
 
+def llm_model_options(wildcards):
+    """What a figure is told of its model."""
+    model = LLM.models[LLM_DRAWN[wildcards.drawn]]
+    return [f"--title={model.title}", "--stand-in" if model.stand_in else "--no-stand-in"]
+
+
 def llm_finetuned():
     """Every fine-tuned model."""
     return [

@@ -70,12 +70,9 @@ rule passkey_figure:
     params:
         stem=stem_of_output,
         table=lambda wildcards: at(paths.PASSKEY_TABLE).format(drawn=wildcards.drawn),
-        title=lambda wildcards: LLM.models[PASSKEY_DRAWN[wildcards.drawn]].title,
-        stand_in=lambda wildcards: (
-            "--stand-in" if LLM.models[PASSKEY_DRAWN[wildcards.drawn]].stand_in else "--no-stand-in"
-        ),
+        model=llm_model_options,
         preset=PRESET,
         retrievals=lambda wildcards, input: [f"--passkey={path}" for path in input.retrievals],
     shell:
         "python -m figures.passkey --output {params.stem:q} --table {params.table:q} --preset {params.preset:q}"
-        " --title {params.title:q} {params.stand_in} {params.retrievals:q} > {log:q} 2>&1"
+        " {params.model:q} {params.retrievals:q} > {log:q} 2>&1"

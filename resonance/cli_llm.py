@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resonance.record import files, paths, results, runs
-from resonance.record import llm as settings_of
+from resonance.record import llm_runs as settings_of
 from resonance.record.passkey import PasskeyRun
 from resonance.record.settings import Settings, SettingsError
 

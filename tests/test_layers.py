@@ -24,6 +24,8 @@ WITHOUT_TORCH = [
     "resonance.record.files",
     "resonance.record.code",
     "resonance.record.llm",
+    "resonance.record.llm_protocol",
+    "resonance.record.llm_runs",
     "resonance.record.leval",
     "resonance.record.leval_settings",
     "resonance.record.leval_tasks",

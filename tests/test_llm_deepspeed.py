@@ -15,7 +15,9 @@ pytest.importorskip("deepspeed")
 from llm_cases import make_text, protocols, spec, tiny
 from resonance.encoding.hf import load_pretrained
 from resonance.llm import models
-from resonance.record.llm import FinetuneChoices, FinetuneRun, FinetuneSettings, ModelRun
+from resonance.record.llm import FinetuneSettings
+from resonance.record.llm_protocol import FinetuneChoices
+from resonance.record.llm_runs import FinetuneRun, ModelRun
 from resonance.record.results import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]

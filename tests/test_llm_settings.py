@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resonance.record import config, llm
+from resonance.record import config, llm, llm_runs
 from resonance.record.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def test_the_papers_token_counts():
     loaded = config.load(ROOT / "config", "paper")
     for model, given in loaded.preset.llm.models.items():
         for strategy in given.strategies:
-            run = llm.finetune_run(loaded.preset.llm, loaded.llm_protocol, model, strategy)
+            run = llm_runs.finetune_run(loaded.preset.llm, loaded.llm_protocol, model, strategy)
             assert run.num_tokens == 104_857_600 and run.sequences_per_step == 64
 
 

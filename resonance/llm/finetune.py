@@ -22,7 +22,8 @@ from transformers.trainer_callback import PrinterCallback
 from resonance.llm.progress import Progress
 from resonance.llm.text import Packed, Sequences
 from resonance.record.files import read_json, write_json
-from resonance.record.llm import FinetuneRun, TinyModel
+from resonance.record.llm import TinyModel
+from resonance.record.llm_runs import FinetuneRun
 
 _WHOLE = "complete.json"
 """Written into a checkpoint after everything else: without it a checkpoint is half a one."""

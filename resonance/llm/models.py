@@ -20,7 +20,8 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.llm.convert import gguf_to_folder
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES, Tokenizer
 from resonance.record.files import read_json, write_json
-from resonance.record.llm import ModelRun, TinyModel
+from resonance.record.llm import TinyModel
+from resonance.record.llm_runs import ModelRun
 from resonance.record.settings import SettingsError
 
 PACKAGES = ("transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "gguf", "datasets")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from resonance.encoding.hf import RotaryEmbedding
 from resonance.llm.progress import Progress
 from resonance.llm.text import Packed
-from resonance.record.llm import PerplexityRun
+from resonance.record.llm_runs import PerplexityRun
 
 _LOGIT_ROWS = 512
 """Positions whose logits are in memory at a time."""

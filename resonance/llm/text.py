@@ -21,7 +21,8 @@ import numpy as np
 from resonance.llm.progress import Progress
 from resonance.record import results
 from resonance.record.files import replacing
-from resonance.record.llm import Text, TextRun
+from resonance.record.llm import Text
+from resonance.record.llm_runs import TextRun
 
 BYTES = "bytes"
 BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY = 256, 257, 258

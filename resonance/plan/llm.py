@@ -8,7 +8,8 @@ from dataclasses import replace
 from resonance.llm.text import BYTE_VOCABULARY
 from resonance.plan.job import Job, Work, light_job
 from resonance.record.config import Config
-from resonance.record.llm import UNTUNED, LlmSettings, ModelSize, ModelSource, finetune_run, measured
+from resonance.record.llm import UNTUNED, LlmSettings, ModelSize, ModelSource, measured
+from resonance.record.llm_runs import finetune_run
 
 BF16, FP32, MB = 2, 4, 1e6
 OFFLOADED = 4 / 3

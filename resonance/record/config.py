@@ -13,7 +13,9 @@ from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.record.leval_settings import LevalSettings, Prompts, check_leval
-from resonance.record.llm import LlmProtocol, LlmSettings, check_llm
+from resonance.record.llm import LlmSettings
+from resonance.record.llm_protocol import LlmProtocol
+from resonance.record.llm_runs import check_llm
 from resonance.record.protocol import Protocol, with_choices
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.record.leval_tasks import MADE_TASKS, TASKS
-from resonance.record.llm import UNTUNED, LlmProtocol, LlmSettings, Text
+from resonance.record.llm import UNTUNED, LlmSettings, Text
+from resonance.record.llm_protocol import LlmProtocol
 from resonance.record.settings import Settings, SettingsError
 
 Count = Annotated[int, Field(ge=1)]

@@ -1,5 +1,5 @@
 # Names and paths of the language-model half, for llm.smk: what a preset's key `llm` asks for.
-from resonance.record import llm as llm_record
+from resonance.record import llm as llm_record, llm_runs
 
 LLM = CONFIG.preset.llm
 # What a figure of a model is called: another model than the paper's is named a stand-in. One without lengths has none.
@@ -23,11 +23,11 @@ def llm_settings_json(wildcards):
     """What one stage of one model depends on, as JSON."""
     stage, _, name = wildcards.stage.partition("_")
     made = {
-        "base": lambda: llm_record.model_run(LLM, wildcards.model),
-        "text": lambda: llm_record.text_run(LLM, wildcards.model, name),
-        "finetune": lambda: llm_record.finetune_run(LLM, CONFIG.llm_protocol, wildcards.model, name),
-        "passkey": lambda: llm_record.passkey_run(LLM, wildcards.model),
-        "perplexity": lambda: llm_record.perplexity_run(LLM, CONFIG.llm_protocol, wildcards.model),
+        "base": lambda: llm_runs.model_run(LLM, wildcards.model),
+        "text": lambda: llm_runs.text_run(LLM, wildcards.model, name),
+        "finetune": lambda: llm_runs.finetune_run(LLM, CONFIG.llm_protocol, wildcards.model, name),
+        "passkey": lambda: llm_runs.passkey_run(LLM, wildcards.model),
+        "perplexity": lambda: llm_runs.perplexity_run(LLM, CONFIG.llm_protocol, wildcards.model),
     }
     return made[stage]().to_json()
 

@@ -13,7 +13,7 @@ RESULTS := results/$(PRESET)
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SNAKEMAKE := snakemake --cores $(CORES) --config preset=$(PRESET)
 
-.PHONY: help setup plan reproduce report test lint format schema clean
+.PHONY: help setup plan reproduce report test lint format schema pages clean
 
 help:
 	@echo "make reproduce   every table and figure of the paper   (PRESET=smoke|laptop|paper)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test        the tests"
 	@echo "make lint        ruff, snakefmt, snakemake --lint"
 	@echo "make schema      workflow/schemas from resonance.record.config"
+	@echo "make pages       the measured tables of README.md and docs/, of the rows in results-published/"
 	@echo "make clean       remove the environment (results/ stays)"
 
 setup: $(VENV)/.installed
@@ -65,6 +66,10 @@ format: setup
 
 schema: setup
 	python -m resonance config schema workflow/schemas/preset.schema.json
+
+pages: setup
+	snakemake published --cores $(CORES) --config preset=laptop
+	python -m figures.pages --tables results/laptop/published/tables --page README.md --page docs/posgen.md
 
 clean:
 	rm -rf $(VENV)

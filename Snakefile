@@ -13,6 +13,7 @@ include: "workflow/rules/passkey.smk"
 include: "workflow/rules/leval_names.smk"
 include: "workflow/rules/leval.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/published.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -37,6 +38,7 @@ localrules:
     rounding,
     ablation,
     studies,
+    published,
 
 
 rule all:
@@ -138,3 +140,9 @@ rule studies:
         rules.keyed.input,
         rules.rounding.input,
         rules.ablation.input,
+
+
+# What the repository's own measured rows show, drawn in seconds.
+rule published:
+    input:
+        published_files,

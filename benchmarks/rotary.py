@@ -3,7 +3,7 @@
 One process, candidates interleaved, medians. One thread is timed by its CPU time, so that other
 work on the machine disturbs little; two by the wall. Needs the extension, transformers and a C++
 compiler; five minutes. Prints every time, then the targets, met or not, and at the end both as
-Markdown: the table of the README.
+Markdown: the table of docs/op.md.
 
 Legend: q [B, H, T, D], k [B, K, T, D].
 """

@@ -88,13 +88,15 @@ def seeds_text(seeds: list[int]) -> str:
 
 
 def sizes_text(paths: list[Path]) -> str:
-    """What was trained, from the runs behind the files: depth, width, steps by task.
+    """What was trained, from the runs behind the files, or from a collected study: depth, width, steps by task.
 
     Raises ValueError if the files come of models of different sizes.
     """
+    made = [read_run(path) for path in paths]
+    if len(made) == 1 and "study" in made[0]:
+        return style.sizes(made[0])
     sizes, steps = set(), {}
-    for path in paths:
-        settings = read_run(path)["settings"]
+    for settings in (run["settings"] for run in made):
         model, layers = settings["model"], settings["model"]["num_layers"] or settings["choices"]["num_layers"]
         sizes.add(f"{layers} layers of width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}")
         steps[settings["task"]] = settings["steps"]

@@ -15,18 +15,18 @@ from matplotlib.figure import Figure
 from figures import style
 from figures.inputs import Output, Preset, read_study, run, seeds_text
 from figures.tables import Table, interval, number, write_tables
-from resonance.encoding.spec import ROUNDINGS, EncodingSpec
+from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
 from resonance.record.files import write_text
 from resonance.record.settings import SettingsError, read_yaml
 from resonance.record.stats import Estimate, estimate, paired_difference
 
 NONE = "none"
 RULES = (NONE, *ROUNDINGS)
-CONTROLS = ("reflected", "half")
 TITLES = {
     NONE: "no rounding", "nearest": "nearest (the paper)", "prime": "nearest free prime",
     "coprime": "nearest coprime", "even": "nearest even", "odd": "nearest odd",
     "reflected": "reflected: no integer", "half": "half: no integer",
+    "lowered": "lowered: no integer", "raised": "raised: no integer",
 }  # fmt: skip
 HEADER = ["", "Seeds", "OOD accuracy ± sd", "In distribution", "− no rounding", "95% interval", "− nearest"]
 HEADER += ["95% interval"]
@@ -161,8 +161,8 @@ def notes(lines: list[dict]) -> str:
     return (
         "Differences seed by seed in percentage points, with 95% t-intervals that are not corrected for the number of "
         "comparisons. Reflected: 2*lambda - round(lambda), as far from lambda as nearest is, the other way. Half: "
-        "floor(lambda) + 1/2. Neither is an integer. Under protocol released YaRN is used in evaluation only, and its "
-        "rule is the training's." + count
+        "floor(lambda) + 1/2. Lowered, raised: lambda -+ 1/2. None of these is an integer. Under protocol released "
+        "YaRN is used in evaluation only, and its rule is the training's." + count
     )
 
 

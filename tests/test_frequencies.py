@@ -13,7 +13,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from resonance.encoding import frequencies
 from resonance.encoding.frequencies import frequency_table, method_names, precritical, register, resonate
-from resonance.encoding.spec import ROUNDINGS, EncodingSpec
+from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
 
 METHODS = ("rope", "linear", "ntk", "dynamic_ntk", "yarn")
 
@@ -306,7 +306,7 @@ def rounded(wavelength: np.ndarray, rounding: str) -> np.ndarray:
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_a_period_is_the_wavelength_and_only_the_controls_have_none(rounding: str, wavelength: np.ndarray) -> None:
     theta, period = resonate(2 * np.pi / wavelength, rounding)
-    if rounding in ("reflected", "half"):
+    if rounding in CONTROLS:
         assert not period.any()
         return
     assert period.dtype == np.int64 and (period >= 1).all()
@@ -347,9 +347,11 @@ def test_the_nearest_free_integer_is_the_nearest_by_exhaustion(rounding: str) ->
 
 def test_the_controls_move_wavelengths_as_far_and_to_no_integer() -> None:
     wavelength = 2 * np.pi / ROPE
-    reflected, half = rounded(wavelength, "reflected"), rounded(wavelength, "half")
+    reflected, half, lowered, raised = (rounded(wavelength, rule) for rule in CONTROLS)
     np.testing.assert_allclose(reflected - wavelength, wavelength - np.rint(wavelength), atol=1e-9)
     np.testing.assert_allclose(half % 1, 0.5, atol=1e-9)
+    np.testing.assert_allclose((wavelength - lowered, raised - wavelength), 0.5, atol=1e-9)
+    assert (abs(lowered - np.rint(lowered)) > 1e-3).all() and (abs(raised - np.rint(raised)) > 1e-3).all()
 
 
 def test_a_rule_follows_any_method_and_nearest_is_the_default() -> None:

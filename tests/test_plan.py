@@ -86,7 +86,7 @@ def test_studies_share_their_trainings_and_sequences(laptop: Config) -> None:
     assert count(both, "posgen_train") == count(ablation, "posgen_train") == 414, "Table 1's seeds are among them"
     assert count(ablation, "posgen_data") == 2 * 3, "P1 decides what is drawn, and has two values"
     assert count(ablation, "posgen_train", "paper+P2") == 0 and count(ablation, "posgen_evaluate", "paper+P2") == 36
-    assert count(plan.jobs(laptop, ["rounding"]), "posgen_train") == 900
+    assert count(plan.jobs(laptop, ["rounding"]), "posgen_train") == 1080
 
 
 @pytest.mark.parametrize("study", ["table1", "extended", "keyed", "rounding", "ablation"])

@@ -16,7 +16,7 @@ from itertools import count
 
 import numpy as np
 
-from resonance.encoding.spec import EncodingSpec
+from resonance.encoding.spec import CONTROLS, EncodingSpec
 
 
 @dataclass(frozen=True)
@@ -105,23 +105,20 @@ def resonate(theta: np.ndarray, rounding: str = "nearest") -> tuple[np.ndarray, 
 
     rounding  one of `spec.ROUNDINGS`; `EncodingSpec` says what each does
 
-    Returns (theta~, period), float64 and int64 [d/2]; the controls `reflected` and `half` round to no
-    integer, so their period is 0. Rounding is done in float64: in float32 two wavelengths come out as
-    the wrong integer at base 1e6.
+    Returns (theta~, period), float64 and int64 [d/2]; `spec.CONTROLS` round to no integer, so their
+    period is 0. Rounding is done in float64: in float32 two wavelengths come out as the wrong integer
+    at base 1e6. Raises ValueError for a wavelength that would vanish.
     """
     wavelength = 2 * np.pi / theta
-    if rounding == "reflected":
-        return 2 * np.pi / (2 * wavelength - np.rint(wavelength)), np.zeros(len(theta), dtype=np.int64)
-    if rounding == "half":
-        return 2 * np.pi / (np.floor(wavelength) + 0.5), np.zeros(len(theta), dtype=np.int64)
-    period = _ROUNDINGS[rounding](wavelength).astype(np.int64)
-    if (period < 1).any():
-        j = int(np.argmin(period))
+    moved = _ROUNDINGS[rounding](wavelength)
+    if (moved <= 0 if rounding in CONTROLS else moved < 1).any():
+        j = int(np.argmin(moved))
         raise ValueError(
             f"resonance needs wavelengths that round to at least 1 position, got {2 * np.pi / theta[j]:.3g} "
             f"for feature {j}; lower theta or leave resonance out"
         )
-    return 2 * np.pi / period, period
+    period = np.zeros(len(theta), dtype=np.int64) if rounding in CONTROLS else moved.astype(np.int64)
+    return 2 * np.pi / moved, period
 
 
 def _nearest_free(wavelength: np.ndarray, fits: Callable[[int, list[int]], bool]) -> np.ndarray:
@@ -149,6 +146,10 @@ _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "coprime": lambda wavelength: _nearest_free(
         wavelength, lambda n, taken: all(math.gcd(n, other) == 1 for other in taken)
     ),
+    "reflected": lambda wavelength: 2 * wavelength - np.rint(wavelength),
+    "half": lambda wavelength: np.floor(wavelength) + 0.5,
+    "lowered": lambda wavelength: wavelength - 0.5,
+    "raised": lambda wavelength: wavelength + 0.5,
 }
 
 

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, fields
 RAMPS = ("index", "wavelength")
 BLENDS = ("frequency", "wavelength")
 NTK_RULES = ("bloc97", "paper")
-ROUNDINGS = ("nearest", "floor", "ceil", "even", "odd", "prime", "coprime", "reflected", "half")
+CONTROLS = ("reflected", "half", "lowered", "raised")
+"""Rules that round to no integer, beside the ones that do."""
+ROUNDINGS = ("nearest", "floor", "ceil", "even", "odd", "prime", "coprime", *CONTROLS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,9 @@ class EncodingSpec:
     rounding          to which one, with resonance: `nearest` (the paper), `floor`, `ceil`, the nearest
                       `even` or `odd`, the nearest `prime` or pairwise `coprime` integer that no faster
                       feature has; or, as controls, to no integer at all: `reflected`,
-                      2*lambda - round(lambda), as far from lambda as nearest is, the other way, and
-                      `half`, floor(lambda) + 1/2
+                      2*lambda - round(lambda), as far from lambda as nearest is, the other way;
+                      `half`, floor(lambda) + 1/2; `lowered` and `raised`, lambda -+ 1/2, which move
+                      every wavelength as far as floor and ceil do on average
     base              b, the rotary base (RoFormer: 10,000)
     scale             s = L'/L, how much longer the test sequences are; >= 1
     train_length      L in positions; needed by `dynamic_ntk` and `yarn`

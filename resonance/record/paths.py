@@ -66,3 +66,7 @@ TABLE2_STAND_IN = RESULTS + "/tables/table2_stand_in_{model}"
 
 FIGURES = RESULTS + "/figures"
 REPORT = RESULTS + "/report.html"
+
+# Measured rows that the repository keeps, and what is drawn of them without running anything.
+KEPT = "results-published/{preset}"
+PUBLISHED = RESULTS + "/published"

@@ -1,0 +1,135 @@
+"""The measured tables that README.md and docs/ show: put there from the rows that the repository keeps.
+
+A page marks a table's place by a comment, `<!-- table: NAME ARGUMENTS -->`, and its end by `<!-- end -->`. What
+stands between is made of the files that `snakemake published` writes, so no number of theirs is typed.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from figures import style
+from figures.inputs import run
+from figures.rounding import NONE, TITLES
+from figures.tables import interval, number
+from resonance.encoding.spec import CONTROLS
+from resonance.record.files import write_text
+
+_BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+PROTOCOLS = ("paper", "released")
+
+
+def main(
+    tables: Annotated[Path, typer.Option(help="The folder that holds them: results/PRESET/published/tables.")],
+    page: Annotated[list[Path], typer.Option(help="A page to bring up to date; once a page.")],
+) -> None:
+    """Bring the tables of pages up to date."""
+    for path in page:
+        write_text(path, filled(path.read_text(encoding="utf-8"), tables))
+
+
+def filled(page: str, tables: Path) -> str:
+    """The page, each of its tables made anew. Raises ValueError for one that is not known."""
+
+    def made(match: re.Match) -> str:
+        name, *arguments = match[2].split()
+        if name not in _MAKERS:
+            raise ValueError(f"a page's table must be one of {', '.join(_MAKERS)}, got {name!r}")
+        return match[1] + "\n" + _MAKERS[name](tables, *arguments) + "\n" + match[3]
+
+    return _BLOCK.sub(made, page)
+
+
+def whole(tables: Path, stem: str) -> str:
+    """A table as its script wrote it, caption and notes with it."""
+    return (tables / f"{stem}.md").read_text(encoding="utf-8")
+
+
+def cells(tables: Path, study: str) -> str:
+    """Published / paper / released of every encoding and task, and what needs no training."""
+    ours = {protocol: _by(tables / f"{study}_{protocol}.csv", "encoding", "task") for protocol in PROTOCOLS}
+    first = ours[PROTOCOLS[0]]
+    tasks, names = (list(dict.fromkeys(key[place] for key in first)) for place in (1, 0))
+
+    def mean_and_sd(row: dict) -> str:
+        mean = number(row["ood_accuracy_percent"])
+        return mean if row["ood_sd_points"] is None else f"{mean} ± {number(row['ood_sd_points'])}"
+
+    rows = [["", *map(style.task_title, tasks)]]
+    for name in names:
+        row = []
+        for task in tasks:
+            found = [ours[protocol][name, task] for protocol in PROTOCOLS]
+            published = [number(found[0]["paper_mean_percent"])] if found[0]["num_seeds"] else []
+            texts = published + [mean_and_sd(each) for each in found]
+            row.append(" / ".join(dict.fromkeys(texts) if not found[0]["num_seeds"] else texts))
+        title = style.encoding_title(name)
+        rows.append([title if first[name, tasks[0]]["num_seeds"] else f"*{title}*", *row])
+    return _markdown(rows)
+
+
+def pairs(tables: Path, study: str) -> str:
+    """Resonance minus plain, beside the paper's, with the verdict."""
+    ours = {p: _by(tables / f"{study}_{p}_pairs.csv", "resonance", "plain", "task") for p in PROTOCOLS}
+    rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
+    for key in sorted(ours[PROTOCOLS[0]], key=lambda key: style.method_place(key[1])):
+        found = [ours[protocol][key] for protocol in PROTOCOLS]
+        title = f"{style.encoding_title(key[1])}, {style.task_title(key[2])}"
+        rows.append([title, number(found[0]["paper_difference_points"], "+"), *map(_judged, found)])
+    return _markdown(rows)
+
+
+def rounding(tables: Path, protocol: str, task: str) -> str:
+    """Every rule of rounding on one task under one protocol."""
+    found = {k[2:]: row for k, row in _by(tables / "rounding.csv", "protocol", "task", "method", "rounding").items()
+             if k[:2] == (protocol, task)}  # fmt: skip
+    methods, rules = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    rows = [["wavelengths"]]
+    for method in methods:
+        rows[0] += [style.encoding_title(method), "minus no rounding", "minus nearest"]
+    for rule in rules:
+        title = TITLES.get(rule, rule)
+        rows.append([f"*{title.replace(':', ',')}*" if rule in CONTROLS else title])
+        for method in methods:
+            row = found[method, rule]
+            rows[-1] += [f"{row['ood_accuracy_percent']:.1f} ± {row['ood_sd_points']:.1f}"]
+            rows[-1] += [_difference(row, f"minus_{base}") for base in (NONE, "nearest")]
+    return _markdown(rows)
+
+
+def _judged(row: dict) -> str:
+    """A difference with its interval and verdict; one that is decided in bold."""
+    mean, verdict = number(row["difference_points"], "+"), row["verdict"] or ""
+    between = interval(row["difference_low95_points"], row["difference_high95_points"], "+")
+    return f"{mean} {between} {f'**{verdict}**' if verdict in ('agrees', 'contradicts') else verdict}".strip()
+
+
+def _difference(row: dict, name: str) -> str:
+    """One decimal with its interval, in bold where that leaves 0 out; a dash for nothing."""
+    mean, low, high = (row[f"{name}{part}_points"] for part in ("", "_low95", "_high95"))
+    if mean is None:
+        return "–"
+    text = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def _by(path: Path, *names: str) -> dict[tuple, dict]:
+    """Rows of a csv file by the values of some columns."""
+    rows = pl.read_csv(path, infer_schema_length=None).iter_rows(named=True)
+    return {tuple(row[name] for name in names): row for row in rows}
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+_MAKERS: dict[str, Callable[..., str]] = {"whole": whole, "cells": cells, "pairs": pairs, "rounding": rounding}
+
+
+if __name__ == "__main__":
+    run(main)

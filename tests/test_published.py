@@ -1,0 +1,80 @@
+"""The rows that the repository keeps, and the pages whose tables are made of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from figures import ablation, pages, rounding, table1_posgen
+from resonance import cli
+from resonance.record import config, files, results, runs
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = sorted((ROOT / "results-published/laptop").glob("*.parquet"))
+PAGES = [ROOT / "README.md", ROOT / "docs/posgen.md"]
+
+
+@pytest.fixture(scope="module")
+def laptop() -> config.Config:
+    return config.load(ROOT / "config", "laptop")
+
+
+@pytest.fixture(scope="module")
+def tables(laptop, tmp_path_factory) -> Path:
+    """What `snakemake published` writes, without it."""
+    folder = tmp_path_factory.mktemp("published")
+    baselines = {}
+    for path in KEPT:
+        if path.stem == "rounding":
+            rounding.main(folder / path.stem, "laptop", path, ROOT / "config/encodings.yaml", folder / "figure")
+        elif path.stem == "ablation":
+            ablation.main(folder / path.stem, "laptop", path, folder / "figure")
+        else:
+            study, protocol = path.stem.split("_")
+            lists = laptop.preset.posgen.all_studies[study]
+            for key in [(protocol, task) for task in lists.tasks]:
+                baselines[key] = baselines.get(key) or baseline(laptop, folder, *key)
+            table1_posgen.main(
+                output=folder / path.stem, preset="laptop", protocol=protocol, study=study, evaluation=[path],
+                published=ROOT / "config/published.yaml", encoding=lists.encodings,
+                baseline=[baselines[protocol, task] for task in lists.tasks],
+            )  # fmt: skip
+    return folder
+
+
+def baseline(laptop: config.Config, folder: Path, protocol: str, task: str) -> Path:
+    """What needs no training, as the workflow's rules make it."""
+    here = folder / protocol / task
+    files.write_text(here / "data.json", runs.data_run(laptop, laptop.data_protocol(protocol), task).to_json())
+    cli.generate(here / "data.json", [here / f"{split}.parquet" for split in ("train", "validation", "test")])
+    cli.baseline(here / "data.json", here / "test.parquet", protocol, here / "baseline.parquet")
+    return here / "baseline.parquet"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_shows_the_kept_rows_and_no_other_numbers(path: Path, tables: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    assert pages.filled(page, tables) == page, "a table is not of the kept rows; say `make pages`"
+
+
+def test_every_kept_study_is_shown_whole_on_a_page(tables: Path) -> None:
+    shown = re.findall(r"<!-- table: whole (\w+) -->", (ROOT / "docs/posgen.md").read_text(encoding="utf-8"))
+    assert sorted(shown) == [path.stem for path in KEPT]
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_kept_rows_are_of_this_preset_and_whole(path: Path, laptop: config.Config) -> None:
+    rows, made = results.read_rows(path, "evaluation"), results.read_run(path)
+    assert made["preset"] == "laptop" and made["study"] == path.stem.split("_")[0]
+    posgen = laptop.preset.posgen
+    assert made["model"] == posgen.model.model_dump(mode="json")
+    assert made["data"] == posgen.data.model_dump(mode="json")
+    assert made["steps"] == {
+        protocol: {task: posgen.steps(protocol, task) for task in by_task}
+        for protocol, by_task in made["steps"].items()
+    }
+    cells = rows.select("protocol", "task", "encoding", "seed").unique()
+    assert cells.height == made["num_evaluations"]
+    for (protocol, task), part in cells.group_by("protocol", "task"):
+        seeds = {tuple(sorted(found["seed"])) for _, found in part.group_by("encoding")}
+        assert len(seeds) == 1, f"every encoding must have the same seeds on {task} under {protocol}"

@@ -131,7 +131,7 @@ def sizes(made: dict) -> str:
     depth = _by_protocol({protocol: f"{layers} layers" for protocol, layers in made["layers"].items()})
     steps = _by_protocol(
         {
-            protocol: ", ".join(f"{steps:,} on {task_title(task)}" for task, steps in by_task.items())
+            protocol: ", ".join(f"{by_task[task]:,} on {task_title(task)}" for task in in_order(set(by_task)))
             for protocol, by_task in made["steps"].items()
         }
     )

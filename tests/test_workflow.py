@@ -127,6 +127,26 @@ def test_a_job_sent_to_slurm_keeps_the_cores_and_gpus_that_its_preset_asks_for(f
     assert {"gpu=4", "nodes=1", "mem_mb=400000", "runtime=2880"} <= set(resources)
 
 
+def test_kept_rows_are_drawn_as_those_of_a_run(finished):
+    """Of a study's own file, and of Table 1's by protocol; the figures too. Nothing is trained."""
+    made, kept = finished / "results/smoke", finished / "results-published/smoke"
+    nothing = snakemake(finished, "published")
+    assert nothing.returncode != 0 and "results-published/ keeps nothing of preset smoke" in nothing.stderr
+    collect = [sys.executable, "-m", "resonance", "posgen", "collect", "smoke", "table1"]
+    subprocess.run(
+        [*collect, kept / "table1_released.parquet", "--protocol", "released"], cwd=finished, env=ENVIRONMENT, check=True
+    )
+    try:
+        assert wanted(finished, "published") == {"published_study_table": 1}
+        run = snakemake(finished, "published", "--cores", "1")
+        assert run.returncode == 0, run.stderr
+        for end in (".csv", "_pairs.csv"):
+            drawn = made / f"published/tables/table1_released{end}"
+            assert drawn.read_bytes() == (made / f"tables/table1_released{end}").read_bytes()
+    finally:
+        shutil.rmtree(kept)
+
+
 @pytest.mark.parametrize(
     ("stage", "more"),
     [

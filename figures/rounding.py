@@ -160,9 +160,10 @@ def notes(lines: list[dict]) -> str:
     count = f" Intervals that leave 0 out: {'; '.join(said)}." if said else ""
     return (
         "Differences seed by seed in percentage points, with 95% t-intervals that are not corrected for the number of "
-        "comparisons. Reflected: 2*lambda - round(lambda), as far from lambda as nearest is, the other way. Half: "
-        "floor(lambda) + 1/2. Lowered, raised: lambda -+ 1/2. None of these is an integer. Under protocol released "
-        "YaRN is used in evaluation only, and its rule is the training's." + count
+        "comparisons. Four rules give no integers. Reflected: 2*lambda - round(lambda), as far from lambda as nearest "
+        "is, the other way. Lowered, raised: lambda -+ 1/2. Half: floor(lambda) + 1/2; its features alone of these "
+        "repeat exactly, every two turns. Under protocol released YaRN is used in evaluation only, and its rule is the "
+        "training's." + count
     )
 
 

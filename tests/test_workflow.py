@@ -132,10 +132,8 @@ def test_kept_rows_are_drawn_as_those_of_a_run(finished):
     made, kept = finished / "results/smoke", finished / "results-published/smoke"
     nothing = snakemake(finished, "published")
     assert nothing.returncode != 0 and "results-published/ keeps nothing of preset smoke" in nothing.stderr
-    collect = [sys.executable, "-m", "resonance", "posgen", "collect", "smoke", "table1"]
-    subprocess.run(
-        [*collect, kept / "table1_released.parquet", "--protocol", "released"], cwd=finished, env=ENVIRONMENT, check=True
-    )
+    collect = [sys.executable, "-m", "resonance", "posgen", "collect", "smoke", "table1", "--protocol", "released"]
+    subprocess.run([*collect, kept / "table1_released.parquet"], cwd=finished, env=ENVIRONMENT, check=True)
     try:
         assert wanted(finished, "published") == {"published_study_table": 1}
         run = snakemake(finished, "published", "--cores", "1")

@@ -160,6 +160,25 @@ def of_protocols(study, stems, kinds):
     return expand(stems, protocol=POSGEN.all_studies[study].protocols, kind=kinds) if stems else []
 
 
+# Studies whose measured rows the repository keeps, for published.smk.
+KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
+
+
+def published(name):
+    """A file drawn of the kept rows."""
+    return f"{at(paths.PUBLISHED)}/{name}"
+
+
+def published_files(wildcards):
+    """Every table, and the figures of those that have one."""
+    if not KEPT:
+        raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
+    drawn = [stem for stem in KEPT if stem in ("rounding", "ablation")]
+    return expand(published("tables/{stem}.{kind}"), stem=KEPT, kind=["csv", "md", "tex", "html"]) + expand(
+        published("figures/{stem}.{kind}"), stem=drawn, kind=["pdf", "svg", "png"]
+    )
+
+
 TABLES = study_tables("table1")
 FIGURES = study_figures("table1") + expand(
     figure("{name}.{kind}"), name=["fig1_rotation_angles", "fig2_dependencies"], kind=["pdf", "svg", "png"]

@@ -1,21 +1,5 @@
 # Tables and figures of the rows that the repository keeps (results-published/), by the scripts that make them of a
 # run: hours of training are not run again. Only what needs none, the baselines, is.
-KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
-
-
-def published(name):
-    """A file drawn of the kept rows."""
-    return f"{at(paths.PUBLISHED)}/{name}"
-
-
-def published_files(wildcards):
-    """Every table, and the figures of those that have one."""
-    if not KEPT:
-        raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
-    drawn = [stem for stem in KEPT if stem in ("rounding", "ablation")]
-    return expand(published("tables/{stem}.{kind}"), stem=KEPT, kind=["csv", "md", "tex", "html"]) + expand(
-        published("figures/{stem}.{kind}"), stem=drawn, kind=["pdf", "svg", "png"]
-    )
 
 
 use rule study_table as published_study_table with:

@@ -242,6 +242,30 @@ def test_a_part_of_a_study_can_be_collected(tmp_path: Path) -> None:
         study.collect(loaded, "all", tmp_path)
 
 
+def test_a_study_can_be_run_in_parts_and_collected_with_what_was_kept(tmp_path: Path) -> None:
+    loaded = config.load(ROOT / "config", "smoke")
+    here, there, kept = tmp_path / "here", tmp_path / "there", tmp_path / "kept.parquet"
+    evaluate_all(loaded, "ablation", there, device="another processor")
+    results.write_rows(kept, "evaluation", *study.collect(loaded, "ablation", there, only={"protocol": ["paper"]}))
+    evaluate_all(loaded, "ablation", here)
+    for cell in loaded.study_cells("ablation"):
+        if cell.protocol == "paper":
+            study.evaluation_path(loaded, cell, here).unlink()
+    with pytest.raises(FileNotFoundError, match="is missing; run the workflow"):
+        study.collect(loaded, "ablation", here)
+    found, made = study.collect(loaded, "ablation", here, kept=kept)
+    whole, _ = study.collect(loaded, "ablation", there)
+    assert found == whole and made["num_evaluations"] == len(loaded.study_cells("ablation"))
+    assert made["devices"] == ["a processor", "another processor"]
+    _, made = study.collect(loaded, "ablation", here, only={"protocol": ["released"]}, kept=kept)
+    assert made["devices"] == ["a processor"], "of what was kept nothing was taken"
+    results.write_rows(kept, "evaluation", whole, made | {"model": {"d_model": 7}})
+    with pytest.raises(
+        ValueError, match=r"kept\.parquet must be of this preset's model, got \{'d_model': 7\}"
+    ):
+        study.collect(loaded, "ablation", here, kept=kept)
+
+
 def test_an_evaluation_of_other_settings_is_refused(tmp_path: Path) -> None:
     loaded = config.load(ROOT / "config", "smoke")
     evaluate_all(loaded, "rounding", tmp_path, settings={"steps": 9})

@@ -13,7 +13,7 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.inputs import Output, Preset, read_study, run, seeds_text
+from figures.inputs import Output, Preset, Study, read_study, run, seeds_of_study
 from figures.tables import Table, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.protocol import CHOICES
@@ -33,7 +33,7 @@ Cells = dict[tuple[str, str, str], dict[int, float]]
 def main(
     output: Output,
     preset: Preset,
-    study: Annotated[Path, typer.Option(help="The collected study.")],
+    study: Study,
     draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
@@ -134,7 +134,7 @@ def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "
         f"flipped choice makes, in percentage points, seed by seed. Preset {preset}, "
-        f"{seeds_text(sorted(rows['seed'].unique()))}. Model: {style.sizes(made)}. {style.stand_in(preset)}"
+        f"{seeds_of_study(rows)}. Model: {style.sizes(made)}. {style.stand_in(preset)}"
     )
 
 
@@ -189,7 +189,7 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
     for axes in panels[-1]:
         axes.set_xlabel("change in points")
     style.legend(figure)
-    seeds = seeds_text(sorted(rows["seed"].unique()))
+    seeds = seeds_of_study(rows)
     figure.suptitle(
         f"Preset {preset}, {seeds}; OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals",
         x=0.01,

@@ -16,6 +16,7 @@ Output = Annotated[Path, typer.Option(help="Path of the files to write, without 
 Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be printed.")]
 Protocol = Annotated[str, typer.Option(help="The one protocol that every file must be of.")]
 Evaluations = Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")]
+Study = Annotated[list[Path], typer.Option(help="The collected study; once a file.")]
 Title = Annotated[str, typer.Option(help="The model, as it is to be called.")]
 StandIn = Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")]
 TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")]
@@ -73,18 +74,34 @@ def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
     return summaries
 
 
-def read_study(path: Path) -> tuple[pl.DataFrame, dict]:
-    """The summaries of a collected study, every run once, and what they were made with."""
-    rows = read_rows(path, "evaluation")
+def read_study(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
+    """The summaries of a study collected in one file or several, every run once, and what they were made with.
+
+    Raises ValueError for files without rows, of several models, or with one run twice.
+    """
+    rows, runs = read_rows(paths, "evaluation"), [read_run(path) for path in paths]
     if rows.is_empty():
-        raise ValueError(f"--study must hold evaluations, got none in {path}; collect it again")
+        raise ValueError(f"--study must hold evaluations, got none in {', '.join(map(str, paths))}; collect it again")
     _check_once(rows, ["protocol", "task", "encoding", "seed", "metric"])
-    return rows, read_run(path)
+    made = dict(runs[0])
+    for run in runs[1:]:
+        if run["model"] != made["model"]:
+            raise ValueError(f"--study files must be of one model, got {made['model']} and {run['model']}")
+        made["layers"] = made["layers"] | run["layers"]
+        made["steps"] = made["steps"] | {p: made["steps"].get(p, {}) | by_task for p, by_task in run["steps"].items()}
+    return rows, made
 
 
 def seeds_text(seeds: list[int]) -> str:
     """`seeds 42, 49`; a single one is said to be single."""
     return f"a single seed ({seeds[0]})" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+
+
+def seeds_of_study(rows: pl.DataFrame) -> str:
+    """The same of a study, some of whose tasks may have been run with fewer."""
+    seeds = sorted(rows["seed"].unique())
+    fewest = rows.group_by("protocol", "task").agg(pl.col("seed").n_unique())["seed"].min()
+    return seeds_text(seeds) if fewest == len(seeds) else f"{fewest} to {seeds_text(seeds)}"
 
 
 def sizes_text(paths: list[Path]) -> str:

@@ -13,7 +13,7 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.inputs import Output, Preset, read_study, run, seeds_text
+from figures.inputs import Output, Preset, Study, read_study, run, seeds_of_study
 from figures.tables import Table, interval, number, write_tables
 from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
 from resonance.record.files import write_text
@@ -38,7 +38,7 @@ Cells = dict[tuple[str, str, str, str], dict[int, float]]
 def main(
     output: Output,
     preset: Preset,
-    study: Annotated[Path, typer.Option(help="The collected study.")],
+    study: Study,
     encodings: Annotated[Path, typer.Option(help="config/encodings.yaml.")],
     draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
 ) -> None:
@@ -143,7 +143,7 @@ def text(line: dict) -> list[str]:
 def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
     return (
         "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
-        f"teacher-forced. Preset {preset}, {seeds_text(sorted(rows['seed'].unique()))}. Model: {style.sizes(made)}. "
+        f"teacher-forced. Preset {preset}, {seeds_of_study(rows)}. Model: {style.sizes(made)}. "
         + style.stand_in(preset)
     )
 
@@ -200,7 +200,7 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
     for axes in panels[-1]:
         axes.set_xlabel("points above no rounding")
     style.legend(figure)
-    seeds = seeds_text(sorted(rows["seed"].unique()))
+    seeds = seeds_of_study(rows)
     figure.suptitle(
         f"Preset {preset}, {seeds}; OOD accuracy, percentage points, 95% intervals; grey: no integers",
         x=0.01,

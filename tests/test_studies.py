@@ -51,7 +51,7 @@ def rules(tmp_path: Path) -> Path:
 
 def draw_rules(path: Path, stem: str = "out") -> pl.DataFrame:
     out = path.parent / stem
-    rounding.main(out, "tiny", path, ENCODINGS, path.parent / f"{stem}_figure")
+    rounding.main(out, "tiny", [path], ENCODINGS, path.parent / f"{stem}_figure")
     return pl.read_csv(f"{out}.csv")
 
 
@@ -78,6 +78,22 @@ def test_the_rounding_table_counts_what_chance_would_give(rules: Path) -> None:
     assert "Preset tiny, 3 seeds (1, 2, 3)" in text and "small stand-in" in text
     for kind in ("pdf", "svg", "png"):
         assert (rules.parent / f"out_figure.{kind}").stat().st_size > 2000
+
+
+def test_a_study_of_several_files_is_one_table_that_says_where_seeds_are_fewer(rules: Path, tmp_path: Path) -> None:
+    more = write(
+        tmp_path / "more.parquet", rows("paper", "rope", (0.4, 0.5)), rows("paper", "rope_half", (0.5, 0.7)),
+        layers={"paper": 2}, steps={"paper": {"cot": 600}},
+    )  # fmt: skip
+    rounding.main(tmp_path / "out", "tiny", [rules, more], ENCODINGS, tmp_path / "figure")
+    found = pl.read_csv(tmp_path / "out.csv")
+    assert found["num_seeds"].to_list() == [3, 3, 3, 2, 2]
+    assert "2 to 3 seeds (1, 2, 3)" in (tmp_path / "out.md").read_text()
+    with pytest.raises(ValueError, match="every run must be given once"):
+        rounding.main(tmp_path / "out", "tiny", [rules, rules], ENCODINGS, tmp_path / "figure")
+    other = write(tmp_path / "other.parquet", rows("paper", "rope", (0.4,)), model={"d_model": 7})
+    with pytest.raises(ValueError, match=r"--study files must be of one model, got .* and \{'d_model': 7\}"):
+        rounding.main(tmp_path / "out", "tiny", [rules, other], ENCODINGS, tmp_path / "figure")
 
 
 def test_one_seed_has_differences_and_no_intervals(tmp_path: Path) -> None:
@@ -110,7 +126,7 @@ def flips(tmp_path: Path) -> Path:
 
 
 def draw_flips(path: Path) -> pl.DataFrame:
-    ablation.main(path.parent / "out", "tiny", path, path.parent / "out_figure")
+    ablation.main(path.parent / "out", "tiny", [path], path.parent / "out_figure")
     return pl.read_csv(path.parent / "out.csv")
 
 
@@ -260,9 +276,7 @@ def test_a_study_can_be_run_in_parts_and_collected_with_what_was_kept(tmp_path: 
     _, made = study.collect(loaded, "ablation", here, only={"protocol": ["released"]}, kept=kept)
     assert made["devices"] == ["a processor"], "of what was kept nothing was taken"
     results.write_rows(kept, "evaluation", whole, made | {"model": {"d_model": 7}})
-    with pytest.raises(
-        ValueError, match=r"kept\.parquet must be of this preset's model, got \{'d_model': 7\}"
-    ):
+    with pytest.raises(ValueError, match=r"kept\.parquet must be of this preset's model, got \{'d_model': 7\}"):
         study.collect(loaded, "ablation", here, kept=kept)
 
 

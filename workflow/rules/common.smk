@@ -160,8 +160,13 @@ def of_protocols(study, stems, kinds):
     return expand(stems, protocol=POSGEN.all_studies[study].protocols, kind=kinds) if stems else []
 
 
-# Studies whose measured rows the repository keeps, for published.smk.
+# Files of measured rows that the repository keeps, for published.smk: STUDY_PART.parquet.
 KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
+
+
+def kept(study):
+    """A study's files."""
+    return [f"{at(paths.KEPT)}/{stem}.parquet" for stem in KEPT if stem.split("_")[0] == study]
 
 
 def published(name):
@@ -173,9 +178,10 @@ def published_files(wildcards):
     """Every table, and the figures of those that have one."""
     if not KEPT:
         raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
-    drawn = [stem for stem in KEPT if stem in ("rounding", "ablation")]
-    return expand(published("tables/{stem}.{kind}"), stem=KEPT, kind=["csv", "md", "tex", "html"]) + expand(
-        published("figures/{stem}.{kind}"), stem=drawn, kind=["pdf", "svg", "png"]
+    whole = [study for study in ("rounding", "ablation") if kept(study)]
+    stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
+    return expand(published("tables/{stem}.{kind}"), stem=stems, kind=["csv", "md", "tex", "html"]) + expand(
+        published("figures/{stem}.{kind}"), stem=whole, kind=["pdf", "svg", "png"]
     )
 
 

@@ -82,7 +82,7 @@ rule rounding_table:
     input:
         script="figures/rounding.py",
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py", "figures/tables.py"],
-        study=at(paths.STUDY).replace("{study}", "rounding"),
+        study=[at(paths.STUDY).replace("{study}", "rounding")],
         encodings="config/encodings.yaml",
     output:
         report(
@@ -114,16 +114,17 @@ rule rounding_table:
         stem=stem_of_output,
         draw=stem_of_figure,
         preset=PRESET,
+        studies=lambda wildcards, input: [f"--study={path}" for path in input.study],
     shell:
         "python -m figures.rounding --output {params.stem:q} --draw {params.draw:q} --preset {params.preset:q}"
-        " --study {input.study:q} --encodings {input.encodings:q} > {log:q} 2>&1"
+        " {params.studies:q} --encodings {input.encodings:q} > {log:q} 2>&1"
 
 
 rule ablation_table:
     input:
         script="figures/ablation.py",
         shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py", "figures/tables.py"],
-        study=at(paths.STUDY).replace("{study}", "ablation"),
+        study=[at(paths.STUDY).replace("{study}", "ablation")],
     output:
         report(
             f"{at(paths.TABLES)}/ablation.html",
@@ -154,9 +155,10 @@ rule ablation_table:
         stem=stem_of_output,
         draw=stem_of_figure,
         preset=PRESET,
+        studies=lambda wildcards, input: [f"--study={path}" for path in input.study],
     shell:
         "python -m figures.ablation --output {params.stem:q} --draw {params.draw:q} --preset {params.preset:q}"
-        " --study {input.study:q} > {log:q} 2>&1"
+        " {params.studies:q} > {log:q} 2>&1"
 
 
 rule figure1:

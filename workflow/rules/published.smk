@@ -22,7 +22,7 @@ use rule rounding_table as published_rounding_table with:
     input:
         script="figures/rounding.py",
         shared=rules.rounding_table.input.shared,
-        study=f"{at(paths.KEPT)}/rounding.parquet",
+        study=kept("rounding"),
         encodings="config/encodings.yaml",
     output:
         published("tables/rounding.html"),
@@ -39,7 +39,7 @@ use rule ablation_table as published_ablation_table with:
     input:
         script="figures/ablation.py",
         shared=rules.ablation_table.input.shared,
-        study=f"{at(paths.KEPT)}/ablation.parquet",
+        study=kept("ablation"),
     output:
         published("tables/ablation.html"),
         published("figures/ablation.png"),

@@ -12,19 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from figures import style
-from figures.inputs import (
-    Output,
-    Preset,
-    StandIn,
-    TableFiles,
-    Title,
-    about_model,
-    read_of_one_model,
-    run,
-)
+from figures.inputs import Output, Preset, StandIn, TableFiles, Title, about_model, read_of_one_model, run
 from figures.tables import Table, interval, number, write_tables
 from resonance.record.files import write_text
-from resonance.record.llm import UNTUNED
+from resonance.record.paths import UNTUNED
 from resonance.record.results import read_run
 from resonance.record.stats import Estimate, weighted_estimate
 

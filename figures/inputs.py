@@ -9,7 +9,7 @@ import polars as pl
 import typer
 
 from figures import style
-from resonance.record.llm import UNTUNED
+from resonance.record.paths import UNTUNED
 from resonance.record.results import read_rows, read_run
 
 Output = Annotated[Path, typer.Option(help="Path of the files to write, without a suffix.")]

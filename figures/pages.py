@@ -15,7 +15,7 @@ import typer
 from figures import style
 from figures.inputs import run
 from figures.rounding import NONE, TITLES
-from figures.tables import interval, number
+from figures.tables import interval, number, with_sd
 from resonance.encoding.spec import CONTROLS
 from resonance.record.files import write_text
 
@@ -54,21 +54,19 @@ def cells(tables: Path, study: str) -> str:
     ours = {protocol: _by(tables / f"{study}_{protocol}.csv", "encoding", "task") for protocol in PROTOCOLS}
     first = ours[PROTOCOLS[0]]
     tasks, names = (list(dict.fromkeys(key[place] for key in first)) for place in (1, 0))
-
-    def mean_and_sd(row: dict) -> str:
-        mean = number(row["ood_accuracy_percent"])
-        return mean if row["ood_sd_points"] is None else f"{mean} ± {number(row['ood_sd_points'])}"
-
     rows = [["", *map(style.task_title, tasks)]]
     for name in names:
-        row = []
+        trained = first[name, tasks[0]]["num_seeds"] is not None
+        row = [style.encoding_title(name) if trained else f"*{style.encoding_title(name)}*"]
         for task in tasks:
             found = [ours[protocol][name, task] for protocol in PROTOCOLS]
-            published = [number(found[0]["paper_mean_percent"])] if found[0]["num_seeds"] else []
-            texts = published + [mean_and_sd(each) for each in found]
-            row.append(" / ".join(dict.fromkeys(texts) if not found[0]["num_seeds"] else texts))
-        title = style.encoding_title(name)
-        rows.append([title if first[name, tasks[0]]["num_seeds"] else f"*{title}*", *row])
+            texts = [with_sd(each["ood_accuracy_percent"], each["ood_sd_points"]) for each in found]
+            if trained:
+                texts.insert(0, number(found[0]["paper_mean_percent"]))
+            else:
+                texts = list(dict.fromkeys(texts))  # once where the protocols agree
+            row.append(" / ".join(texts))
+        rows.append(row)
     return _markdown(rows)
 
 

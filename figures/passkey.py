@@ -9,19 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from figures import style
-from figures.inputs import (
-    Output,
-    Preset,
-    StandIn,
-    TableFiles,
-    Title,
-    about_model,
-    read_of_one_model,
-    run,
-)
+from figures.inputs import Output, Preset, StandIn, TableFiles, Title, about_model, read_of_one_model, run
 from figures.tables import Table, number, write_tables
 from resonance.record.files import write_text
-from resonance.record.llm import UNTUNED
+from resonance.record.paths import UNTUNED
 from resonance.record.stats import mcnemar, share_interval
 
 LINE = ["encoding", "strategy"]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from figures import style
 from figures.inputs import Output, Preset, Study, read_study, run, seeds_of_study
-from figures.tables import Table, interval, number, write_tables
+from figures.tables import Table, interval, number, with_sd, write_tables
 from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
 from resonance.record.files import write_text
 from resonance.record.settings import SettingsError, read_yaml
@@ -124,11 +124,10 @@ def in_groups(lines: list[dict]) -> list:
 
 
 def text(line: dict) -> list[str]:
-    mean = number(line["ood_accuracy_percent"])
     cells = [
         TITLES.get(line["rounding"], line["rounding"]),
         str(line["num_seeds"]),
-        mean if line["ood_sd_points"] is None else f"{mean} ± {number(line['ood_sd_points'])}",
+        with_sd(line["ood_accuracy_percent"], line["ood_sd_points"]),
         number(line["in_distribution_accuracy_percent"]),
     ]
     for base in (NONE, "nearest"):

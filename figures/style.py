@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from resonance.record.files import replacing
-from resonance.record.llm import UNTUNED
+from resonance.record.paths import UNTUNED
 
 matplotlib.use("Agg")
 matplotlib.style.use(["default", str(Path(__file__).with_name("style.mplstyle"))])  # not the user's own matplotlibrc

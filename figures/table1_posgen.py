@@ -25,7 +25,7 @@ from figures.inputs import (
     seeds_text,
     sizes_text,
 )
-from figures.tables import Table, interval, number, write_tables
+from figures.tables import Table, interval, number, with_sd, write_tables
 from resonance.record.files import write_text
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import Estimate, estimate, paired_difference
@@ -215,14 +215,13 @@ def in_groups(rows: list[dict], tasks: list[str], text: Callable[[dict], list[st
 
 
 def cell_text(row: dict) -> list[str]:
-    mean, paper = number(row["ood_accuracy_percent"]), number(row.get("paper_mean_percent"))
     return [
         style.encoding_title(row["encoding"]),
         str(row.get("num_seeds", "–")),
-        mean if row.get("ood_sd_points") is None else f"{mean} ± {number(row['ood_sd_points'])}",
+        with_sd(row["ood_accuracy_percent"], row.get("ood_sd_points")),
         interval(row.get("ood_low95_percent"), row.get("ood_high95_percent")),
         number(row.get("ood_variance_points2")),
-        paper if row.get("paper_spread") is None else f"{paper} ± {number(row['paper_spread'])}",
+        with_sd(row.get("paper_mean_percent"), row.get("paper_spread")),
         row.get("verdict") or "–",
         *(number(row[f"{metric}_percent"]) for metric in DIAGNOSTICS),
     ]

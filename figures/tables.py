@@ -38,6 +38,11 @@ def number(value: float | None, sign: str = "-") -> str:
     return f"{value:{sign}.2f}".replace("-", "−")
 
 
+def with_sd(mean: float | None, sd: float | None) -> str:
+    """A mean and its standard deviation; alone where there is none."""
+    return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
+
+
 def interval(low: float | None, high: float | None, sign: str = "-") -> str:
     return "–" if low is None else f"[{number(low, sign)}, {number(high, sign)}]"
 

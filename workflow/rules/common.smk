@@ -178,7 +178,7 @@ def published_files(wildcards):
     """Every table, and the figures of those that have one."""
     if not KEPT:
         raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
-    whole = [study for study in ("rounding", "ablation") if kept(study)]
+    whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
     stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
     return expand(published("tables/{stem}.{kind}"), stem=stems, kind=["csv", "md", "tex", "html"]) + expand(
         published("figures/{stem}.{kind}"), stem=whole, kind=["pdf", "svg", "png"]

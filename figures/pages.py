@@ -81,21 +81,18 @@ def pairs(tables: Path, study: str) -> str:
     return _markdown(rows)
 
 
-def rounding(tables: Path, protocol: str, task: str) -> str:
-    """Every rule of rounding on one task under one protocol."""
-    found = {k[2:]: row for k, row in _by(tables / "rounding.csv", "protocol", "task", "method", "rounding").items()
-             if k[:2] == (protocol, task)}  # fmt: skip
-    methods, rules = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
-    rows = [["wavelengths"]]
-    for method in methods:
-        rows[0] += [style.encoding_title(method), "minus no rounding", "minus nearest"]
-    for rule in rules:
+def rounding(tables: Path, protocol: str) -> str:
+    """What every rule of rounding adds to no rounding under one protocol: a column a task and method."""
+    found = {k[1:]: row for k, row in _by(tables / "rounding.csv", "protocol", "task", "method", "rounding").items()
+             if k[0] == protocol}  # fmt: skip
+    tasks, methods, rules = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1, 2))
+    columns = [(task, method) for task in tasks for method in methods]
+    rows = [["wavelengths", *(f"{style.encoding_title(m)}, {style.task_title(t)}" for t, m in columns)]]
+    rows.append(["accuracy with no rounding", *(f"{number(found[*c, NONE]['ood_accuracy_percent'], decimals=1)}" for c in columns)])
+    for rule in [rule for rule in rules if rule != NONE]:
         title = TITLES.get(rule, rule)
         rows.append([f"*{title.replace(':', ',')}*" if rule in CONTROLS else title])
-        for method in methods:
-            row = found[method, rule]
-            rows[-1] += [f"{row['ood_accuracy_percent']:.1f} ± {row['ood_sd_points']:.1f}"]
-            rows[-1] += [_difference(row, f"minus_{base}") for base in (NONE, "nearest")]
+        rows[-1] += [_gain(found[*column, rule]) for column in columns]
     return _markdown(rows)
 
 
@@ -106,13 +103,11 @@ def _judged(row: dict) -> str:
     return f"{mean} {between} {f'**{verdict}**' if verdict in ('agrees', 'contradicts') else verdict}".strip()
 
 
-def _difference(row: dict, name: str) -> str:
-    """One decimal with its interval, in bold where that leaves 0 out; a dash for nothing."""
-    mean, low, high = (row[f"{name}{part}_points"] for part in ("", "_low95", "_high95"))
-    if mean is None:
-        return "–"
-    text = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
-    return f"**{text}**" if low > 0 or high < 0 else text
+def _gain(row: dict) -> str:
+    """A difference from no rounding with half its interval, one decimal; in bold where that leaves 0 out."""
+    mean, low, high = (row[f"minus_{NONE}{part}_points"] for part in ("", "_low95", "_high95"))
+    text = number(mean, "+", 1)
+    return f"{f'**{text}**' if low > 0 or high < 0 else text} ± {number(mean - low, decimals=1)}"
 
 
 def _by(path: Path, *names: str) -> dict[tuple, dict]:

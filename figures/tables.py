@@ -30,12 +30,12 @@ class Underlined(str):
     """An underlined cell."""
 
 
-def number(value: float | None, sign: str = "-") -> str:
-    """Two decimals, a true minus, a dash for nothing; sign `+` for differences."""
+def number(value: float | None, sign: str = "-", decimals: int = 2) -> str:
+    """A true minus, a dash for nothing; sign `+` for differences."""
     if value is None:
         return "–"
-    value = round(value, 2) + 0.0  # never −0.00
-    return f"{value:{sign}.2f}".replace("-", "−")
+    value = round(value, decimals) + 0.0  # never −0.00
+    return f"{value:{sign}.{decimals}f}".replace("-", "−")
 
 
 def with_sd(mean: float | None, sd: float | None) -> str:

@@ -88,7 +88,12 @@ def rounding(tables: Path, protocol: str) -> str:
     tasks, methods, rules = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1, 2))
     columns = [(task, method) for task in tasks for method in methods]
     rows = [["wavelengths", *(f"{style.encoding_title(m)}, {style.task_title(t)}" for t, m in columns)]]
-    rows.append(["accuracy with no rounding", *(f"{number(found[*c, NONE]['ood_accuracy_percent'], decimals=1)}" for c in columns)])
+    rows.append(
+        [
+            "accuracy with no rounding",
+            *(f"{number(found[*c, NONE]['ood_accuracy_percent'], decimals=1)}" for c in columns),
+        ]
+    )
     for rule in [rule for rule in rules if rule != NONE]:
         title = TITLES.get(rule, rule)
         rows.append([f"*{title.replace(':', ',')}*" if rule in CONTROLS else title])

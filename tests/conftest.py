@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from resonance.posgen import tasks
-from resonance.record.config import DataSettings, LoopSettings, ModelSettings
+from resonance.record.posgen_settings import DataSettings, LoopSettings, ModelSettings
 from resonance.record.protocol import Protocol, TrainChoices
 from resonance.record.runs import TrainRun
 from resonance.record.settings import parse, read_yaml

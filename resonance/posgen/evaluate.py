@@ -15,7 +15,7 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Decoder
 from resonance.posgen.tasks import Rule, local_rule
 from resonance.posgen.train import autocast, generator, make_decoder, make_rotary, spread, to_inputs
-from resonance.record.config import DataSettings, EvaluationSettings
+from resonance.record.posgen_settings import DataSettings, EvaluationSettings
 from resonance.record.runs import TrainRun
 
 

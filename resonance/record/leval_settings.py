@@ -5,7 +5,7 @@ Joined to a preset as its optional key `leval`, beside `llm`, whose models it na
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,8 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.record.leval_tasks import MADE_TASKS, TASKS
 from resonance.record.llm import UNTUNED, LlmSettings, Text
 from resonance.record.llm_protocol import LlmProtocol
-from resonance.record.settings import Settings, SettingsError
+from resonance.record.settings import Count, Settings, SettingsError
 
-Count = Annotated[int, Field(ge=1)]
 MADE = "made"
 _SOURCES = rf"{MADE}|path:.+|hf:[\w.-]+/[\w.-]+@[\w.-]+"
 NUM_OPTIONS = 4

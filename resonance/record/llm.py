@@ -1,15 +1,14 @@
 """The language-model half's settings, a preset's optional key `llm`: typed, closed, checked. Imports no torch."""
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from resonance.record.passkey import PasskeySettings
 from resonance.record.paths import UNTUNED
-from resonance.record.settings import Settings
+from resonance.record.settings import Count, Settings
 
-Count = Annotated[int, Field(ge=1)]
 TINY = "train:tiny"
 _ELSEWHERE = r"pypi:[\w.-]+==[\w.]+|(hf|path):.+", "pypi:NAME==VERSION, hf:OWNER/NAME or path:FOLDER"
 _SOURCES = {"model": (rf"{TINY}|{_ELSEWHERE[0]}", f"{TINY}, {_ELSEWHERE[1]}"), "text": _ELSEWHERE}

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.record.llm import Count, ModelSource
-from resonance.record.settings import Settings
+from resonance.record.llm import ModelSource
+from resonance.record.settings import Count, Settings
 
 
 class FinetuneChoices(Settings):

@@ -1,12 +1,8 @@
 """Passkey retrieval's settings: a preset's key `llm.passkey`, and the run that it stands for. Imports no torch."""
 
-from typing import Annotated
-
 from pydantic import Field, model_validator
 
-from resonance.record.settings import Settings
-
-Count = Annotated[int, Field(ge=1)]
+from resonance.record.settings import Count, Settings
 
 
 class PasskeySettings(Settings):

@@ -10,15 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.record.config import (
-    Config,
-    DataSettings,
-    EvaluationSettings,
-    LoopSettings,
-    ModelSettings,
-    TaskName,
-)
+from resonance.record.config import Config
 from resonance.record.files import read_json
+from resonance.record.posgen_settings import DataSettings, EvaluationSettings, LoopSettings, ModelSettings, TaskName
 from resonance.record.protocol import TrainChoices
 from resonance.record.settings import Settings, parse
 

@@ -17,7 +17,6 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from resonance.encoding.frequencies import frequency_table, method_names
 from resonance.encoding.hf import (
     RotaryEmbedding,
-    _apply_by_op,
     check_table,
     depends_on_length,
     describe,
@@ -25,6 +24,7 @@ from resonance.encoding.hf import (
     spec_of,
     swap_rotary,
 )
+from resonance.encoding.hf_attention import apply_by_op
 from resonance.encoding.spec import EncodingSpec
 
 L = 32
@@ -305,8 +305,8 @@ def test_the_op_rotates_as_transformers_does_with_float32_tables_on_bfloat16():
     m = np.arange(64)[:, None] + 3000
     angle = m * frequency_table(spec("rope", True), 8).theta
     half = [torch.from_numpy(f(angle)) for f in (np.cos, np.sin)]
-    ours, _ = _apply_by_op(q, q, *(h.float()[None] for h in half))
-    exact, _ = _apply_by_op(q.double(), q.double(), *(h[None] for h in half))
+    ours, _ = apply_by_op(q, q, *(h.float()[None] for h in half))
+    exact, _ = apply_by_op(q.double(), q.double(), *(h[None] for h in half))
     theirs, _ = apply_rotary_pos_emb(q, q, *(torch.cat((h, h), -1)[None].bfloat16() for h in half))
     gaps = [(turned.double() - exact).abs().mean().item() for turned in (ours, theirs)]
     assert gaps[0] < 0.7 * gaps[1], gaps

@@ -9,12 +9,9 @@ Importing this module registers a rope type for every method, `exact_<method>` a
 rotary module, that is with `m*theta` in float32 and cos and sin in the model's dtype. The exact
 lookup (m mod period) and the op come with `load_pretrained` or `swap_rotary` alone.
 
-Legend: B batch, T positions, D head dimension, R <= D rotary dimension, L training length.
+L is the training length in positions.
 """
 
-import sys
-import types
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,8 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 
 from resonance.encoding.frequencies import frequency_table, method_names
-from resonance.encoding.ops import Table, implementation, rotate
-from resonance.encoding.rotary import Rotary
+from resonance.encoding.hf_attention import patch_attention
+from resonance.encoding.hf_module import RotaryEmbedding, depends_on_length
+from resonance.encoding.ops import implementation
 from resonance.encoding.spec import EncodingSpec
 
 FIELD = "encoding"
@@ -39,91 +37,6 @@ _SAMPLE = 512  # positions at which a table in use is compared with the one aske
 def rope_type(spec: EncodingSpec) -> str:
     """The name of a spec's type in a config: `resonance_yarn`, `exact_linear`."""
     return f"{'resonance' if spec.resonance else 'exact'}_{spec.method}"
-
-
-class RotaryEmbedding(torch.nn.Module):
-    """A Rotary where transformers' models expect a rotary module.
-
-    spec           the encoding
-    head_dim       R
-    num_positions  positions to make at once; more are made when they are met
-    device         of the table
-    for_op         return what `_apply_by_op` takes, cos and sin [T, R/2] or [B, T, R/2] in float32;
-                   else what transformers' own function takes: [B, T, R], the halves repeated, in
-                   the model's dtype
-
-    A method whose table depends on the current length L_c (dynamic_ntk) gets the table of exactly
-    that length, max(position) + 1, at every call. transformers keeps the table of the longest
-    sequence since one shorter than L came by, so that its logits depend on what ran before. Under
-    either, keys in a cache keep the table of the length that they were computed at: this module
-    says so once when it meets such a call; `use_cache=False` is exact.
-
-    The table stays float32 whatever `model.to(...)` or `model.half()` ask: in bfloat16 it would be
-    off by 2^-9, and positions past 256 alias.
-    """
-
-    def __init__(
-        self,
-        spec: EncodingSpec,
-        *,
-        head_dim: int,
-        num_positions: int,
-        device: torch.device | str | None = None,
-        for_op: bool = False,
-    ) -> None:
-        super().__init__()
-        self.spec, self.head_dim, self.for_op = spec, head_dim, for_op
-        self.follows_length = depends_on_length(spec, head_dim)
-        self.rotary = Rotary(spec, head_dim=head_dim, num_positions=max(1, num_positions), device=device)
-        self._said = False
-
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if position_ids.shape[0] == 1 and self.for_op:
-            position_ids = position_ids[0]
-        self._cover(position_ids)
-        cos, sin = self.rotary.tables(position_ids)
-        if self.for_op:
-            return cos, sin
-        return tuple(torch.cat((half, half), dim=-1).to(x.dtype) for half in (cos, sin))
-
-    def _cover(self, positions: torch.Tensor) -> None:
-        """See to it that the table is the one for these positions."""
-        if not positions.numel():
-            return
-        least, most = (int(value) for value in positions.aminmax())
-        length = most + 1
-        if self.follows_length:
-            length = max(length, self.spec.train_length or 1)
-            if least > 0 and most >= (self.spec.train_length or 0) and not self._said:
-                self._said = True
-                warnings.warn(
-                    f"{self.spec.method} is continuing from a cache past L: the cached keys keep the table of the "
-                    "length they were computed at; call the model with use_cache=False for the exact encoding",
-                    stacklevel=2,
-                )
-            if length == self.rotary.num_positions:
-                return
-        elif length <= self.rotary.num_positions or self.rotary.periodic_everywhere:
-            return
-        else:
-            length = 1 << (length - 1).bit_length()  # the entries at hand stay as they are, bit for bit
-        device = self.rotary.start.device
-        self.rotary = Rotary(self.spec, head_dim=self.head_dim, num_positions=length, device=device)
-
-    def _apply(self, fn, recurse: bool = True):
-        """Follow the model to its device, never to its dtype."""
-        for name, kept in list(self.rotary.named_buffers()):
-            self.rotary.register_buffer(name, kept.to(fn(kept).device), persistent=False)
-        return self
-
-
-def depends_on_length(spec: EncodingSpec, head_dim: int) -> bool:
-    """Whether a spec's table changes with the current length (as dynamic_ntk's does)."""
-    long = 64 * (spec.train_length or 4096)
-    return not np.array_equal(
-        frequency_table(spec, head_dim).theta, frequency_table(spec, head_dim, seq_len=long).theta
-    )
 
 
 def swap_rotary(model: torch.nn.Module, spec: EncodingSpec) -> torch.nn.Module:
@@ -143,7 +56,7 @@ def swap_rotary(model: torch.nn.Module, spec: EncodingSpec) -> torch.nn.Module:
     device = next((b.device for b in old.buffers()), None)
     if not isinstance(old, RotaryEmbedding):
         _check_half_split(old, rotary_dim, device)
-    swapped = _patch_attention(model)
+    swapped = patch_attention(model)
     original = original_length(config)
     length = round(spec.scale * (spec.train_length or original))
     new = RotaryEmbedding(
@@ -300,52 +213,6 @@ def _check_half_split(module: torch.nn.Module, rotary_dim: int, device) -> None:
             f"the model's rotary module must use the half-split layout over {rotary_dim} dimensions, got another "
             f"({type(module).__name__}); only half-split models can take our table"
         )
-
-
-def _apply_by_op(q, k, cos, sin, *_: object, unsqueeze_dim: int = 1, **__: object):
-    """transformers' `apply_rotary_pos_emb`, by our op: float32 arithmetic whatever q's dtype."""
-    return rotate(q, k, Table(cos, sin), axes="BHTD" if unsqueeze_dim == 1 else "BTHD")
-
-
-def _patch_attention(model: torch.nn.Module) -> bool:
-    """Let every attention of this model call our op; no other model is touched. False: none does.
-
-    transformers' attention calls `apply_rotary_pos_emb` of its own module by name. The instance
-    gets the same function with that one name bound anew. All or none: a model in which one layer
-    cannot is left as it is.
-    """
-    layers = [m for m in model.modules() if "apply_rotary_pos_emb" in _names(type(m).forward)]
-    if not layers or not all(_same_rotation(sys.modules[type(m).__module__].apply_rotary_pos_emb) for m in layers):
-        return False
-    for module in layers:
-        theirs = type(module).forward
-        ours = types.FunctionType(
-            theirs.__code__,
-            {**theirs.__globals__, "apply_rotary_pos_emb": _apply_by_op},
-            theirs.__name__,
-            theirs.__defaults__,
-            theirs.__closure__,
-        )
-        ours.__kwdefaults__, ours.__annotations__ = theirs.__kwdefaults__, theirs.__annotations__
-        module.forward = types.MethodType(ours, module)
-    return True
-
-
-def _names(function) -> tuple[str, ...]:
-    return getattr(getattr(function, "__code__", None), "co_names", ())
-
-
-def _same_rotation(theirs) -> bool:
-    """Whether a model's rotation is ours in other words: half-split pairs of the whole head."""
-    draw = torch.Generator().manual_seed(0)
-    q, k, half_cos, half_sin = (torch.randn(shape, generator=draw) for shape in ((1, 2, 3, 8),) * 2 + ((1, 3, 4),) * 2)
-    full = [torch.cat((half, half), dim=-1) for half in (half_cos, half_sin)]
-    try:
-        expected = theirs(q, k, *full)
-    except (TypeError, RuntimeError, IndexError):  # another signature: another structure
-        return False
-    ours = _apply_by_op(q, k, half_cos, half_sin)
-    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, expected, strict=True))
 
 
 # The rope types that transformers meets in a config of ours.

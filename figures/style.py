@@ -24,7 +24,7 @@ TEXT_WIDTH = 6.3
 _METHODS = {"rope": "RoPE", "linear": "Linear (PI)", "ntk": "NTK", "dynamic_ntk": "Dynamic NTK", "yarn": "YaRN"}
 _OTHERS = {"local_rule": "Local rule", "chance": "Chance"}
 _TASKS = {"recursive": "Recursive", "cot": "CoT", "semi_recursive": "Semi-recursive"}
-_TASKS |= {f"{name}_keyed": f"{title}, keyed" for name, title in _TASKS.items()}
+_TASKS |= {f"{name}_keyed": f"{title} (keyed)" for name, title in _TASKS.items()}
 _RESONANCE = "resonance_"
 
 # Okabe and Ito's palette, told apart by colour-blind readers: one hue a method.

@@ -5,7 +5,9 @@ accuracy, first token, parity, the best local rule). The pairs: Resonance minus 
 which is what the paper claims. All numbers in percent, differences in percentage points.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +43,8 @@ ABOUT = {
     "keyed": " The paper's tasks with another h: far tokens enter through a fixed random substitution, so that no "
     "rule simpler than the task's own gives a token without its far ones. Nothing is published for them.",
 }
+LOCAL_RULE = dict.fromkeys(TITLES, "the best that never looks far (it says nothing at x[j+k])")
+LOCAL_RULE["keyed"] = "the likeliest token for one who knows the substitution and never looks far (none on recursive)"
 BASELINES = ["local_rule", "chance"]
 DIAGNOSTICS = ["in_distribution_accuracy", "first_token_accuracy", "ood_accuracy_even", "ood_accuracy_odd"]
 PAIR_COLUMNS = ["preset", "protocol", "resonance", "plain", "task", "num_seeds"]
@@ -50,14 +54,16 @@ PAIR_COLUMNS += ["paper_difference_points", "verdict"]
 CELL_HEADER = ["", "Seeds", "OOD accuracy ± sd", "95% interval", "Variance", "Paper", "Verdict"]
 CELL_HEADER += ["In distribution", "First token", "OOD, even", "OOD, odd"]
 PAIR_HEADER = ["", "Seeds", "Difference", "95% interval", "Paper's difference", "Verdict"]
+BESIDE_PAPER = ("Paper", "Verdict", "Paper's difference")
 PAIR_CAPTION = (
     "Resonance minus plain, in percentage points of OOD accuracy: the mean of the differences seed by seed with its "
-    "95% t-interval, beside the difference of the paper's means."
+    "95% t-interval"
 )
-PAIR_NOTES = (
+PAIR_VERDICTS = (
     "agrees / contradicts: our interval leaves 0 out, on the paper's side / on the other. undecided: it holds 0, or "
-    "there is a single seed. The intervals are not corrected for the number of comparisons."
+    "there is a single seed. "
 )
+PAIR_NOTES = "The intervals are not corrected for the number of comparisons."
 
 Runs = dict[tuple[str, str, str], dict[int, float]]
 """(encoding, task, metric) -> seed -> percent."""
@@ -101,11 +107,15 @@ def main(
     pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
     groups = in_groups(cells, tasks, cell_text)
-    said = caption(names, seeds, sizes_text(evaluation), study)
-    tables = [Table(f"posgen-{study}", said, CELL_HEADER, groups, cell_notes(paper))]
+    beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
+    said = caption(names, seeds, sizes_text(evaluation), study, beside)
+    tables = [Table(f"posgen-{study}", said, CELL_HEADER, groups, cell_notes(paper, study, beside))]
     if pairs:
-        groups = in_groups(pairs, tasks, pair_text)
-        tables.append(Table(f"posgen-{study}-pairs", PAIR_CAPTION, PAIR_HEADER, groups, PAIR_NOTES))
+        said = PAIR_CAPTION + (", beside the difference of the paper's means." if beside else ".")
+        groups, notes = in_groups(pairs, tasks, pair_text), (PAIR_VERDICTS if beside else "") + PAIR_NOTES
+        tables.append(Table(f"posgen-{study}-pairs", said, PAIR_HEADER, groups, notes))
+    if not beside:
+        tables = [without(table, BESIDE_PAPER) for table in tables]
     write_text(Path(f"{output}.csv"), pl.DataFrame(cells, infer_schema_length=None).write_csv())
     write_text(Path(f"{output}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS, infer_schema_length=None).write_csv())
     write_tables(output, f"{TITLES[study]}, preset {preset}, protocol {protocol}", tables)
@@ -238,13 +248,23 @@ def pair_text(row: dict) -> list[str]:
     ]
 
 
-def caption(names: dict, seeds: list[int], sizes: str, study: str) -> str:
+def without(table: Table, columns: Collection[str]) -> Table:
+    """The table without some of its columns."""
+    kept = [title not in columns for title in table.header]
+    groups = [(title, [list(compress(cells, kept)) for cells in rows]) for title, rows in table.groups]
+    return replace(table, header=list(compress(table.header, kept)), groups=groups)
+
+
+def caption(names: dict, seeds: list[int], sizes: str, study: str, beside: bool) -> str:
+    verdicts = (
+        ", and a verdict in this table says where the paper's mean lies, not whether the paper is right. What can be "
+        "set beside the paper is the sign of a difference, and that for this size alone."
+    )
     size = (
         style.stand_in("paper")
         if names["preset"] == "paper"
         else "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "
-        "comparable with the paper's, and a verdict in this table says where the paper's mean lies, not whether the "
-        "paper is right. What can be set beside the paper is the sign of a difference, and that for this size alone."
+        "comparable with the paper's" + (verdicts if beside else ", and what is said holds for this size alone.")
     )
     return (
         f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
@@ -252,14 +272,16 @@ def caption(names: dict, seeds: list[int], sizes: str, study: str) -> str:
     )
 
 
-def cell_notes(paper: Published) -> str:
+def cell_notes(paper: Published, study: str, beside: bool) -> str:
+    theirs = (
+        f"Paper: {paper.source}; what stands behind its ± is captioned variance and has no unit, so it is repeated as "
+        "printed and decides no verdict. Verdict: the paper's mean beside our interval. "
+    )
     return (
         "Mean over seeds with its standard deviation (sd, percentage points), its 95% t-interval, and the variance "
-        f"(squared percentage points). Paper: {paper.source}; what stands behind its ± is captioned variance and has "
-        "no unit, so it is repeated as printed and decides no verdict. Verdict: the paper's mean beside our interval. "
-        "In distribution: x[j+k] to x[L-1]. First token: x[j+k]. Even, odd: the OOD positions of that parity. Local "
-        "rule: the best that never looks far (it says nothing at x[j+k]); an accuracy up to its own does not show "
-        "that the task's rule was learned. Chance: a guess among the tokens of the task."
+        f"(squared percentage points). {theirs if beside else ''}In distribution: x[j+k] to x[L-1]. First token: "
+        f"x[j+k]. Even, odd: the OOD positions of that parity. Local rule: {LOCAL_RULE[study]}; an accuracy up to its "
+        "own does not show that the task's rule was learned. Chance: a guess among the tokens of the task."
     )
 
 

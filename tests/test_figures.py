@@ -184,6 +184,20 @@ def test_an_encoding_that_the_paper_has_not_gets_no_verdict(made: SimpleNamespac
     assert pairs == [",".join(table1_posgen.PAIR_COLUMNS)]
 
 
+def test_where_nothing_is_published_nothing_is_set_beside_it(made: SimpleNamespace) -> None:
+    names = ("rope", "resonance_rope")
+    made.evaluations = [
+        write_evaluation(made.folder, "cot_keyed", name, seed, 0.4) for name in names for seed in (1, 2)
+    ]
+    made.baselines = [write_baseline(made.folder, "cot_keyed")]
+    text = Path(f"{make_table(made, study='keyed')}.md").read_text(encoding="utf-8")
+    headers = [line for line in text.splitlines() if "Seeds" in line]
+    assert headers[0].startswith("|  | Seeds | OOD accuracy ± sd | 95% interval | Variance | In distribution |")
+    assert headers[1] == "|  | Seeds | Difference | 95% interval |"
+    assert "| Resonance RoPE | 2 | 40.00 ± 0.00 | [40.00, 40.00] | 0.00 | 99.00 | 6.25 | 50.00 | 30.00 |" in text
+    assert "paper's mean" not in text and "verdict" not in text.lower()
+
+
 def test_tables_for_people_say_what_they_compare(made: SimpleNamespace) -> None:
     stem = make_table(made)
     for suffix in ("md", "tex", "html"):

@@ -139,11 +139,13 @@ def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
 
 
 def notes(lines: list[dict]) -> str:
-    judged = [line for line in lines if line["choice"] and line["low95"] is not None]
+    flips = [line for line in lines if line["choice"] and line["low95"] is not None]
+    judged = [line for line in flips if not line["low95"] == line["high95"] == 0]
     clear = sum(line["low95"] > 0 or line["high95"] < 0 for line in judged)
     count = (
         f" {clear} of {len(judged)} differences have an interval that leaves 0 out, {0.05 * len(judged):.1f} expected "
-        "where chance alone is at work."
+        f"where chance alone is at work ({len(flips) - len(judged)} more are 0 in every seed: the flip does not touch "
+        "them)."
         if judged
         else ""
     )

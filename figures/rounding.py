@@ -5,6 +5,7 @@ places, as far away, must help less. Every rule is compared, seed by seed, with 
 with `nearest`. All numbers in percent, differences in percentage points of OOD accuracy.
 """
 
+from itertools import combinations, compress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from figures.tables import Table, interval, number, with_sd, write_tables
 from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
 from resonance.record.files import write_text
 from resonance.record.settings import SettingsError, read_yaml
-from resonance.record.stats import Estimate, estimate, paired_difference
+from resonance.record.stats import Estimate, correlation, estimate, paired_difference
 
 NONE = "none"
 RULES = (NONE, *ROUNDINGS)
@@ -30,6 +31,16 @@ TITLES = {
 }  # fmt: skip
 HEADER = ["", "Seeds", "OOD accuracy ± sd", "In distribution", "− no rounding", "95% interval", "− nearest"]
 HEADER += ["95% interval"]
+AGREEMENT = ["protocols", "tasks", "methods"]
+AGREEMENT_CAPTION = (
+    "Do the same rules help? Pearson's correlation r, over the rules, of what they add to no rounding (the means "
+    "above), between two blocks that differ in one thing. Were a rule's effect noise of the seeds, r would be about 0."
+)
+AGREEMENT_NOTES = (
+    "95% intervals by Fisher's z, as if rules were independent, though some share wavelengths. What all differences of "
+    "a block share, the noise of its runs without rounding, moves no r. Under protocol released the two methods share "
+    "their trainings, so that noise of the seeds is common to both."
+)
 
 Cells = dict[tuple[str, str, str, str], dict[int, float]]
 """(protocol, task, method, rule) -> seed -> percent."""
@@ -47,9 +58,12 @@ def main(
     kinds = rules_of(encodings, set(rows["encoding"]))
     accuracy, inside = (cells_of(rows, kinds, metric) for metric in ("ood_accuracy", "in_distribution_accuracy"))
     lines = [{"preset": preset} | row for row in comparisons(accuracy, inside)]
-    table = Table("rounding", caption(preset, rows, made), HEADER, in_groups(lines), notes(lines))
+    tables = [Table("rounding", caption(preset, rows, made), HEADER, in_groups(lines), notes(lines))]
+    if groups := agreement(lines):
+        header = ["", "Rules", "r", "95% interval"]
+        tables.append(Table("rounding-agreement", AGREEMENT_CAPTION, header, groups, AGREEMENT_NOTES))
     write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
-    write_tables(output, f"Rules of rounding, preset {preset}", [table])
+    write_tables(output, f"Rules of rounding, preset {preset}", tables)
     style.save(drawing(lines, preset, rows), draw, f"Rules of rounding (preset {preset})")
 
 
@@ -111,6 +125,36 @@ def columns(name: str, difference: Estimate | None) -> dict:
         f"{name}_low95_points": difference.known("low"),
         f"{name}_high95_points": difference.known("high"),
     }
+
+
+def agreement(lines: list[dict]) -> list:
+    """How alike the rules do in two places that differ in one thing, in groups by what that is. Fewer than four rules
+    say nothing."""
+    added: dict[tuple, dict[str, float]] = {}
+    for line in lines:
+        if line["rounding"] != NONE and line["minus_none_points"] is not None:
+            place = line["protocol"], line["task"], line["method"]
+            added.setdefault(place, {})[line["rounding"]] = line["minus_none_points"]
+    groups: dict[str, list] = {}
+    for ours, theirs in combinations(added, 2):
+        other = [ours[n] != theirs[n] for n in range(3)]
+        rules = [rule for rule in added[ours] if rule in added[theirs]]
+        if sum(other) == 1 and len(rules) >= 4:
+            r, *between = correlation(*([added[place][rule] for rule in rules] for place in (ours, theirs)))
+            (kind,) = compress(AGREEMENT, other)
+            cells = [_both(ours, theirs), str(len(rules)), number(r, "+"), interval(*between, "+")]
+            groups.setdefault(f"Between {kind}", []).append(cells)
+    return sorted(groups.items(), key=lambda group: group[0] != "Between protocols")
+
+
+def _both(ours: tuple, theirs: tuple) -> str:
+    """Two places in words, what they share said once."""
+
+    def words(protocol: str, task: str, method: str) -> tuple[str, str, str]:
+        return protocol, style.task_title(task), style.encoding_title(method)
+
+    pairs = zip(words(*ours), words(*theirs), strict=True)
+    return ", ".join(one if one == other else f"{one} and {other}" for one, other in pairs)
 
 
 def in_groups(lines: list[dict]) -> list:

@@ -96,6 +96,22 @@ def test_a_study_of_several_files_is_one_table_that_says_where_seeds_are_fewer(r
         rounding.main(tmp_path / "out", "tiny", [rules, other], ENCODINGS, tmp_path / "figure")
 
 
+def test_rules_are_compared_between_places_that_differ_in_one_thing(tmp_path: Path) -> None:
+    names = ("rope", "resonance_rope", "rope_floor", "rope_ceil", "rope_half", "rope_prime")
+    gains = (0, 0.05, 0.10, -0.05, 0.02, -0.10)
+    parts = [
+        rows(protocol, name, (0.5 + sign * gain,) * 3, task)
+        for protocol, task, sign in (("paper", "cot", 1), ("released", "cot", 2), ("released", "recursive", -1))
+        for name, gain in zip(names, gains, strict=True)
+    ]
+    steps = {"paper": {"cot": 600}, "released": {"cot": 400, "recursive": 400}}
+    draw_rules(write(tmp_path / "s.parquet", *parts, steps=steps))
+    text = (tmp_path / "out.md").read_text()
+    assert "| paper and released, CoT, RoPE | 5 | +1.00 | [+1.00, +1.00] |" in text
+    assert "| released, Recursive and CoT, RoPE | 5 | −1.00 | [−1.00, −1.00] |" in text
+    assert "paper and released, Recursive" not in text and text.count(", RoPE | 5 |") == 2
+
+
 def test_one_seed_has_differences_and_no_intervals(tmp_path: Path) -> None:
     path = write(tmp_path / "s.parquet", rows("paper", "yarn", (0.4,)), rows("paper", "yarn_even", (0.5,)))
     found = draw_rules(path)

@@ -46,6 +46,15 @@ def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Estim
     return estimate(np.array([ours[seed] - theirs[seed] for seed in seeds]))
 
 
+def correlation(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+    """Pearson's r of pairs, and its 95 % interval (Fisher's z). Raises ValueError for fewer than four pairs."""
+    if len(ours) < 4:
+        raise ValueError(f"a correlation with an interval needs at least 4 pairs, got {len(ours)}")
+    found = stats.pearsonr(ours, theirs)
+    low, high = found.confidence_interval(0.95)
+    return float(found.statistic), float(low), float(high)
+
+
 def weighted_estimate(values: np.ndarray, weights: np.ndarray) -> Estimate:
     """The weighted mean of independent units, its interval by the jackknife over them.
 

@@ -14,7 +14,7 @@ import typer
 
 from figures import style
 from figures.inputs import run
-from figures.rounding import NONE, TITLES
+from figures.rounding import NONE, RULES, TITLES
 from figures.tables import interval, number, with_sd
 from resonance.encoding.spec import CONTROLS
 from resonance.record.files import write_text
@@ -81,22 +81,18 @@ def pairs(tables: Path, study: str) -> str:
     return _markdown(rows)
 
 
-def rounding(tables: Path, protocol: str) -> str:
-    """What every rule of rounding adds to no rounding under one protocol: a column a task and method."""
-    found = {k[1:]: row for k, row in _by(tables / "rounding.csv", "protocol", "task", "method", "rounding").items()
-             if k[0] == protocol}  # fmt: skip
-    tasks, methods, rules = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1, 2))
-    columns = [(task, method) for task in tasks for method in methods]
-    rows = [["wavelengths", *(f"{style.encoding_title(m)}, {style.task_title(t)}" for t, m in columns)]]
-    rows.append(
-        [
-            "accuracy with no rounding",
-            *(f"{number(found[*c, NONE]['ood_accuracy_percent'], decimals=1)}" for c in columns),
-        ]
-    )
-    for rule in [rule for rule in rules if rule != NONE]:
-        title = TITLES.get(rule, rule)
-        rows.append([f"*{title.replace(':', ',')}*" if rule in CONTROLS else title])
+def rounding(tables: Path, method: str) -> str:
+    """What every rule of rounding adds to no rounding with one method: a column a task and protocol."""
+    cells = _by(tables / "rounding.csv", "method", "task", "protocol", "rounding")
+    found = {key[1:]: row for key, row in cells.items() if key[0] == method}
+    tasks, protocols = style.in_order({task for task, *_ in found}), sorted({protocol for _, protocol, _ in found})
+    columns = [(task, protocol) for task in tasks for protocol in protocols if (task, protocol, NONE) in found]
+    rows = [["wavelengths", *(f"{style.task_title(task)}, `{protocol}`" for task, protocol in columns)]]
+    plain = [found[*column, NONE]["ood_accuracy_percent"] for column in columns]
+    rows.append(["accuracy with no rounding", *(number(value, decimals=1) for value in plain)])
+    for rule in [rule for rule in RULES if rule != NONE]:
+        title = TITLES.get(rule, rule).replace(":", ",")
+        rows.append([f"*{title}*" if rule in CONTROLS else title])
         rows[-1] += [_gain(found[*column, rule]) for column in columns]
     return _markdown(rows)
 

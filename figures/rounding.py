@@ -93,7 +93,7 @@ def cells_of(rows: pl.DataFrame, kinds: dict[str, tuple[str, str]], metric: str)
 
 def comparisons(accuracy: Cells, inside: Cells) -> list[dict]:
     """One row a cell: its mean, and its paired differences from no rounding and from nearest."""
-    protocols = list(dict.fromkeys(key[0] for key in accuracy))
+    protocols = sorted({key[0] for key in accuracy})
     tasks, methods = style.in_order({key[1] for key in accuracy}), list(dict.fromkeys(key[2] for key in accuracy))
     lines = []
     for place in [(p, t, m) for p in protocols for t in tasks for m in sorted(methods, key=style.method_place)]:

@@ -213,14 +213,17 @@ def notes(lines: list[dict]) -> str:
 def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
     """Difference from no rounding, one panel a protocol and task."""
     protocols = list(dict.fromkeys(line["protocol"] for line in lines))
-    tasks = list(dict.fromkeys(line["task"] for line in lines))
+    tasks = style.in_order({line["task"] for line in lines})
     methods = list(dict.fromkeys(line["method"] for line in lines))
     rules = [rule for rule in RULES[1:] if any(line["rounding"] == rule for line in lines)]
     figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 0.25 * len(protocols) * (len(rules) + 1)), layout="constrained")
-    panels = figure.subplots(len(protocols), len(tasks), squeeze=False, sharey=True)
+    panels = figure.subplots(len(protocols), len(tasks), squeeze=False, sharex="col", sharey=True)
     for i, protocol in enumerate(protocols):
         for k, task in enumerate(tasks):
             axes = panels[i][k]
+            if not any((line["protocol"], line["task"]) == (protocol, task) for line in lines):
+                axes.set_axis_off()
+                continue
             axes.axvline(0, color=style.TRAINED, linewidth=0.8)
             axes.axhspan(-0.5, sum(rule in CONTROLS for rule in rules) - 0.5, color="#eeeeee", zorder=0)
             for n, method in enumerate(methods):

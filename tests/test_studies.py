@@ -87,7 +87,8 @@ def test_a_study_of_several_files_is_one_table_that_says_where_seeds_are_fewer(r
     )  # fmt: skip
     rounding.main(tmp_path / "out", "tiny", [rules, more], ENCODINGS, tmp_path / "figure")
     found = pl.read_csv(tmp_path / "out.csv")
-    assert found["num_seeds"].to_list() == [3, 3, 3, 2, 2]
+    assert found["protocol"].to_list() == ["paper"] * 2 + ["released"] * 3, "in this order, whichever file is first"
+    assert found["num_seeds"].to_list() == [2, 2, 3, 3, 3]
     assert "2 to 3 seeds (1, 2, 3)" in (tmp_path / "out.md").read_text()
     with pytest.raises(ValueError, match="every run must be given once"):
         rounding.main(tmp_path / "out", "tiny", [rules, rules], ENCODINGS, tmp_path / "figure")

@@ -32,9 +32,11 @@ TITLES = {
 HEADER = ["", "Seeds", "OOD accuracy ± sd", "In distribution", "− no rounding", "95% interval", "− nearest"]
 HEADER += ["95% interval"]
 AGREEMENT = ["protocols", "tasks", "methods"]
+LAST = "Between trained and new positions"
 AGREEMENT_CAPTION = (
     "Do the same rules help? Pearson's correlation r, over the rules, of what they add to no rounding (the means "
-    "above), between two blocks that differ in one thing. Were a rule's effect noise of the seeds, r would be about 0."
+    "above), between two blocks that differ in one thing; last, in one block, of what they add in distribution and "
+    "what they add to the OOD accuracy. Were a rule's effect noise of the seeds, r of the first would be about 0."
 )
 AGREEMENT_NOTES = (
     "95% intervals by Fisher's z, as if rules were independent, though some share wavelengths. What all differences of "
@@ -128,23 +130,36 @@ def columns(name: str, difference: Estimate | None) -> dict:
 
 
 def agreement(lines: list[dict]) -> list:
-    """How alike the rules do in two places that differ in one thing, in groups by what that is. Fewer than four rules
-    say nothing."""
+    """How alike the rules do in two places that differ in one thing, in groups by what that is, and in one place at the
+    positions trained on and at new ones."""
     added: dict[tuple, dict[str, float]] = {}
+    inside: dict[tuple, dict[str, float]] = {}
     for line in lines:
         if line["rounding"] != NONE and line["minus_none_points"] is not None:
             place = line["protocol"], line["task"], line["method"]
             added.setdefault(place, {})[line["rounding"]] = line["minus_none_points"]
+            # No rounding's accuracy is not taken off: the same for all rules of a place, it moves no correlation.
+            inside.setdefault(place, {})[line["rounding"]] = line["in_distribution_accuracy_percent"]
     groups: dict[str, list] = {}
     for ours, theirs in combinations(added, 2):
         other = [ours[n] != theirs[n] for n in range(3)]
-        rules = [rule for rule in added[ours] if rule in added[theirs]]
-        if sum(other) == 1 and len(rules) >= 4:
-            r, *between = correlation(*([added[place][rule] for rule in rules] for place in (ours, theirs)))
+        if sum(other) == 1:
             (kind,) = compress(AGREEMENT, other)
-            cells = [_both(ours, theirs), str(len(rules)), number(r, "+"), interval(*between, "+")]
-            groups.setdefault(f"Between {kind}", []).append(cells)
-    return sorted(groups.items(), key=lambda group: group[0] != "Between protocols")
+            groups.setdefault(f"Between {kind}", []).extend(_alike(_both(ours, theirs), added[ours], added[theirs]))
+    for place in added:
+        groups.setdefault(LAST, []).extend(_alike(_both(place, place), inside[place], added[place]))
+    filled = [(title, rows) for title, rows in groups.items() if rows]
+    return sorted(filled, key=lambda group: (group[0] == LAST, group[0] != "Between protocols"))
+
+
+def _alike(words: str, ours: dict[str, float], theirs: dict[str, float]) -> list[list[str]]:
+    """The row of one correlation over rules; none where fewer than four are in both, or all do the same."""
+    rules = [rule for rule in ours if rule in theirs]
+    values = [[each[rule] for rule in rules] for each in (ours, theirs)]
+    if len(rules) < 4 or any(len(set(each)) == 1 for each in values):
+        return []
+    r, *between = correlation(*values)
+    return [[words, str(len(rules)), number(r, "+"), interval(*between, "+")]]
 
 
 def _both(ours: tuple, theirs: tuple) -> str:

@@ -111,6 +111,22 @@ def test_rules_are_compared_between_places_that_differ_in_one_thing(tmp_path: Pa
     assert "| paper and released, CoT, RoPE | 5 | +1.00 | [+1.00, +1.00] |" in text
     assert "| released, Recursive and CoT, RoPE | 5 | −1.00 | [−1.00, −1.00] |" in text
     assert "paper and released, Recursive" not in text and text.count(", RoPE | 5 |") == 2
+    assert "trained and new" not in text, "all rules do the same in distribution"
+
+
+def test_what_a_rule_adds_in_distribution_is_compared_with_what_it_adds_beyond(tmp_path: Path) -> None:
+    names = ("rope", "resonance_rope", "rope_floor", "rope_ceil", "rope_half")
+    parts = [
+        rows("paper", name, (0.5 + gain,) * 3) for name, gain in zip(names, (0, 0.04, 0.08, -0.08, 0), strict=True)
+    ]
+    for part, inside in zip(parts, (0.1, 0.48, 0.46, 0.54, 0.50), strict=True):
+        for row in part:
+            if row["metric"] == "in_distribution_accuracy":
+                row["value"] = inside  # without `none`, which stands apart: 50 less half of what is added beyond
+    draw_rules(write(tmp_path / "s.parquet", *parts))
+    text = (tmp_path / "out.md").read_text()
+    assert "| **Between trained and new positions** |" in text
+    assert "| paper, CoT, RoPE | 4 | −1.00 | [−1.00, −1.00] |" in text
 
 
 def test_one_seed_has_differences_and_no_intervals(tmp_path: Path) -> None:

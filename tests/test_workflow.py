@@ -285,7 +285,8 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["config", "check", "larptop"], "preset must be one of laptop, paper, paper_cpu, smoke, smollm2, got 'larptop'"),
+        (["config", "check", "larptop"],
+         "preset must be one of laptop, paper, paper_cpu, smoke, smollm2, got 'larptop'"),
         (["posgen", "generate", "absent.json", *(f"--output={s}.parquet" for s in ("train", "validation", "test"))],
          "absent.json"),
         (["posgen", "train", "config/smoke.yaml", "e.json", "t.parquet", "v.parquet", "out", "--seed=1"],

@@ -13,7 +13,7 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.inputs import Output, Preset, Study, read_study, run, seeds_of_study
+from figures.inputs import Output, Preset, Study, has_papers_sizes, read_study, run, seeds_of_study
 from figures.tables import Table, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.protocol import CHOICES
@@ -134,7 +134,7 @@ def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "
         f"flipped choice makes, in percentage points, seed by seed. Preset {preset}, "
-        f"{seeds_of_study(rows)}. Model: {style.sizes(made)}. {style.stand_in(preset)}"
+        f"{seeds_of_study(rows)}. Model: {style.sizes(made)}. {style.stand_in(has_papers_sizes(made))}"
     )
 
 

@@ -23,6 +23,12 @@ TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, witho
 
 Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
 
+PAPER_MODEL = {"d_model": 512, "d_ff": 2048, "num_heads": 8, "head_dim": 64}
+"""T5-Small's widths, section 6.1.1."""
+PAPER_DATA = {"modulus": 17, "train_length": 64, "test_length": 256, "num_train": 10_000}
+PAPER_EPOCHS = 150
+"""Appendix C.1."""
+
 
 def run(main: Callable) -> None:
     """`main` as a typer command; for bad input one line on stderr and status 2, no traceback."""
@@ -121,6 +127,25 @@ def sizes_text(paths: list[Path]) -> str:
         raise ValueError(f"--evaluation files must be of one size of model, got {'; '.join(sorted(sizes))}")
     by_task = ", ".join(f"{steps[task]:,} on {style.task_title(task)}" for task in style.in_order(set(steps)))
     return f"{sizes.pop()}; steps: {by_task}"
+
+
+def has_papers_sizes(made: dict) -> bool:
+    """Whether a collected study, or the settings of one run, has the sizes of PosGen that the paper states.
+
+    Told by what was trained and not by the preset's name: a preset may be edited, and others have these sizes.
+    """
+    for part, theirs in (("model", PAPER_MODEL), ("data", PAPER_DATA)):
+        if any(made[part][name] != value for name, value in theirs.items()):
+            return False
+    steps = made["steps"]
+    fewest = min(n for by_task in steps.values() for n in by_task.values()) if isinstance(steps, dict) else steps
+    return fewest * made["training"]["batch_size"] >= PAPER_EPOCHS * made["data"]["num_train"]
+
+
+def all_have_papers_sizes(paths: list[Path]) -> bool:
+    """The same of everything behind some files."""
+    made = [read_run(path) for path in paths]
+    return all(has_papers_sizes(each if "study" in each else each["settings"]) for each in made)
 
 
 def read_of_one_model(paths: list[Path], kind: str) -> pl.DataFrame:

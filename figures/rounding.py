@@ -14,7 +14,7 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.inputs import Output, Preset, Study, read_study, run, seeds_of_study
+from figures.inputs import Output, Preset, Study, has_papers_sizes, read_study, run, seeds_of_study
 from figures.tables import Table, interval, number, with_sd, write_tables
 from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
 from resonance.record.files import write_text
@@ -202,7 +202,7 @@ def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
     return (
         "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
         f"teacher-forced. Preset {preset}, {seeds_of_study(rows)}. Model: {style.sizes(made)}. "
-        + style.stand_in(preset)
+        + style.stand_in(has_papers_sizes(made))
     )
 
 

@@ -115,9 +115,9 @@ def legend(figure: Figure, columns: int = 4) -> None:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
 
 
-def stand_in(preset: str) -> str:
-    """What may be read out of the numbers of a preset."""
-    if preset == "paper":
+def stand_in(papers_sizes: bool) -> str:
+    """What may be read out of the numbers of a preset that has the paper's sizes, or has not."""
+    if papers_sizes:
         return "The preset has the paper's sizes, as far as the paper states them."
     return (
         "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "

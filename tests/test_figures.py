@@ -42,6 +42,17 @@ def made(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(evaluations=evaluations, baselines=baselines, folder=tmp_path)
 
 
+SMALL = {
+    "model": {"d_model": 128, "d_ff": 512, "num_heads": 4, "head_dim": 64, "num_layers": None}, "steps": 600,
+    "data": {"modulus": 17, "train_length": 64, "test_length": 256, "num_train": 10_000},
+    "training": {"batch_size": 32},
+}  # fmt: skip
+LARGE = SMALL | {
+    "model": {"d_model": 512, "d_ff": 2048, "num_heads": 8, "head_dim": 64, "num_layers": None}, "steps": 11_850,
+    "training": {"batch_size": 128},
+}  # fmt: skip
+
+
 def write_evaluation(
     folder: Path,
     task: str,
@@ -51,6 +62,7 @@ def write_evaluation(
     protocol: str = "paper",
     epochs: tuple = (1.0, 2.0),
     num_layers: int = 2,
+    sizes: dict = SMALL,
 ) -> Path:
     names = {"protocol": protocol, "task": task, "train_encoding": encoding, "encoding": encoding, "seed": seed}
     test = {"ood_accuracy": ood, "ood_accuracy_odd": 2 * ood - 0.5, **DIAGNOSTICS}
@@ -65,8 +77,7 @@ def write_evaluation(
         for e in epochs
     ]  # fmt: skip
     path = folder / f"{protocol}-{task}-{encoding}-{seed}.parquet"
-    model = {"d_model": 128, "num_heads": 4, "head_dim": 64, "num_layers": None}
-    settings = {"task": task, "steps": 600, "model": model, "choices": {"num_layers": num_layers}}
+    settings = {"task": task, "choices": {"num_layers": num_layers}, **sizes}
     write_rows(path, "evaluation", rows, {"settings": settings})
     return path
 
@@ -209,8 +220,22 @@ def test_tables_for_people_say_what_they_compare(made: SimpleNamespace) -> None:
             "Resonance RoPE",
         ):
             assert words in " ".join(text.replace("\n", " ").split()), (suffix, words)
-    paper = Path(f"{make_table(made, preset='paper')}.md").read_text(encoding="utf-8")
-    assert "stand-in" not in paper
+    named_paper = Path(f"{make_table(made, preset='paper')}.md").read_text(encoding="utf-8")
+    assert "stand-in" in named_paper, "a name says nothing about sizes"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_paper"),
+    [({}, True), ({"steps": 11_718}, False), ({"model": LARGE["model"] | {"d_model": 256}}, False),
+     ({"data": LARGE["data"] | {"train_length": 32}}, False), ({"training": {"batch_size": 64}}, False)],
+)  # fmt: skip
+def test_a_table_of_the_papers_sizes_is_no_stand_in(made: SimpleNamespace, change: dict, is_paper: bool) -> None:
+    made.evaluations = [
+        write_evaluation(made.folder, task, name, 1, 0.4, sizes=LARGE | change)
+        for task in ("cot", "recursive") for name in ("rope", "resonance_rope")
+    ]  # fmt: skip
+    text = Path(f"{make_table(made, preset='mine')}.md").read_text(encoding="utf-8")
+    assert ("has the paper's sizes" in text) is is_paper and ("stand-in" in text) is not is_paper
 
 
 def test_tex_is_balanced_and_escaped(made: SimpleNamespace) -> None:

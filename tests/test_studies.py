@@ -13,7 +13,9 @@ from resonance.record import config, results, study
 ROOT = Path(__file__).resolve().parents[1]
 ENCODINGS = ROOT / "config/encodings.yaml"
 MADE = {
-    "model": {"d_model": 16, "num_heads": 2, "head_dim": 64},
+    "model": {"d_model": 16, "d_ff": 32, "num_heads": 2, "head_dim": 64},
+    "data": {"modulus": 17, "train_length": 64, "test_length": 256, "num_train": 10_000},
+    "training": {"batch_size": 32},
     "layers": {"paper": 2, "released": 6},
     "steps": {"paper": {"cot": 600}, "released": {"cot": 400}},
 }

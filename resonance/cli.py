@@ -248,6 +248,7 @@ def collect(
     output: Path,
     protocol: Annotated[list[str], typer.Option(help="Only this one; once a protocol.")] = (),
     task: Annotated[list[str], typer.Option(help="Only this one; once a task.")] = (),
+    encoding: Annotated[list[str], typer.Option(help="Only this one; once an encoding.")] = (),
     seed: Annotated[list[int], typer.Option(help="Only this one; once a seed.")] = (),
     kept: Annotated[
         Path | None, typer.Option(help="One collected before: what was not made here is taken of it.")
@@ -257,7 +258,7 @@ def collect(
     """Put the summaries of a study's evaluations, made here, into one file."""
     from resonance.record.study import collect as gather
 
-    only = {"protocol": protocol, "task": task, "seed": seed}
+    only = {"protocol": protocol, "task": task, "encoding": encoding, "seed": seed}
     rows, made = gather(config.load(folder, preset), study, only=only, kept=kept)
     results.write_rows(output, "evaluation", rows, made)
     print(f"{output}: {made['num_evaluations']} evaluations of {study}")

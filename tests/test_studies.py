@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from figures import ablation, rounding, shortcuts
+from resonance import cli
 from resonance.record import config, results, study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -292,6 +293,24 @@ def test_a_part_of_a_study_can_be_collected(tmp_path: Path) -> None:
         study.collect(loaded, "ablation", tmp_path, only={"task": ["recursive"]})
     with pytest.raises(ValueError, match="study must be one of table1, extended, keyed, rounding, ablation, got 'all'"):
         study.collect(loaded, "all", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("protocol", "paper+P2"), ("task", "cot"), ("encoding", "yarn"), ("seed", 42)]
+)
+def test_every_option_of_collect_takes_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: object
+) -> None:
+    loaded = config.load(ROOT / "config", "smoke")
+    evaluate_all(loaded, "ablation", tmp_path)
+    wanted = [cell for cell in loaded.study_cells("ablation") if getattr(cell, option) == value]
+    for cell in loaded.study_cells("ablation"):
+        if cell not in wanted:
+            study.evaluation_path(loaded, cell, tmp_path).unlink()
+    monkeypatch.chdir(tmp_path)
+    cli.collect("smoke", "ablation", tmp_path / "part.parquet", folder=ROOT / "config", **{option: [value]})
+    rows = results.read_rows(tmp_path / "part.parquet", "evaluation")
+    assert rows.select("protocol", "encoding", "task", "seed").unique().height == len(wanted) > 0
 
 
 def test_a_study_can_be_run_in_parts_and_collected_with_what_was_kept(tmp_path: Path) -> None:

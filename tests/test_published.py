@@ -85,3 +85,12 @@ def test_kept_rows_are_of_this_preset_and_whole(path: Path, laptop: config.Confi
     for (protocol, task), part in cells.group_by("protocol", "task"):
         seeds = {tuple(sorted(found["seed"])) for _, found in part.group_by("encoding")}
         assert len(seeds) == 1, f"every encoding must have the same seeds on {task} under {protocol}"
+
+
+def test_the_numbers_at_the_papers_size_are_of_the_kept_row() -> None:
+    rows = results.read_rows(ROOT / "results-published/paper_cpu/table1_paper.parquet", "evaluation")
+    value = {row["metric"]: f"{100 * row['value']:.2f} %" for row in rows.iter_rows(named=True)}
+    assert rows.height == len(value), "one training"
+    for path in PAGES:
+        page = " ".join(path.read_text(encoding="utf-8").split())
+        assert all(value[metric] in page for metric in ("ood_accuracy", "in_distribution_accuracy")), path

@@ -110,12 +110,11 @@ def seeds_of_study(rows: pl.DataFrame) -> str:
     return seeds_text(seeds) if fewest == len(seeds) else f"{fewest} to {seeds_text(seeds)}"
 
 
-def sizes_text(paths: list[Path]) -> str:
-    """What was trained, from the runs behind the files, or from a collected study: depth, width, steps by task.
+def sizes_text(made: list[dict]) -> str:
+    """What was trained, from runs (`read_run`), or from a collected study: depth, width, steps by task.
 
     Raises ValueError if the files come of models of different sizes.
     """
-    made = [read_run(path) for path in paths]
     if len(made) == 1 and "study" in made[0]:
         return style.sizes(made[0])
     sizes, steps = set(), {}
@@ -142,9 +141,8 @@ def has_papers_sizes(made: dict) -> bool:
     return fewest * made["training"]["batch_size"] >= PAPER_EPOCHS * made["data"]["num_train"]
 
 
-def all_have_papers_sizes(paths: list[Path]) -> bool:
-    """The same of everything behind some files."""
-    made = [read_run(path) for path in paths]
+def all_have_papers_sizes(made: list[dict]) -> bool:
+    """The same of runs (`read_run`), or of a collected study."""
     return all(has_papers_sizes(each if "study" in each else each["settings"]) for each in made)
 
 

@@ -115,13 +115,16 @@ def legend(figure: Figure, columns: int = 4) -> None:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
 
 
-def stand_in(papers_sizes: bool) -> str:
-    """What may be read out of the numbers of a preset that has the paper's sizes, or has not."""
+FOR_THIS_SIZE = ", and what is said holds for this size alone."
+
+
+def stand_in(papers_sizes: bool, instead: str = FOR_THIS_SIZE) -> str:
+    """What may be read out of the numbers of a preset that has the paper's sizes, or has not: then `instead`."""
     if papers_sizes:
         return "The preset has the paper's sizes, as far as the paper states them."
     return (
         "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "
-        "comparable with the paper's, and what is said holds for this size alone."
+        f"comparable with the paper's{instead}"
     )
 
 

@@ -30,6 +30,7 @@ from figures.inputs import (
 )
 from figures.tables import Table, interval, number, with_sd, write_tables
 from resonance.record.files import write_text
+from resonance.record.results import read_run
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import Estimate, estimate, paired_difference
 
@@ -109,7 +110,7 @@ def main(
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
     groups = in_groups(cells, tasks, cell_text)
     beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
-    said = caption(names, seeds, evaluation, study, beside)
+    said = caption(names, seeds, [read_run(path) for path in evaluation], study, beside)
     tables = [Table(f"posgen-{study}", said, CELL_HEADER, groups, cell_notes(paper, study, beside))]
     if pairs:
         said = PAIR_CAPTION + (", beside the difference of the paper's means." if beside else ".")
@@ -256,21 +257,16 @@ def without(table: Table, columns: Collection[str]) -> Table:
     return replace(table, header=list(compress(table.header, kept)), groups=groups)
 
 
-def caption(names: dict, seeds: list[int], evaluation: list[Path], study: str, beside: bool) -> str:
+def caption(names: dict, seeds: list[int], made: list[dict], study: str, beside: bool) -> str:
     verdicts = (
         ", and a verdict in this table says where the paper's mean lies, not whether the paper is right. What can be "
         "set beside the paper is the sign of a difference, and that for this size alone."
     )
-    size = (
-        style.stand_in(True)
-        if all_have_papers_sizes(evaluation)
-        else "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "
-        "comparable with the paper's" + (verdicts if beside else ", and what is said holds for this size alone.")
-    )
+    size = style.stand_in(all_have_papers_sizes(made), verdicts if beside else style.FOR_THIS_SIZE)
     return (
         f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
         f"Preset {names['preset']}, protocol {names['protocol']}, {seeds_text(seeds)}. Model: "
-        f"{sizes_text(evaluation)}. {size}"
+        f"{sizes_text(made)}. {size}"
     )
 
 

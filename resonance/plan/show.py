@@ -127,7 +127,8 @@ def check(planned: list[Job], folder: Path, device: Device) -> list[Check]:
 
 def show(preset: str, studies: list[str], planned: list[Job]) -> None:
     """The plan as a table on stdout, and in words what it leaves out."""
-    table = Table(title=f"Plan of the preset {preset}: {', '.join(studies)}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    named = ("all that `snakemake` makes" if study == "table1" else study for study in studies)
+    table = Table(title=f"Plan of the preset {preset}: {', '.join(named)}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("partition, rule", no_wrap=True)
     times = [device.name + ("" if device.measured else "*") for device in DEVICES.values()]
     hours = [f"GPU-h {DEVICES[key].name.split()[0]}*" for key in GPUS]

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,6 +51,14 @@ def edits(finished):
     made = Edits(finished)
     yield made
     made.undo()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> SimpleNamespace:
+    """Synthetic results of PosGen for the scripts of figures/; a test may change what it is given."""
+    from posgen_results import write_all  # brings matplotlib: a second that most tests need not wait
+
+    return write_all(tmp_path)
 
 
 @pytest.fixture(scope="session")

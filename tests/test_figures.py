@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 
 from figures import fig1_rotation_angles, fig2_dependencies, fig3_validation_loss, inputs, style, tables
-from posgen_results import PUBLISHED, ROOT, make_figure3, make_table, write_all, write_evaluation
+from posgen_results import PUBLISHED, ROOT, make_figure3, make_table, write_evaluation
 from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.tasks import PAPER_TASKS, Rule
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> SimpleNamespace:
-    return write_all(tmp_path)
 
 
 def test_figure1_measures_the_gap() -> None:

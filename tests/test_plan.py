@@ -237,8 +237,8 @@ def test_the_plan_names_every_rule_and_says_what_is_estimated() -> None:
     assert done.exit_code == 0
     for said in (
         "Plan of the preset paper: all that `snakemake` makes", "CPU ", "GPU ", "posgen_train", "llm_finetune", "total",
-        "H100 SXM*", "A100 80 GB*", "GPU-h", "estimated",
-        "never run", "not counted (+?): llm_pack, texts.pg19: its size is known when it is read",
+        "H100 SXM*", "A100 80 GB*", "GPU-h", "estimated", "never run",
+        "not counted (+?): llm_pack, texts.pg19: its size is known when it is read",
     ):  # fmt: skip
         assert said in done.output
 

@@ -7,13 +7,8 @@ import polars as pl
 import pytest
 
 from figures import table1_posgen
-from posgen_results import LARGE, PUBLISHED, make_table, write_all, write_baseline, write_evaluation
+from posgen_results import LARGE, PUBLISHED, make_table, write_baseline, write_evaluation
 from resonance.record.stats import Estimate
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> SimpleNamespace:
-    return write_all(tmp_path)
 
 
 def test_cells_hold_mean_spread_interval_and_the_papers_number(made: SimpleNamespace) -> None:

@@ -20,7 +20,7 @@ help:
 	@echo "make plan        what that costs, before anything runs"
 	@echo "make test        the tests"
 	@echo "make lint        ruff, snakefmt, snakemake --lint"
-	@echo "make schema      workflow/schemas from resonance.record.config"
+	@echo "make schema      workflow/schemas from resonance.workflow.preset"
 	@echo "make pages       the measured tables of README.md and docs/, of the rows in results-published/"
 	@echo "make clean       remove the environment (results/ stays)"
 

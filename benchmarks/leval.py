@@ -15,12 +15,12 @@ import torch
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.llm import questions
-from resonance.llm.answering import ends_of
+from resonance.leval.answering import ends_of
 from resonance.llm.generate import answers
-from resonance.llm.leval import prompts
+from resonance.leval.files import prompts
 from resonance.llm.models import Base, load, tokenizer_of
 from resonance.record import config
-from resonance.record.runs import device_name
+from resonance.record.provenance import device_name
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, TASK = "smollm2", "line_end"

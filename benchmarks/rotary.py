@@ -24,7 +24,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from resonance.encoding import EncodingSpec, ops
 from resonance.encoding.ops import Table, rotate
 from resonance.encoding.rotary import Rotary
-from resonance.record.runs import device_name
+from resonance.record.provenance import device_name
 
 SHAPES = {"prefill": (1, 32, 8, 4096, 128), "posgen": (128, 8, 8, 64, 64), "decode": (1, 32, 8, 1, 128)}
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -31,8 +31,8 @@ from resonance.encoding.frequencies import frequency_table
 from resonance.posgen import tasks
 from resonance.posgen.step import tune_allocator
 from resonance.posgen.train import _Training, to_inputs
-from resonance.record.config import load
-from resonance.record.runs import TrainRun, device_name, train_run
+from resonance.workflow.preset import load
+from resonance.record.provenance import TrainRun, device_name, train_run
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS_A_TURN = {"laptop": 40, "paper": 4}

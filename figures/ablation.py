@@ -13,10 +13,10 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.inputs import Output, Preset, Study, has_papers_sizes, read_study, run, seeds_of_study
+from figures.inputs import Output, Preset, Study, have_papers_sizes, read_study, run, seeds_of_study, sizes_text
 from figures.tables import Table, number, write_tables
+from resonance.posgen.protocol import CHOICES
 from resonance.record.files import write_text
-from resonance.record.protocol import CHOICES
 from resonance.record.stats import Estimate, estimate, paired_difference
 
 ABOUT = {
@@ -127,14 +127,13 @@ def text_of(line: dict, sign: str) -> str:
     return mean if line["low95"] is None else f"{mean} ± {number((line['high95'] - line['low95']) / 2)}"
 
 
-def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
-    bases = {p: v for p, v in made["layers"].items() if "+" not in p}
-    made = made | {"layers": bases, "steps": {p: made["steps"][p] for p in bases}}
+def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
+    bases = [run for run in made if "+" not in run["settings"]["protocol"]]
     return (
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "
         f"flipped choice makes, in percentage points, seed by seed. Preset {preset}, "
-        f"{seeds_of_study(rows)}. Model: {style.sizes(made)}. {style.stand_in(has_papers_sizes(made))}"
+        f"{seeds_of_study(rows)}. Model: {sizes_text(bases)}. {style.stand_in(have_papers_sizes(made))}"
     )
 
 

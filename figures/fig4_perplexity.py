@@ -16,7 +16,7 @@ from figures.inputs import Output, Preset, StandIn, TableFiles, Title, about_mod
 from figures.tables import Table, interval, number, write_tables
 from resonance.record.files import write_text
 from resonance.record.paths import UNTUNED
-from resonance.record.results import read_run
+from resonance.record.rows import read_run
 from resonance.record.stats import Estimate, weighted_estimate
 
 UNIT = ["corpus", "document", "piece"]

@@ -9,8 +9,9 @@ import polars as pl
 import typer
 
 from figures import style
-from resonance.record.paths import UNTUNED
-from resonance.record.results import read_rows, read_run
+from resonance.llm.paths import UNTUNED
+from resonance.posgen.rows import BASELINE, EVALUATION, STUDY
+from resonance.record.rows import Kind, kind_of, read_rows, read_run
 
 Output = Annotated[Path, typer.Option(help="Path of the files to write, without a suffix.")]
 Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be printed.")]
@@ -46,7 +47,7 @@ def read_evaluations(paths: list[Path], protocol: str, split: str) -> pl.DataFra
 
     Raises ValueError for no files, files of another protocol, or one run given twice.
     """
-    rows = _of_protocol(paths, "evaluation", protocol)
+    rows = _of_protocol(paths, EVALUATION, protocol)
     summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == split)
     if summaries.is_empty():
         raise ValueError(f"--evaluation must hold rows of split {split}, got none; run the evaluation again")
@@ -56,7 +57,7 @@ def read_evaluations(paths: list[Path], protocol: str, split: str) -> pl.DataFra
 
 def read_positions(paths: list[Path], protocol: str) -> pl.DataFrame:
     """Test accuracy by position, every run once."""
-    rows = _of_protocol(paths, "evaluation", protocol)
+    rows = _of_protocol(paths, EVALUATION, protocol)
     found = rows.filter(pl.col("position").is_not_null(), pl.col("metric") == "accuracy", pl.col("split") == "test")
     if found.is_empty():
         raise ValueError("--evaluation must hold accuracy by position, got none; run the evaluation again")
@@ -66,7 +67,7 @@ def read_positions(paths: list[Path], protocol: str) -> pl.DataFrame:
 
 def train_length(paths: list[Path]) -> int:
     """L of the runs behind the files. Raises ValueError if they do not share one."""
-    found = {read_run(path)["settings"]["data"]["train_length"] for path in paths}
+    found = {run["settings"]["data"]["train_length"] for run in runs_behind(paths)}
     if len(found) != 1:
         raise ValueError(f"--evaluation files must share one train_length, got {sorted(found)}")
     return found.pop()
@@ -74,28 +75,41 @@ def train_length(paths: list[Path]) -> int:
 
 def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
     """Summaries of the test split of what needs no training: `chance` and `local_rule`."""
-    rows = _of_protocol(paths, "baseline", protocol)
+    rows = _of_protocol(paths, BASELINE, protocol)
     summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == "test")
     _check_once(summaries, ["task", "encoding", "metric"])
     return summaries
 
 
-def read_study(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
-    """The summaries of a study collected in one file or several, every run once, and what they were made with.
+def read_study(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
+    """The summaries of a study collected in one file or several, every run once, and what made them.
 
-    Raises ValueError for files without rows, of several models, or with one run twice.
+    Raises ValueError for files without rows, or with one run twice.
     """
-    rows, runs = read_rows(paths, "evaluation"), [read_run(path) for path in paths]
+    rows = read_rows(paths, STUDY)
     if rows.is_empty():
         raise ValueError(f"--study must hold evaluations, got none in {', '.join(map(str, paths))}; collect it again")
     _check_once(rows, ["protocol", "task", "encoding", "seed", "metric"])
-    made = dict(runs[0])
-    for run in runs[1:]:
-        if run["model"] != made["model"]:
-            raise ValueError(f"--study files must be of one model, got {made['model']} and {run['model']}")
-        made["layers"] = made["layers"] | run["layers"]
-        made["steps"] = made["steps"] | {p: made["steps"].get(p, {}) | by_task for p, by_task in run["steps"].items()}
-    return rows, made
+    return rows, runs_behind(paths)
+
+
+def runs_behind(paths: list[Path]) -> list[dict]:
+    """What made the rows of evaluations or of collected studies: settings, spec and the like, once a kind of run."""
+    runs = [read_run(path) for path in paths]
+    return [made for run in runs for made in (run["made"].values() if "made" in run else [run])]
+
+
+def specs_of(paths: list[Path]) -> dict[str, dict]:
+    """Encoding -> its spec, of collected studies: what the rows were made with, whatever the config says now.
+
+    Under several protocols an encoding has several specs; the first is given.
+    """
+    found: dict[str, dict] = {}
+    for path in paths:
+        made = read_run(path)["made"]
+        for name, key in read_rows(path, STUDY).select("encoding", "made").unique(maintain_order=True).iter_rows():
+            found.setdefault(name, made[key]["spec"])
+    return found
 
 
 def seeds_text(seeds: list[int]) -> str:
@@ -111,49 +125,46 @@ def seeds_of_study(rows: pl.DataFrame) -> str:
 
 
 def sizes_text(made: list[dict]) -> str:
-    """What was trained, from runs (`read_run`), or from a collected study: depth, width, steps by task.
+    """What was trained, of runs (`runs_behind`): width, depth and steps, by protocol and task where they differ.
 
-    Raises ValueError if the files come of models of different sizes.
+    Raises ValueError if they are of models of different sizes.
     """
-    if len(made) == 1 and "study" in made[0]:
-        return style.sizes(made[0])
-    sizes, steps = set(), {}
-    for settings in (run["settings"] for run in made):
-        model, layers = settings["model"], settings["model"]["num_layers"] or settings["choices"]["num_layers"]
-        sizes.add(f"{layers} layers of width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}")
-        steps[settings["task"]] = settings["steps"]
-    if len(sizes) > 1:
-        raise ValueError(f"--evaluation files must be of one size of model, got {'; '.join(sorted(sizes))}")
-    by_task = ", ".join(f"{steps[task]:,} on {style.task_title(task)}" for task in style.in_order(set(steps)))
-    return f"{sizes.pop()}; steps: {by_task}"
+    every = [run["settings"] for run in made]
+    for settings in every[1:]:
+        if settings["model"] != every[0]["model"]:
+            raise ValueError(f"files must be of one size of model, got {every[0]['model']} and {settings['model']}")
+    layers, steps = {}, {}
+    for settings in every:
+        name = settings["protocol"]
+        layers[name] = settings["model"]["num_layers"] or settings["choices"]["num_layers"]
+        steps.setdefault(name, {})[settings["task"]] = settings["steps"]
+    return style.sizes(every[0]["model"], layers, steps)
 
 
-def has_papers_sizes(made: dict) -> bool:
-    """Whether a collected study, or the settings of one run, has the sizes of PosGen that the paper states.
+def have_papers_sizes(made: list[dict]) -> bool:
+    """Whether all runs (`runs_behind`) have the sizes of PosGen that the paper states.
 
     Told by what was trained and not by the preset's name: a preset may be edited, and others have these sizes.
     """
-    for part, theirs in (("model", PAPER_MODEL), ("data", PAPER_DATA)):
-        if any(made[part][name] != value for name, value in theirs.items()):
-            return False
-    steps = made["steps"]
-    fewest = min(n for by_task in steps.values() for n in by_task.values()) if isinstance(steps, dict) else steps
-    return fewest * made["training"]["batch_size"] >= PAPER_EPOCHS * made["data"]["num_train"]
+
+    def has(settings: dict) -> bool:
+        for part, theirs in (("model", PAPER_MODEL), ("data", PAPER_DATA)):
+            if any(settings[part][name] != value for name, value in theirs.items()):
+                return False
+        seen = settings["steps"] * settings["training"]["batch_size"]
+        return seen >= PAPER_EPOCHS * settings["data"]["num_train"]
+
+    return all(has(run["settings"]) for run in made)
 
 
-def all_have_papers_sizes(made: list[dict]) -> bool:
-    """The same of runs (`read_run`), or of a collected study."""
-    return all(has_papers_sizes(each if "study" in each else each["settings"]) for each in made)
-
-
-def read_of_one_model(paths: list[Path], kind: str) -> pl.DataFrame:
+def read_of_one_model(paths: list[Path], kind: Kind) -> pl.DataFrame:
     """Rows that were measured on one language model. Raises ValueError for no files, or files of several."""
     if not paths:
-        raise ValueError(f"--{kind} must name at least one file, got none; give it once a file")
+        raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
     rows = read_rows(paths, kind)
     models = sorted(rows["model"].unique())
     if len(models) != 1:
-        raise ValueError(f"--{kind} files must be of one model, got {', '.join(models)}; draw each by itself")
+        raise ValueError(f"--{kind.name} files must be of one model, got {', '.join(models)}; draw each by itself")
     return rows
 
 
@@ -170,17 +181,26 @@ def about_model(paths: list[Path]) -> dict:
     }
 
 
-def _of_protocol(paths: list[Path], kind: str, protocol: str) -> pl.DataFrame:
+def _of_protocol(paths: list[Path], kind: Kind, protocol: str) -> pl.DataFrame:
     if not paths:
-        raise ValueError(f"--{kind} must name at least one file, got none; give it once a file")
-    rows = read_rows(paths, kind)
+        raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
+    rows = pl.concat([_read(path, kind) for path in paths])
     found = sorted(rows["protocol"].unique())
     if found != [protocol]:
         raise ValueError(
-            f"--{kind} files must all be of protocol {protocol}, got {', '.join(found) or 'no rows'}; "
+            f"--{kind.name} files must all be of protocol {protocol}, got {', '.join(found) or 'no rows'}; "
             "protocols are never averaged, render each by itself"
         )
     return rows
+
+
+def _read(path: Path, kind: Kind) -> pl.DataFrame:
+    """Rows of a kind; of evaluations a collected study is as good, which has the test split's summaries."""
+    if kind is EVALUATION and kind_of(path) == STUDY.name:
+        kept = read_rows(path, STUDY).drop("made")
+        missing = {"split": pl.lit("test"), "epoch": pl.lit(None, pl.Float64), "position": pl.lit(None, pl.Int64)}
+        return kept.with_columns(**missing).select(list(EVALUATION.columns))
+    return read_rows(path, kind)
 
 
 def _check_once(rows: pl.DataFrame, key: list[str]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from figures import style
-from resonance.record import leval
+from resonance.leval import counts
+from resonance.leval.rows import ANSWERS
 from resonance.record.files import write_text
-from resonance.record.results import read_rows
+from resonance.record.rows import read_rows
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import paired_tasks, share_interval
 
@@ -53,7 +54,7 @@ class Row(Settings):
     @property
     def shares(self) -> dict[str, float]:
         """Task -> mean credit, from the count that the printed percentage decodes to."""
-        return {task: leval.decode(task, self.scores[task]) / leval.TASKS[task].units for task in leval.TASKS}
+        return {task: counts.decode(task, self.scores[task]) / counts.TASKS[task].units for task in counts.TASKS}
 
     @property
     def title(self) -> str:
@@ -82,13 +83,13 @@ class Ours:
 
     name: Name
     parser: str
-    credits: leval.Credits
+    credits: counts.Credits
     golds: dict[str, list[tuple[int, str]]]
 
     @property
     def complete(self) -> bool:
         """All questions of all tasks: what an average needs."""
-        return all(len(self.credits.get(name, ())) == task.num_questions for name, task in leval.TASKS.items())
+        return all(len(self.credits.get(name, ())) == task.num_questions for name, task in counts.TASKS.items())
 
 
 def read_published(path: Path) -> Published:
@@ -98,8 +99,8 @@ def read_published(path: Path) -> Published:
     paper = parse(Published, sections["table2"], f"{path}: table2")
     for row in paper.rows:
         where = f"{path}: table2: {' '.join(row.name)}"
-        if row.model not in paper.models or row.scores.keys() != leval.TASKS.keys():
-            raise SettingsError(f"{where}: must have a titled model and a score of {', '.join(leval.TASKS)}")
+        if row.model not in paper.models or row.scores.keys() != counts.TASKS.keys():
+            raise SettingsError(f"{where}: must have a titled model and a score of {', '.join(counts.TASKS)}")
         mean = sum(row.scores.values()) / len(row.scores)
         if abs(mean - row.average) > ROUNDING:
             raise SettingsError(f"{where}: average must be the mean of its scores, {mean:.2f}, got {row.average}")
@@ -115,15 +116,15 @@ def read_published(path: Path) -> Published:
 def read_ours(paths: list[Path]) -> list[Ours]:
     if not paths:
         return []
-    rows = read_rows(paths, "leval").with_columns(pl.col("encoding", "strategy").fill_null("–"))
+    rows = read_rows(paths, ANSWERS).with_columns(pl.col("encoding", "strategy").fill_null("–"))
     names = rows.select("model", "encoding", "strategy").unique(maintain_order=True).rows()
     found = []
     for name in names:
         own = rows.filter(model=name[0], encoding=name[1], strategy=name[2])
-        for parser in leval.PARSERS:
+        for parser in counts.PARSERS:
             asked = own.filter(parser=parser).sort("question")
             golds = {task: asked.filter(task=task).select("question", "gold").rows() for task in asked["task"].unique()}
-            found.append(Ours(name, parser, leval.credits_of(own, parser), golds))
+            found.append(Ours(name, parser, counts.credits_of(own, parser), golds))
     return found
 
 
@@ -134,10 +135,10 @@ def our_cells(ours: Ours) -> list[dict]:
     cells = []
     for task, credit in ours.credits.items():
         low, high = share_interval(credit.sum(), len(credit))
-        count = round(credit.sum() / leval.ALL_TASKS[task].step)
+        count = round(credit.sum() / counts.ALL_TASKS[task].step)
         cells.append(cell_of(task, 100 * credit.mean(), 100 * low, 100 * high, len(credit), count))
     if ours.complete:
-        cells.append(cell_of(AVERAGE, *leval.average({task: credit.mean() for task, credit in ours.credits.items()})))
+        cells.append(cell_of(AVERAGE, *counts.average({task: credit.mean() for task, credit in ours.credits.items()})))
     named = {"source": "ours", "parser": ours.parser, **names_of(ours.name), "context": None, "mark": None}
     return [named | cell for cell in cells]
 

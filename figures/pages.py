@@ -16,7 +16,7 @@ from figures import style
 from figures.inputs import run
 from figures.rounding import NONE, RULES, TITLES
 from figures.tables import interval, number, with_sd
-from resonance.encoding.spec import CONTROLS
+from resonance.encoding.rounding import CONTROLS
 from resonance.record.files import write_text
 
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)

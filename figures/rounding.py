@@ -14,11 +14,20 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.inputs import Output, Preset, Study, has_papers_sizes, read_study, run, seeds_of_study
+from figures.inputs import (
+    Output,
+    Preset,
+    Study,
+    have_papers_sizes,
+    read_study,
+    run,
+    seeds_of_study,
+    sizes_text,
+    specs_of,
+)
 from figures.tables import Table, interval, number, with_sd, write_tables
-from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
+from resonance.encoding.rounding import CONTROLS, ROUNDINGS
 from resonance.record.files import write_text
-from resonance.record.settings import SettingsError, read_yaml
 from resonance.record.stats import Estimate, correlation, estimate, paired_difference
 
 NONE = "none"
@@ -52,12 +61,11 @@ def main(
     output: Output,
     preset: Preset,
     study: Study,
-    encodings: Annotated[Path, typer.Option(help="config/encodings.yaml.")],
     draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = read_study(study)
-    kinds = rules_of(encodings, set(rows["encoding"]))
+    kinds = rules_of(specs_of(study))
     accuracy, inside = (cells_of(rows, kinds, metric) for metric in ("ood_accuracy", "in_distribution_accuracy"))
     lines = [{"preset": preset} | row for row in comparisons(accuracy, inside)]
     tables = [Table("rounding", caption(preset, rows, made), HEADER, in_groups(lines), notes(lines))]
@@ -69,19 +77,14 @@ def main(
     style.save(drawing(lines, preset, rows), draw, f"Rules of rounding (preset {preset})")
 
 
-def rules_of(path: Path, names: set[str]) -> dict[str, tuple[str, str]]:
-    """name -> (method, rule), from config/encodings.yaml."""
-    entries = read_yaml(path)
-    unknown = sorted(names - entries.keys())
-    if unknown:
-        raise SettingsError(f"{path}: {', '.join(unknown)}: must be defined, the study was run with it")
-    found = {}
-    for name in names:
-        fields = entries[name]
-        rule = fields.get("rounding", EncodingSpec.rounding) if fields.get("resonance") else NONE
-        found[name] = fields["method"], rule
+def rules_of(specs: dict[str, dict]) -> dict[str, tuple[str, str]]:
+    """Encoding -> (method, rule), by the specs that the rows were made with.
+
+    Raises ValueError where two encodings differ in neither.
+    """
+    found = {name: (spec["method"], spec["rounding"] if spec["resonance"] else NONE) for name, spec in specs.items()}
     if len(set(found.values())) < len(found):
-        raise SettingsError(f"{path}: the study's encodings must differ in method or rule, got {', '.join(names)}")
+        raise ValueError(f"the study's encodings must differ in method or rule, got {', '.join(found)}")
     return found
 
 
@@ -198,11 +201,11 @@ def text(line: dict) -> list[str]:
     return cells
 
 
-def caption(preset: str, rows: pl.DataFrame, made: dict) -> str:
+def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     return (
         "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
-        f"teacher-forced. Preset {preset}, {seeds_of_study(rows)}. Model: {style.sizes(made)}. "
-        + style.stand_in(has_papers_sizes(made))
+        f"teacher-forced. Preset {preset}, {seeds_of_study(rows)}. Model: {sizes_text(made)}. "
+        + style.stand_in(have_papers_sizes(made))
     )
 
 

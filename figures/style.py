@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from resonance.llm.paths import UNTUNED
 from resonance.record.files import replacing
-from resonance.record.paths import UNTUNED
 
 matplotlib.use("Agg")
 matplotlib.style.use(["default", str(Path(__file__).with_name("style.mplstyle"))])  # not the user's own matplotlibrc
@@ -128,17 +128,16 @@ def stand_in(papers_sizes: bool, instead: str = FOR_THIS_SIZE) -> str:
     )
 
 
-def sizes(made: dict) -> str:
-    """The model and its training, from the run of a collected study."""
-    model = made["model"]
-    depth = _by_protocol({protocol: f"{layers} layers" for protocol, layers in made["layers"].items()})
-    steps = _by_protocol(
+def sizes(model: dict, layers: dict[str, int], steps: dict[str, dict[str, int]]) -> str:
+    """A model and its training; layers by protocol, steps by protocol and task."""
+    depth = _by_protocol({protocol: f"{number} layers" for protocol, number in layers.items()})
+    long = _by_protocol(
         {
             protocol: ", ".join(f"{by_task[task]:,} on {task_title(task)}" for task in in_order(set(by_task)))
-            for protocol, by_task in made["steps"].items()
+            for protocol, by_task in steps.items()
         }
     )
-    return f"width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}; {depth}; steps: {steps}"
+    return f"width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}; {depth}; steps: {long}"
 
 
 def _by_protocol(said: dict[str, str]) -> str:

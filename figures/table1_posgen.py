@@ -21,16 +21,16 @@ from figures.inputs import (
     Output,
     Preset,
     Protocol,
-    all_have_papers_sizes,
+    have_papers_sizes,
     read_baselines,
     read_evaluations,
     run,
+    runs_behind,
     seeds_text,
     sizes_text,
 )
 from figures.tables import Table, interval, number, with_sd, write_tables
 from resonance.record.files import write_text
-from resonance.record.results import read_run
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import Estimate, estimate, paired_difference
 
@@ -110,7 +110,7 @@ def main(
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
     groups = in_groups(cells, tasks, cell_text)
     beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
-    said = caption(names, seeds, [read_run(path) for path in evaluation], study, beside)
+    said = caption(names, seeds, runs_behind(evaluation), study, beside)
     tables = [Table(f"posgen-{study}", said, CELL_HEADER, groups, cell_notes(paper, study, beside))]
     if pairs:
         said = PAIR_CAPTION + (", beside the difference of the paper's means." if beside else ".")
@@ -262,7 +262,7 @@ def caption(names: dict, seeds: list[int], made: list[dict], study: str, beside:
         ", and a verdict in this table says where the paper's mean lies, not whether the paper is right. What can be "
         "set beside the paper is the sign of a difference, and that for this size alone."
     )
-    size = style.stand_in(all_have_papers_sizes(made), verdicts if beside else style.FOR_THIS_SIZE)
+    size = style.stand_in(have_papers_sizes(made), verdicts if beside else style.FOR_THIS_SIZE)
     return (
         f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
         f"Preset {names['preset']}, protocol {names['protocol']}, {seeds_text(seeds)}. Model: "

@@ -29,11 +29,11 @@ from figures.leval import (
     write_scores,
 )
 from figures.tables import Bold, Table, Underlined, interval, number, write_tables
-from resonance.record import leval
+from resonance.leval import counts
 from resonance.record.stats import share_interval
 
 NOT_RUN = "not run"
-COLUMNS = [*leval.TASKS, AVERAGE]
+COLUMNS = [*counts.TASKS, AVERAGE]
 
 
 def main(
@@ -70,11 +70,11 @@ def marks(rows: list[Row], column: str) -> dict[Name, type[str]]:
 def paper_cells(paper: Published, row: Row) -> list[dict]:
     rows, cells = paper.of(row.model), []
     for task, share in row.shares.items():
-        questions = leval.TASKS[task].num_questions
+        questions = counts.TASKS[task].num_questions
         low, high = share_interval(share * questions, questions)
-        count = leval.decode(task, row.scores[task])
+        count = counts.decode(task, row.scores[task])
         cells.append(cell_of(task, row.scores[task], 100 * low, 100 * high, questions, count))
-    _, low, high = leval.average(row.shares)
+    _, low, high = counts.average(row.shares)
     cells.append(cell_of(AVERAGE, row.average, low, high))
     named = {"source": "paper", "parser": "released", **names_of(row.name), "context": row.context}
     return [named | cell | {"mark": _mark(marks(rows, cell["task"])[row.name])} for cell in cells]
@@ -107,7 +107,7 @@ def score_groups(paper: Published, ours: list[Ours]) -> list[tuple[str, list[lis
 
 def _our_line(ours: Ours, title: str) -> list[str]:
     cells = []
-    for name, task in leval.TASKS.items():
+    for name, task in counts.TASKS.items():
         credit = ours.credits.get(name)
         if credit is None:
             cells.append(NOT_RUN)
@@ -136,8 +136,8 @@ def paper_pairs(paper: Published, model: str) -> list[dict]:
 
 
 def paper_pair(row: Row, than: Row, column: str) -> dict:
-    tasks = list(leval.TASKS) if column == AVERAGE else [column]
-    found = leval.compare_counts({t: row.shares[t] for t in tasks}, {t: than.shares[t] for t in tasks})
+    tasks = list(counts.TASKS) if column == AVERAGE else [column]
+    found = counts.compare_counts({t: row.shares[t] for t in tasks}, {t: than.shares[t] for t in tasks})
     same = row.percent(column) == than.percent(column)
     return {
         "source": "paper", "parser": "released", **names_of(row.name),
@@ -170,7 +170,7 @@ def pair_groups(paper: Published, pairs: list[dict]) -> list[tuple[str, list[lis
         model = paper.models.get(pair["model"], pair["model"])
         source = "the paper's" if pair["source"] == "paper" else "ours, paired by question"
         kind = "Resonance minus plain" if pair["kind"] == "resonance" else "the best minus the next"
-        column = leval.TASKS[pair["task"]].title if pair["task"] in leval.TASKS else pair["task"]
+        column = counts.TASKS[pair["task"]].title if pair["task"] in counts.TASKS else pair["task"]
         groups.setdefault(f"{model}: {kind}, {source}", []).append(
             [
                 f"{column}: {pair['title']} − {pair['than_title']}",
@@ -187,7 +187,7 @@ def pair_groups(paper: Published, pairs: list[dict]) -> list[tuple[str, list[lis
 # What the blocks say
 
 
-HEADER = ["Setting", "Ctx len.", *(task.title for task in leval.TASKS.values()), "Avg."]
+HEADER = ["Setting", "Ctx len.", *(task.title for task in counts.TASKS.values()), "Avg."]
 AVERAGE_HEADER = ["Setting", "Avg.", "95% interval"]
 AVERAGE_CAPTION = "The averages of Table 2 in percent with 95% intervals over questions."
 AVERAGE_NOTES = (

@@ -15,9 +15,10 @@ from figures import style
 from figures.inputs import Output, Preset, run
 from figures.leval import Ours, our_cells, our_pairs, p_text, read_ours, rope_pairs, write_scores
 from figures.tables import Table, interval, number, write_tables
-from resonance.record import leval
-from resonance.record.leval_tasks import MADE_TASKS
-from resonance.record.results import read_rows, read_run
+from resonance.leval import counts
+from resonance.leval.catalogue import MADE_TASKS
+from resonance.leval.rows import ANSWERS
+from resonance.record.rows import read_rows, read_run
 
 HEADER = ["Encoding", "Released", "95% interval", "Strict", "95% interval", "No answer", "Misread by released"]
 PAIR_HEADER = ["Difference", "Points", "95% interval", "p", "Better", "Worse", "McNemar p", "Verdict"]
@@ -36,8 +37,8 @@ def main(
 ) -> None:
     """STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
     ours, made = read_ours(scores), one_run(scores)
-    rows = read_rows(scores, "leval")
-    judged = [task for task in tasks_of(ours) if not leval.ALL_TASKS[task].control]
+    rows = read_rows(scores, ANSWERS)
+    judged = [task for task in tasks_of(ours) if not counts.ALL_TASKS[task].control]
     apart = [[alone(measured, task) for measured in ours] for task in judged]
     pairs = [pair for of_task in apart for pair in our_pairs(of_task) + rope_pairs(of_task)]
     cells = [cell | {"context": made["settings"]["context"]} for measured in ours for cell in our_cells(measured)]
@@ -70,7 +71,7 @@ def one_run(scores: list[Path]) -> dict:
 
 
 def tasks_of(ours: list[Ours]) -> list[str]:
-    return [task for task in leval.ALL_TASKS if any(task in measured.credits for measured in ours)]
+    return [task for task in counts.ALL_TASKS if any(task in measured.credits for measured in ours)]
 
 
 def alone(ours: Ours, task: str) -> Ours:
@@ -83,14 +84,14 @@ def score_groups(ours: list[Ours], rows: pl.DataFrame) -> list[tuple[str, list[l
     cells = {(*m.name, m.parser, cell["task"]): cell for m in ours for cell in our_cells(m)}
     names, groups = list(dict.fromkeys(m.name for m in ours)), []
     for task in tasks_of(ours):
-        known, lines = leval.ALL_TASKS[task], []
+        known, lines = counts.ALL_TASKS[task], []
         if known.chance is not None:
             chance = number(100 * known.chance)
             lines.append(["Chance: one of the options, drawn", chance, "", chance, "", "", ""])
         for name in names:
             own = rows.filter(model=name[0], encoding=name[1], strategy=name[2], task=task)
             line = [f"{style.encoding_title(name[1])} ({name[2]})"]
-            for parser in leval.PARSERS:
+            for parser in counts.PARSERS:
                 cell = cells[*name, parser, task]
                 line += [number(cell["percent"]), interval(cell["low95_percent"], cell["high95_percent"])]
             silent = own.filter(parser="strict", answer="").height
@@ -105,7 +106,7 @@ def pair_groups(pairs: list[dict]) -> list[tuple[str, list[list[str]]]]:
     groups: dict[str, list[list[str]]] = {}
     for pair in pairs:
         kind = "Resonance minus plain" if pair["kind"] == "resonance" else "minus RoPE"
-        groups.setdefault(f"{leval.ALL_TASKS[pair['task']].title}: {kind}", []).append(
+        groups.setdefault(f"{counts.ALL_TASKS[pair['task']].title}: {kind}", []).append(
             [
                 f"{pair['title']} − {pair['than_title']}",
                 number(pair["difference_points"], "+"),
@@ -131,7 +132,7 @@ def caption(preset: str, title: str, made: dict) -> str:
 def notes(made: dict, pairs: list[dict]) -> str:
     asked, said = made["settings"], made["answers"]
     lengths = [
-        f"{leval.ALL_TASKS[task].title}: {_documents(own, said['budget'])}" for task, own in said["tasks"].items()
+        f"{counts.ALL_TASKS[task].title}: {_documents(own, said['budget'])}" for task, own in said["tasks"].items()
     ]
     text = ""
     if set(said["tasks"]) & set(MADE_TASKS):
@@ -161,7 +162,7 @@ def _documents(own: dict, budget: int) -> str:
 def sentence(pair: dict) -> str:
     ends = interval(pair["low95_points"], pair["high95_points"], "+")
     return (
-        f"{leval.ALL_TASKS[pair['task']].title}: {pair['title']}, minus {pair['than_title']}: "
+        f"{counts.ALL_TASKS[pair['task']].title}: {pair['title']}, minus {pair['than_title']}: "
         f"{number(pair['difference_points'], '+')} points, 95% {ends}, "
         f"McNemar p {p_text(pair['mcnemar_p'])}: {pair['verdict']}."
     )

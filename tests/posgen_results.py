@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from figures import fig3_validation_loss, table1_posgen
-from resonance.record.results import write_rows
+from resonance.record.rows import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "config/published.yaml"

@@ -14,12 +14,12 @@ import torch
 from conftest import DATA, ROOT
 from llm_cases import spec, tiny
 from resonance.llm import answering, questions
-from resonance.llm.leval import Question, read_predictions
+from resonance.leval.files import Question, read_predictions
 from resonance.llm.text import Tokenizer
 from resonance.plan import leval as leval_plan
 from resonance.record import config
-from resonance.record.leval_settings import AnswerRun, MadeQuestions, Prompts, TasksRun
-from resonance.record.llm import Text
+from resonance.leval.settings import AnswerRun, MadeQuestions, Prompts, TasksRun
+from resonance.llm.settings import Text
 from resonance.record.settings import SettingsError, parse, read_yaml
 
 NUM_QUESTIONS = 40
@@ -254,7 +254,7 @@ def test_questions_of_ours_are_never_asked_of_the_papers_models(config_folder: P
 
 def test_the_paper_preset_asks_for_the_rows_of_table_2() -> None:
     from figures.leval import read_published
-    from resonance.record.leval_settings import answered
+    from resonance.leval.settings import answered
 
     loaded = config.load(ROOT / "config", "paper")
     rows = read_published(ROOT / "config/published.yaml").rows

@@ -9,7 +9,7 @@ from resonance.encoding.rotary import Rotary, Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Attention, Decoder, DecoderConfig, Dropout, FeedForward
 from resonance.posgen.train import make_decoder, make_rotary
-from resonance.record.protocol import Protocol
+from resonance.posgen.protocol import Protocol
 
 ENCODINGS = {
     "rope": {"method": "rope"},

@@ -12,9 +12,9 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.evaluate import ByPosition, baselines, evaluate, measure
 from resonance.posgen.tasks import PAPER_TASKS, TASKS, Rule
 from resonance.posgen.train import generator, make_decoder, make_rotary, train
-from resonance.record.posgen_settings import EvaluationSettings
-from resonance.record.results import METRICS
-from resonance.record.runs import TrainRun
+from resonance.posgen.settings import EvaluationSettings
+from resonance.record.rows import METRICS
+from resonance.record.provenance import TrainRun
 
 RESONANCE = EncodingSpec(resonance=True)
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from figures.fig4_perplexity import cells_of, pairs_of, read
-from resonance.record.results import write_rows
+from resonance.record.rows import write_rows
 from resonance.record.stats import estimate, weighted_estimate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import ROOT
-from resonance.encoding.hf import swap_rotary
+from resonance.hf.swap import swap_rotary
 from resonance.encoding.spec import EncodingSpec
 from resonance.llm import answering
-from resonance.llm.answering import Asking, answer_task
+from resonance.leval.answering import Asking, answer_task
 from resonance.llm.generate import answers, common_beginning
-from resonance.llm.journal import Journal, digest_of
-from resonance.llm.leval import Document, Question, read_predictions, score_rows
+from resonance.leval.journal import Journal, digest_of
+from resonance.leval.files import Document, Question, read_predictions, score_rows
 from resonance.llm.models import make_tiny
 from resonance.llm.text import Tokenizer
-from resonance.record.leval_settings import Prompts
-from resonance.record.llm import TinyModel
+from resonance.leval.settings import Prompts
+from resonance.llm.settings import TinyModel
 from resonance.record.settings import parse, read_yaml
 
 L = 32
@@ -218,7 +218,7 @@ def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from resonance.llm.journal import Journal
+from resonance.leval.journal import Journal
 with Journal(Path(sys.argv[1]), "abc") as journal:
     print("ready", flush=True)
     for number in range(150):

@@ -15,7 +15,7 @@ from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
 from resonance.encoding.frequencies import frequency_table, method_names
-from resonance.encoding.hf import (
+from resonance.hf.swap import (
     RotaryEmbedding,
     check_table,
     depends_on_length,
@@ -24,7 +24,7 @@ from resonance.encoding.hf import (
     spec_of,
     swap_rotary,
 )
-from resonance.encoding.hf_attention import apply_by_op
+from resonance.hf.attention import apply_by_op
 from resonance.encoding.spec import EncodingSpec
 
 L = 32

@@ -15,31 +15,31 @@ WITHOUT_TORCH = [
     "resonance.encoding.spec",
     "resonance.encoding.frequencies",
     "resonance.record.settings",
-    "resonance.record.protocol",
-    "resonance.record.config",
-    "resonance.record.runs",
+    "resonance.posgen.protocol",
+    "resonance.workflow.preset",
+    "resonance.record.provenance",
     "resonance.record.paths",
-    "resonance.record.results",
+    "resonance.record.rows",
     "resonance.record.stats",
     "resonance.record.files",
-    "resonance.record.code",
-    "resonance.record.llm",
-    "resonance.record.llm_protocol",
-    "resonance.record.llm_runs",
-    "resonance.record.leval",
-    "resonance.record.leval_settings",
-    "resonance.record.leval_tasks",
+    "resonance.record.identity",
+    "resonance.llm.settings",
+    "resonance.llm.protocol",
+    "resonance.llm.runs",
+    "resonance.leval.counts",
+    "resonance.leval.settings",
+    "resonance.leval.catalogue",
     "resonance.llm.text",
-    "resonance.llm.reading",
-    "resonance.llm.scoring",
-    "resonance.llm.leval",
-    "resonance.llm.journal",
-    "resonance.llm.made",
-    "resonance.llm.questions",
-    "resonance.plan.leval",
+    "resonance.leval.reading",
+    "resonance.leval.scoring",
+    "resonance.leval.files",
+    "resonance.leval.journal",
+    "resonance.leval.made",
+    "resonance.leval.questions",
+    "resonance.leval.cost",
     "resonance.posgen.tasks",
     "resonance.plan",
-    "resonance.plan.show",
+    "resonance.workflow.plan",
     "resonance.cli",
 ]
 
@@ -83,7 +83,7 @@ def test_module_loads_without_torch(module: str) -> None:
     assert done.returncode == 0, done.stderr or f"{module} loads torch"
 
 
-@pytest.mark.parametrize("module", ["resonance.llm.scoring", "resonance.llm.leval", "resonance.cli"])
+@pytest.mark.parametrize("module", ["resonance.leval.scoring", "resonance.leval.files", "resonance.cli"])
 def test_module_loads_without_transformers(module: str) -> None:
     code = f"import sys, {module}; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

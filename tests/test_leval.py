@@ -21,7 +21,7 @@ from resonance.cli import main
 from resonance.llm import leval
 from resonance.record import leval as record
 from resonance.record import stats
-from resonance.record.results import read_rows, read_run
+from resonance.record.rows import read_rows, read_run
 from resonance.record.settings import parse, read_yaml
 
 CLOSED = DATA / "leval" / "closed"

@@ -13,12 +13,12 @@ import torch
 pytest.importorskip("accelerate")
 pytest.importorskip("deepspeed")
 from llm_cases import make_text, protocols, spec, tiny
-from resonance.encoding.hf import load_pretrained
+from resonance.hf.swap import load_pretrained
 from resonance.llm import models
-from resonance.record.llm import FinetuneSettings
-from resonance.record.llm_protocol import FinetuneChoices
-from resonance.record.llm_runs import FinetuneRun, ModelRun
-from resonance.record.results import read_rows
+from resonance.llm.settings import FinetuneSettings
+from resonance.llm.protocol import FinetuneChoices
+from resonance.llm.runs import FinetuneRun, ModelRun
+from resonance.record.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 8

@@ -13,11 +13,11 @@ import torch
 
 pytest.importorskip("accelerate")
 from llm_cases import make_plan, make_text, protocols, spec, tiny
-from resonance.encoding.hf import load_pretrained
+from resonance.hf.swap import load_pretrained
 from resonance.llm import finetune
 from resonance.llm.finetune import train, warm_up
 from resonance.llm.text import Sequences
-from resonance.record.llm import TinyModel
+from resonance.llm.settings import TinyModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 

@@ -18,8 +18,8 @@ from resonance.llm.finetune import train
 from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows
 from resonance.llm.text import BYTE_BOS, Tokenizer, pack
-from resonance.record.llm import Text
-from resonance.record.llm_runs import ModelRun, TextRun
+from resonance.llm.settings import Text
+from resonance.llm.runs import ModelRun, TextRun
 
 WANTED = {"device": "cpu", "precision": "fp32", "attention": "auto"}
 

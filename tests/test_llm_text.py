@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from conftest import DATA
 from resonance.llm import fetch, text
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, Packed, Sequences, Tokenizer, check_disjoint, documents, pack
-from resonance.record.llm import Text
-from resonance.record.llm_runs import TextRun
+from resonance.llm.settings import Text
+from resonance.llm.runs import TextRun
 
 BYTES = Tokenizer.of_bytes()
 

@@ -7,8 +7,8 @@ import pytest
 
 from conftest import ROOT
 from resonance.llm import made, scoring
-from resonance.llm.leval import prompts
-from resonance.record.leval_settings import MadeQuestions, Prompts
+from resonance.leval.files import prompts
+from resonance.leval.settings import MadeQuestions, Prompts
 from resonance.record.settings import parse, read_yaml
 
 

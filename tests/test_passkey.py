@@ -12,8 +12,8 @@ from llm_cases import spec, tiny
 from resonance.llm import passkey
 from resonance.llm.passkey import STEP, found_in, hide, prompt
 from resonance.llm.text import Tokenizer
-from resonance.record.passkey import PasskeyRun
-from resonance.record.results import write_rows
+from resonance.llm.passkey_settings import PasskeyRun
+from resonance.record.rows import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 BYTES = Tokenizer.of_bytes()

@@ -18,11 +18,11 @@ from resonance import plan
 from resonance.cli import app
 from resonance.encoding.spec import EncodingSpec
 from resonance.plan import llm, posgen, show
-from resonance.plan.job import DEVICES, Job
+from resonance.record.job import DEVICES, Job
 from resonance.posgen import train as training
 from resonance.posgen.train import generator, make_decoder
-from resonance.record.config import Cell, Config, load
-from resonance.record.runs import train_run
+from resonance.workflow.preset import Cell, Config, load
+from resonance.record.provenance import train_run
 
 ROOT = Path(__file__).resolve().parents[1]
 

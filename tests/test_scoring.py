@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import DATA
 from resonance.llm import leval, reading, scoring
-from resonance.record.leval import PARSERS, TASKS
+from resonance.leval.counts import PARSERS, TASKS
 
 PREDICTIONS = DATA / "leval" / "predictions"
 

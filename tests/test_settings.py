@@ -11,8 +11,8 @@ import yaml
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.record import config, runs
-from resonance.record.config import Config, Preset, load
-from resonance.record.protocol import CHOICES, Protocol, with_choices
+from resonance.workflow.preset import Config, Preset, load
+from resonance.posgen.protocol import CHOICES, Protocol, with_choices
 from resonance.record.settings import SettingsError, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

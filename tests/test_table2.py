@@ -12,8 +12,8 @@ import yaml
 from conftest import DATA, ROOT
 from figures import table2_leval, tables
 from figures.leval import read_published
-from resonance.record.leval import PARSERS, TASKS
-from resonance.record.results import write_rows
+from resonance.leval.counts import PARSERS, TASKS
+from resonance.record.rows import write_rows
 
 PUBLISHED = ROOT / "config/published.yaml"
 

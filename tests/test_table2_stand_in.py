@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from figures import table2_stand_in
-from resonance.record.leval_tasks import PARSERS
-from resonance.record.results import write_rows
+from resonance.leval.catalogue import PARSERS
+from resonance.record.rows import write_rows
 
 
 def write_scores(folder: Path, encoding: str, right: int, num: int = 16, run: dict | None = None) -> Path:

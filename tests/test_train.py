@@ -12,7 +12,7 @@ from resonance.posgen import train as training
 from resonance.posgen.decoder import Dropout
 from resonance.posgen.step import Batches, DropoutMasks, Step
 from resonance.posgen.train import Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
-from resonance.record.runs import TrainRun
+from resonance.record.provenance import TrainRun
 
 RESONANCE = EncodingSpec(resonance=True)
 

@@ -9,12 +9,12 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 
+from resonance.encoding.methods import method_names, method_of
+from resonance.encoding.rounding import ROUNDINGS
+
 RAMPS = ("index", "wavelength")
 BLENDS = ("frequency", "wavelength")
 NTK_RULES = ("bloc97", "paper")
-CONTROLS = ("reflected", "half", "lowered", "raised")
-"""Rules that round to no integer, beside the ones that do."""
-ROUNDINGS = ("nearest", "floor", "ceil", "even", "odd", "prime", "coprime", *CONTROLS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,6 @@ class EncodingSpec:
     attention_factor: float | None = None
 
     def __post_init__(self) -> None:
-        from resonance.encoding.frequencies import method_names, needs_train_length
-
         if not isinstance(self.method, str) or self.method not in method_names():
             raise ValueError(
                 f"method must be one of {', '.join(method_names())}, got {self.method!r}; "
@@ -103,7 +101,7 @@ class EncodingSpec:
             isinstance(self.train_length, bool) or not isinstance(self.train_length, int) or self.train_length < 1
         ):
             raise ValueError(f"train_length is L in positions and must be an integer >= 1, got {self.train_length!r}")
-        if self.train_length is None and needs_train_length(self.method):
+        if self.train_length is None and method_of(self.method).needs_train_length:
             raise ValueError(
                 f"train_length must be given for method {self.method}, got None; it is L, the length trained on"
             )
@@ -114,9 +112,13 @@ class EncodingSpec:
                     f"attention_factor must be > 0, got {self.attention_factor}; leave it out for the method's own"
                 )
 
+    def to_dict(self) -> dict:
+        """Every field by name; the inverse of `from_dict`."""
+        return asdict(self)
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, every field, no spaces. Equal specs give equal strings."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "EncodingSpec":

@@ -5,25 +5,26 @@ is ours: the order of the data, the schedule, the stop at a loss that is not fin
 killed training goes on where its last whole checkpoint stands.
 """
 
-import hashlib
-import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from resonance.llm.progress import Progress
+from resonance.llm.settings import FinetuneRun, TinyModel
 from resonance.llm.text import Packed, Sequences
+from resonance.record.checkpoint import OTHERS
 from resonance.record.files import read_json, write_json
-from resonance.record.llm import TinyModel
-from resonance.record.llm_runs import FinetuneRun
+from resonance.record.identity import differences, digest, identity
+from resonance.record.progress import Progress
+from resonance.record.provenance import device_name, instruction_sets
 
 _WHOLE = "complete.json"
 """Written into a checkpoint after everything else: without it a checkpoint is half a one."""
@@ -67,7 +68,7 @@ class Trained:
     processes: int = 1
 
 
-def finetune_plan(run: FinetuneRun, title: str) -> Plan:
+def finetune_plan(run: FinetuneRun, title: str, checkpoint_every: int) -> Plan:
     """A fine-tuning under its protocol's choices (L1 to L5, L9)."""
     choices, asked = run.choices, run.settings
     warmup = choices.warmup_steps or round(choices.warmup_fraction * run.steps)
@@ -86,7 +87,7 @@ def finetune_plan(run: FinetuneRun, title: str) -> Plan:
         beta2=choices.beta2,
         weight_decay=choices.weight_decay,
         clip_norm=choices.clip_norm,
-        checkpoint_every=asked.checkpoint_every,
+        checkpoint_every=checkpoint_every,
         gradient_checkpointing=asked.gradient_checkpointing,
         deepspeed=asked.deepspeed,
         chunks=choices.chunks,
@@ -130,12 +131,15 @@ def warm_up(step: int, warmup: int, decay_steps: int) -> float:
 
 
 def train(
-    make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan, folder: Path, *, identity: str = ""
-) -> Trained:
+    make_model: Callable[[], torch.nn.Module], packed: Packed, plan: Plan, folder: Path, *,
+    made_of: Mapping[str, object] = MappingProxyType({}), code: Iterable[str] = (),
+) -> Trained:  # fmt: skip
     """Train, and leave the model in folder/model. Checkpoints live in folder/checkpoints until it is done.
 
     make_model  called once, after DeepSpeed was set up, so that it can shard weights as they come
-    identity    what model and encoding make_model gives; checkpoints of another are not gone on from
+    made_of     what model and encoding make_model gives, by name
+    code        the code that trains (`record.identity`)
+                checkpoints of another identity than these make are not gone on from, but kept aside
 
     Equal arguments give equal weights, also through a kill: a resumed training reads the sequences
     that it would have read (L5 `exact`).
@@ -147,7 +151,7 @@ def train(
     arguments = _arguments(plan, checkpoints)
     world, rank = arguments.world_size, arguments.process_index
     if rank == 0:
-        _clear_others(checkpoints, plan, packed, identity)
+        _set_others_aside(checkpoints, _identity_of(plan, packed, made_of, code))
     if world > 1:
         torch.distributed.barrier()
     start = _last_whole(checkpoints)
@@ -331,17 +335,27 @@ class _Watch(TrainerCallback):
             write_json(self.checkpoints / f"checkpoint-{state.global_step}" / _WHOLE, {"step": state.global_step})
 
 
-def _clear_others(checkpoints: Path, plan: Plan, packed: Packed, identity: str) -> None:
-    """Remove the checkpoints of other settings, which a killed job may have left in this place."""
+def _identity_of(plan: Plan, packed: Packed, made_of: Mapping[str, object], code: Iterable[str]) -> dict[str, str]:
+    """Everything that a training depends on but for the number of its devices (each checkpoint says it)."""
     known = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    del known["title"], known["checkpoint_every"]  # no number depends on them
     known["schedule"] = [plan.schedule(step) for step in range(plan.steps)]
-    known |= {"identity": identity, "text": packed.run, "documents": packed.documents["document"].to_list()}
-    fingerprint = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    mark = checkpoints / "fingerprint.json"
-    if checkpoints.exists() and (not mark.exists() or read_json(mark).get("fingerprint") != fingerprint):
-        print(f"{plan.title}: the checkpoints in {checkpoints} are of other settings and were removed")
-        shutil.rmtree(checkpoints)
-    write_json(mark, {"fingerprint": fingerprint})
+    known |= {"text": packed.run, "documents": packed.documents["document"].to_list(), "torch": torch.__version__}
+    known["processor"] = device_name(plan.device) if plan.device == "cuda" else instruction_sets()
+    return identity({**known, **made_of}, code)
+
+
+def _set_others_aside(checkpoints: Path, ours: dict[str, str]) -> None:
+    """Keep the checkpoints of another training, which a killed job may have left in this place, beside it."""
+    mark = checkpoints / "identity.json"
+    theirs = read_json(mark) if mark.exists() else {}
+    if checkpoints.exists() and theirs != ours:
+        aside = checkpoints.with_name(OTHERS) / digest(theirs)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        checkpoints.rename(aside)
+        print(f"the checkpoints of another training are kept as {aside}: {'; '.join(differences(ours, theirs))}")
+    write_json(mark, ours)
 
 
 def _last_whole(checkpoints: Path) -> Path | None:

@@ -14,7 +14,7 @@ from itertools import takewhile
 import torch
 from transformers import DynamicCache
 
-from resonance.llm.perplexity import follows_length
+from resonance.hf.module import follows_length
 
 
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:

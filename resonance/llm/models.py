@@ -1,13 +1,12 @@
 """Language models by source, behind one small file: base.json says where the weights and the tokenizer are.
 
-transformers does the modelling; `resonance.encoding.hf` puts the encoding in.
+transformers does the modelling; `resonance.hf.swap` puts the encoding in.
 """
 
 import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -15,16 +14,17 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
-from resonance.encoding.hf import load_pretrained, original_length
 from resonance.encoding.spec import EncodingSpec
+from resonance.hf.swap import describe, load_pretrained, original_length
 from resonance.llm.convert import gguf_to_folder
+from resonance.llm.settings import ModelRun, TinyModel
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES, Tokenizer
 from resonance.record.files import read_json, write_json
-from resonance.record.llm import TinyModel
-from resonance.record.llm_runs import ModelRun
-from resonance.record.settings import SettingsError
+from resonance.record.provenance import Stopwatch, device_name
+from resonance.record.settings import Settings, SettingsError
 
 PACKAGES = ("transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "gguf", "datasets")
+"""Whose versions a run of this half names beside those that every run names."""
 
 
 @dataclass(frozen=True)
@@ -191,13 +191,40 @@ def attention_of(asked: str, device: str, precision: str) -> str:
     return ("flash_attention_2" if can_flash else "sdpa") if asked == "auto" else asked
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that this half needs beside those every run names."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16: on a CPU products over float32 weights; a GPU's weights are bf16 themselves."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cpu")
+
+
+def measured(
+    names: dict, run: Settings, base: Base, loaded: object, spec: EncodingSpec, code: list[str], threads: int,
+    made: dict, watch: Stopwatch,
+) -> dict:  # fmt: skip
+    """What stands behind the rows that a model was measured for."""
+    return {
+        **names,
+        "settings": run.model_dump(mode="json"),
+        "source": base.source,
+        "num_parameters": sum(p.numel() for p in loaded.parameters()),
+        "spec": spec.to_dict(),
+        "threads": threads,
+        **describe(loaded),
+        "device": device_name(run.device),
+        "code": code,
+        "provenance": made,
+        "cost": watch.read(),
+    }
+
+
+def torch_on(device: str, threads: int):
+    """torch, with so many threads. Raises SettingsError where the device is not there."""
+    torch.set_num_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            "llm.device is cuda, but torch sees no GPU here; run on a machine with one, or choose a preset for the "
+            "CPU (PRESET=laptop)"
+        )
+    return torch
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from resonance.llm.evaluations.passkey import PasskeyRun
 from resonance.llm.generate import answers
-from resonance.llm.perplexity import autocast
-from resonance.llm.progress import Progress
+from resonance.llm.models import autocast
 from resonance.llm.text import Tokenizer
-from resonance.record.passkey import PasskeyRun
+from resonance.record.progress import Progress
 
 LARGEST_KEY = 50_000
 STEP = 128

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from resonance.encoding.hf import RotaryEmbedding
-from resonance.llm.progress import Progress
+from resonance.hf.module import follows_length
+from resonance.llm.evaluations.perplexity import PerplexityRun
+from resonance.llm.models import autocast
 from resonance.llm.text import Packed
-from resonance.record.llm_runs import PerplexityRun
+from resonance.record.progress import Progress
 
 _LOGIT_ROWS = 512
 """Positions whose logits are in memory at a time."""
@@ -115,15 +116,6 @@ def windows(model: torch.nn.Module, tokens: np.ndarray, run: PerplexityRun):
                 counts.append(new)
             counted = end - 1
         yield length, np.array(means), np.array(counts)
-
-
-def follows_length(model: torch.nn.Module) -> bool:
-    return any(isinstance(m, RotaryEmbedding) and m.follows_length for m in model.modules())
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16: on a CPU products over float32 weights; a GPU's weights are bf16 themselves."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cpu")
 
 
 @torch.no_grad()

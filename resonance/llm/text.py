@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from resonance.llm.progress import Progress
-from resonance.record import results
+from resonance.llm.rows import DOCUMENTS
+from resonance.llm.settings import Text, TextRun
 from resonance.record.files import replacing
-from resonance.record.llm import Text
-from resonance.record.llm_runs import TextRun
+from resonance.record.progress import Progress
+from resonance.record.rows import read_rows, read_run, write_rows
 
 BYTES = "bytes"
 BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY = 256, 257, 258
@@ -153,7 +153,7 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
     for row in rows:
         row["split"] = "held_out" if row["document"] in held_out else "train"
     record = {**run.model_dump(), "dtype": dtype.name, "bos": tokenizer.bos, "eos": tokenizer.eos}
-    results.write_documents(folder / "documents.parquet", rows, record)
+    write_rows(folder / "documents.parquet", DOCUMENTS, rows, record)
     return Packed(folder)
 
 
@@ -188,7 +188,7 @@ class Packed:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         path = self.folder / "documents.parquet"
-        self.documents, self.run = results.read_documents(path), results.read_run(path)
+        self.documents, self.run = read_rows(path, DOCUMENTS), read_run(path)
         dtype, total = np.dtype(self.run["dtype"]), int(self.documents["num_tokens"].sum())
         tokens = self.folder / "tokens.bin"
         if not tokens.exists() or tokens.stat().st_size != total * dtype.itemsize:

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from resonance.encoding.rotary import Rotary
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Decoder
+from resonance.posgen.settings import DataSettings, EvaluationSettings, TrainRun
 from resonance.posgen.tasks import Rule, local_rule
 from resonance.posgen.train import autocast, generator, make_decoder, make_rotary, spread, to_inputs
-from resonance.record.posgen_settings import DataSettings, EvaluationSettings
-from resonance.record.runs import TrainRun
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class ByPosition:
     loss: np.ndarray | None = None
 
     def summary(self, train_length: int) -> dict[str, float]:
-        """The metrics that are means over positions (`results.METRICS`)."""
+        """The metrics that are means over positions (`rows.SUMMARIES`)."""
         inside, even = self.positions < train_length, self.positions % 2 == 0
         found = {
             "in_distribution_accuracy": self.accuracy[inside].mean(),

@@ -28,17 +28,32 @@ Legend: N sequences, T positions, W = j + k the length of a prefix.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, cycle, islice
 
 import numpy as np
 
-_KEYED = "_keyed"
 PAPER_TASKS = ("recursive", "cot", "semi_recursive")
-TASKS = (*PAPER_TASKS, *(task + _KEYED for task in PAPER_TASKS))  # in this order: a task's place seeds its prefixes
 PREFIX_RULES = ("distinct", "combinations")
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. Of each function the first argument is the rule that asks.
+
+    far         the index of the first of the j far tokens that x_position depends on
+    h           the tokens at `dependencies`, [W, N], to the one that they determine, [N]
+    local_rule  what a solver that never looks far would say, int64 [N, T], -1 for nothing
+    keyed       whether far tokens are keys of a substitution, or terms of a sum
+    """
+
+    far: Callable[["Rule", int], int]
+    h: Callable[["Rule", np.ndarray], np.ndarray]
+    local_rule: Callable[["Rule", np.ndarray], np.ndarray]
+    keyed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +66,14 @@ class Rule:
     k: int
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        check_task(self.task)
         for name, least in (("modulus", 2), ("j", 1), ("k", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
 
     @property
     def keyed(self) -> bool:
-        """Whether far tokens are keys of a substitution, or terms of a sum."""
-        return self.task.endswith(_KEYED)
+        return TASKS[self.task].keyed
 
     @property
     def prefix_length(self) -> int:
@@ -69,12 +82,7 @@ class Rule:
 
     def far_start(self, position: int) -> int:
         """The index of the first of the j far tokens that x_position depends on."""
-        where = self.task.removesuffix(_KEYED)
-        if where == "recursive":
-            return position - self.prefix_length
-        if where == "cot":
-            return 0
-        return (position - self.prefix_length) // 2
+        return TASKS[self.task].far(self, position)
 
     def dependencies(self, position: int) -> list[int]:
         """The positions that x_position is h of, far ones first. Figure 2."""
@@ -84,12 +92,14 @@ class Rule:
 
     def h(self, x_WN: np.ndarray) -> np.ndarray:
         """The tokens that others determine: those at `dependencies`, [W, N], to [N]."""
-        if not self.keyed:
-            return x_WN.sum(axis=0) % self.modulus
-        far, near, nearest = x_WN[: self.j], x_WN[-2], x_WN[-1]
-        table = substitution(self.modulus)
-        terms = table[nearest, far] if self.task == "recursive_keyed" else table[far, nearest]
-        return (terms.sum(axis=0) + near) % self.modulus
+        return TASKS[self.task].h(self, x_WN)
+
+
+def check_task(name: str) -> str:
+    """The name of a task. Raises ValueError for any other."""
+    if name not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
+    return name
 
 
 @cache
@@ -138,18 +148,46 @@ def local_rule(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
                                                               token for semi_recursive
 
     In nobody's paper; without it an accuracy of 53 % on semi_recursive looks like half a solution.
-
-    The keyed tasks leave a guess to a solver who knows S by heart: the likeliest token under the far
-    tokens that the token before allows, where both share theirs, and under all of them otherwise
-    (recursive_keyed: nothing better than chance, so nothing is said). With j > 1 nothing is said.
     """
-    said = np.full_like(x_NT, -1)
-    first = rule.prefix_length + 1
-    if not rule.keyed:
-        distance = rule.prefix_length if rule.task == "recursive" else rule.k
-        said[:, first:] = (2 * x_NT[:, first - 1 : -1] - x_NT[:, first - 1 - distance : -1 - distance]) % rule.modulus
-        return said
-    if rule.j > 1 or rule.task == "recursive_keyed":
+    return TASKS[rule.task].local_rule(rule, x_NT)
+
+
+def _sum(rule: Rule, x_WN: np.ndarray) -> np.ndarray:
+    return x_WN.sum(axis=0) % rule.modulus
+
+
+def _keyed_sum(rule: Rule, x_WN: np.ndarray, by_nearest: bool = False) -> np.ndarray:
+    """S[far, nearest] of every far token plus x_{l-k}; by_nearest: S[nearest, far]."""
+    far, near, nearest = x_WN[: rule.j], x_WN[-2], x_WN[-1]
+    table = substitution(rule.modulus)
+    terms = table[nearest, far] if by_nearest else table[far, nearest]
+    return (terms.sum(axis=0) + near) % rule.modulus
+
+
+def _far_before(rule: Rule, position: int) -> int:
+    return position - rule.prefix_length
+
+
+def _far_question(rule: Rule, position: int) -> int:
+    return 0
+
+
+def _far_pointer(rule: Rule, position: int) -> int:
+    return (position - rule.prefix_length) // 2
+
+
+def _twice_less(rule: Rule, x_NT: np.ndarray, distance: int) -> np.ndarray:
+    """2*x_l - x_{l-distance}, from the second token that the rule determines on."""
+    said, first = np.full_like(x_NT, -1), rule.prefix_length + 1
+    said[:, first:] = (2 * x_NT[:, first - 1 : -1] - x_NT[:, first - 1 - distance : -1 - distance]) % rule.modulus
+    return said
+
+
+def _likeliest(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
+    """The guess of a solver who knows S by heart: the likeliest token under the far tokens that the token before
+    allows, where both share theirs, and under all of them otherwise. With j > 1 nothing is said."""
+    said, first = np.full_like(x_NT, -1), rule.prefix_length + 1
+    if rule.j > 1:
         return said
     table = substitution(rule.modulus)
     for position in range(rule.prefix_length, x_NT.shape[1]):
@@ -161,6 +199,22 @@ def local_rule(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
         votes_NM = (possible_NK[:, :, None] & (terms_NK[:, :, None] == np.arange(rule.modulus))).sum(axis=1)
         said[:, position] = (votes_NM.argmax(axis=1) + x_NT[:, position - rule.k]) % rule.modulus
     return said
+
+
+def _nothing(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
+    """recursive_keyed: no guess is better than chance."""
+    return np.full_like(x_NT, -1)
+
+
+TASKS = {
+    "recursive": Task(_far_before, _sum, lambda rule, x: _twice_less(rule, x, rule.prefix_length)),
+    "cot": Task(_far_question, _sum, lambda rule, x: _twice_less(rule, x, rule.k)),
+    "semi_recursive": Task(_far_pointer, _sum, lambda rule, x: _twice_less(rule, x, rule.k)),
+    "recursive_keyed": Task(_far_before, partial(_keyed_sum, by_nearest=True), _nothing, keyed=True),
+    "cot_keyed": Task(_far_question, _keyed_sum, _likeliest, keyed=True),
+    "semi_recursive_keyed": Task(_far_pointer, _keyed_sum, _likeliest, keyed=True),
+}
+"""Every task by name. New ones go to the end: a task's place seeds its prefixes."""
 
 
 def draw_prefixes(
@@ -206,7 +260,7 @@ def draw_prefixes(
 
 def prefix_generator(seed: int, task: str) -> np.random.Generator:
     """The generator of a task's prefixes; the same everywhere for the same seed and task."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, TASKS.index(task)])))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, list(TASKS).index(task)])))
 
 
 def digest(x_NT: np.ndarray) -> str:

@@ -3,11 +3,9 @@
 Legend: N sequences, B batch, T positions fed, V vocabulary.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +14,12 @@ from torch.nn import functional as F
 from resonance.encoding.rotary import Rotary, Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Decoder, DecoderConfig
+from resonance.posgen.settings import TrainRun
 from resonance.posgen.step import Batches, DropoutMasks, Losses, Step, autocast
 from resonance.posgen.tasks import digest
 from resonance.record.checkpoint import Checkpoints
-from resonance.record.runs import TrainRun, device_name
+from resonance.record.identity import code_of, identity
+from resonance.record.provenance import device_name, instruction_sets
 
 # One stream of random numbers each, so that a longer dropout draw does not reorder the sequences.
 _INITIALISATION, _ORDER, _DROPOUT = range(3)
@@ -100,7 +100,7 @@ def train(
     step (step, loss).
 
     Deterministic for one thread count: equal arguments give bit-equal weights, also where the run was
-    killed and goes on from `checkpoints` (made with the same arguments' `identity`).
+    killed and goes on from `checkpoints` (made with the same arguments' `identity_of`).
 
     Raises FloatingPointError at the first loss that is not finite, before the weights take it; on
     CUDA at the next look or checkpoint, the weights having stayed as they were (`Losses`).
@@ -116,27 +116,21 @@ def train(
     return training.finish()
 
 
-def identity(
+def identity_of(
     run: TrainRun, spec: EncodingSpec, seed: int, train_NT: np.ndarray, validation_NT: np.ndarray
 ) -> dict[str, str]:
     """Everything that the bits of a training depend on, by name: its checkpoints are of no other."""
-    settings = {}
-    for part, value in run.model_dump(mode="json").items():
-        settings |= {f"{part}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {part: value}
-    room = Path(__file__).parent
-    sources = [*sorted(room.parent.glob("encoding/*.py")), *(room / f"{name}.py" for name in ("decoder", "step"))]
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in [*sources, Path(__file__)]))
-    return {
-        **{name: str(value) for name, value in settings.items()},
-        "encoding": spec.to_json(),
-        "seed": str(seed),
+    device = run.training.device
+    settings = run.model_dump(mode="json") | {
+        "encoding": spec.to_dict(),
+        "seed": seed,
         "train sequences": digest(train_NT),
         "validation sequences": digest(validation_NT),
         "torch": torch.__version__,
-        "threads": str(torch.get_num_threads()),
-        "processor": device_name(run.training.device),
-        "code": code.hexdigest(),
+        "threads": torch.get_num_threads(),
+        "processor": device_name(device) if device == "cuda" else instruction_sets(),
     }
+    return identity(settings, code_of(__name__, methods=[spec.method]))
 
 
 class _Training:

@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from resonance.record.files import discard_leftovers, replacing
+from resonance.record.files import discard_leftovers, replacing, sha256
+from resonance.record.identity import differences
 
 Tensors = dict[str, torch.Tensor]
 
@@ -53,14 +54,22 @@ def load_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
         ) from None
 
 
+OTHERS = "other-runs"
+"""Beside a folder of checkpoints: those of runs that were refused. Nothing removes it."""
+
+
+class ForeignError(ValueError):
+    """A checkpoint of another run."""
+
+
 class Checkpoints:
     """The last two checkpoints of one run, each written whole and checksummed.
 
     folder    a folder of their own beside the run's outputs, declared to no workflow, so that
               Snakemake leaves it alone when it deletes the outputs of a failed job
-    identity  everything that the run's numbers depend on, by name. A checkpoint of another identity
-              is refused, since the run that went on from it would equal no uninterrupted one; it is
-              left where it is until this run has a checkpoint of its own
+    identity  everything that the run's numbers depend on, by name (`record.identity`). A checkpoint of
+              another identity is refused, since the run that went on from it would equal no
+              uninterrupted one, and kept aside in `other-runs`: hours may stand in it
     seconds   between two saves. Where saving is slow they come apart until it takes at most `share`
               of the time
     """
@@ -79,6 +88,12 @@ class Checkpoints:
         for path in sorted(self.folder.glob("step*.safetensors"), reverse=True):
             try:
                 tensors, state = self._read(path)
+            except ForeignError as error:
+                aside = self.folder.with_name(OTHERS) / f"{path.stem}-{sha256(path)[:8]}{path.suffix}"
+                aside.parent.mkdir(exist_ok=True)
+                path.replace(aside)
+                print(f"checkpoint not used, kept as {aside}: {error}", file=sys.stderr, flush=True)
+                continue
             except ValueError as error:
                 print(f"checkpoint not used: {error}", file=sys.stderr, flush=True)
                 continue
@@ -116,13 +131,8 @@ class Checkpoints:
         if metadata.get("sha256") != _checksum(tensors, text):
             raise ValueError(f"{path.name} is damaged (its SHA-256 is another); the one before it is tried")
         read = json.loads(text)
-        for name in sorted(self.identity.keys() | read["identity"].keys()):
-            here, there = self.identity.get(name), read["identity"].get(name)
-            if here != there:
-                raise ValueError(
-                    f"{path.name} is of another run: {name} is {_short(here)} here, {_short(there)} there; going on "
-                    "from it would mix the two"
-                )
+        if found := differences(self.identity, read["identity"]):
+            raise ForeignError(f"{path.name} is of another run: {'; '.join(found)}")
         return tensors, read["state"]
 
 
@@ -133,7 +143,3 @@ def _checksum(tensors: Tensors, text: str) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _short(value: str | None) -> str:
-    return "absent" if value is None else value if len(value) <= 60 else f"{value[:57]}..."

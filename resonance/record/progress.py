@@ -1,33 +1,30 @@
-"""The bar of a long job on a terminal; what stands in a log instead is the job's own. Imports no torch."""
+"""Progress of a long job: a bar on a terminal, plain lines in a log. Imports no torch."""
 
 import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+LINES = 20
+"""Lines that a log gets of one job, about."""
 
-class JobProgress:
-    """title and how much there is to do (None: not known); `bar` is None where no terminal shows it.
 
-    shown   the column between the count and the time left
-    fields  what it shows at first, by name
-    """
+class Progress:
+    """title and how much there is to do (None: not known); `report(done, note)` as it goes on."""
 
-    def __init__(
-        self, title: str, total: int | None, shown: ProgressColumn, *, quiet: bool = False, **fields: object
-    ) -> None:
-        self.title, self.total = title, total
-        self.started = time.perf_counter()
+    def __init__(self, title: str, total: int | None, *, quiet: bool = False) -> None:
+        self.title, self.total, self.quiet = title, total, quiet
+        self.started, self.shown, self.bar = time.perf_counter(), 0.0, None
         console = Console(file=sys.stderr)
-        self.bar = None
         if console.is_terminal and not quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), shown)
-            self.bar = Bar(*columns, TimeRemainingColumn(), console=console)
-            self.job = self.bar.add_task(title, total=total, **fields)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            note = TextColumn("{task.fields[note]}")
+            self.bar = Bar(*columns, note, TimeRemainingColumn(), console=console)
+            self.job = self.bar.add_task(title, total=total, note="")
 
-    def __enter__(self) -> "JobProgress":
+    def __enter__(self) -> "Progress":
         self.started = time.perf_counter()
         if self.bar:
             self.bar.start()
@@ -36,3 +33,18 @@ class JobProgress:
     def __exit__(self, *_: object) -> None:
         if self.bar:
             self.bar.stop()
+
+    def report(self, done: int, note: str = "", *, line: bool = False) -> None:
+        """line: print one to the log though it is not due."""
+        if self.quiet:
+            return
+        if self.bar:
+            self.bar.update(self.job, completed=done, note=note)
+            return
+        passed = time.perf_counter() - self.started
+        due = done / self.total >= self.shown if self.total else passed >= self.shown
+        if due or line:
+            self.shown = (int(LINES * done / self.total) + 1) / LINES if self.total else passed + 10
+            of = f"/{self.total}" if self.total else ""
+            left = f" left {passed / done * (self.total - done):.0f} s" if self.total and done else ""
+            print(f"{self.title}: {done}{of} {note} elapsed {passed:.0f} s{left}", file=sys.stderr, flush=True)

@@ -1,5 +1,39 @@
 # L-Eval: questions -> answers -> scores -> Table 2, and a table of its own for every stand-in. Without the key
 # `leval` in the preset no model is asked, and Table 2 has the paper's half alone.
+from resonance.leval import paths as leval_paths
+
+LEVAL = CONFIG.leval
+LEVAL_STAND_INS = LEVAL.stand_ins() if LEVAL else []
+
+
+def leval_settings_json(wildcards):
+    """What the questions, or one model's answers, depend on, as JSON."""
+    stage, _, model = wildcards.stage.partition("_")
+    return (LEVAL.tasks_run() if stage == "tasks" else LEVAL.answer_run(model)).to_json()
+
+
+def leval_tasks_inputs(wildcards):
+    """The package of the plays that questions are made of; nothing for L-Eval's own."""
+    made = LEVAL.settings.made
+    return llm_source(LLM_SETTINGS.texts[made.text]) if made else {}
+
+
+def leval_scores(*models, but=()):
+    """The scores of every set of answers of some models; of all but some, where none is named."""
+    return [
+        at(leval_paths.SCORES).format(model=model, encoding=encoding, strategy=strategy)
+        for model, encoding, strategy in (LEVAL.sets() if LEVAL else [])
+        if (model in models if models else model not in but)
+    ]
+
+
+def leval_code(stage):
+    return leval_paths.CODE.format(stage=stage)
+
+
+TABLE2_FILES = [at(leval_paths.TABLE2) + kind for kind in PAIRED_KINDS]
+TABLE2_FILES += expand(at(leval_paths.TABLE2_STAND_IN) + "{kind}", model=LEVAL_STAND_INS, kind=PAIRED_KINDS)
+TABLES += TABLE2_FILES
 
 
 localrules:
@@ -8,13 +42,11 @@ localrules:
 
 rule leval_settings:
     output:
-        at(paths.LEVAL_SETTINGS),
+        at(leval_paths.SETTINGS),
     log:
         log_of("leval_settings/{stage}"),
-    wildcard_constraints:
-        stage="tasks|answer_[^/]+",
     conda:
-        "../../envs/figures.yaml"
+        DRAWING
     params:
         json=leval_settings_json,
     shell:
@@ -24,23 +56,21 @@ rule leval_settings:
 rule leval_tasks:
     input:
         unpack(leval_tasks_inputs),
-        settings=at(paths.LEVAL_SETTINGS).replace("{stage}", "tasks"),
+        settings=at(leval_paths.SETTINGS).replace("{stage}", "tasks"),
     output:
-        directory(at(paths.LEVAL_TASKS)),
+        directory(at(leval_paths.TASKS)),
     log:
         log_of("leval_tasks"),
     benchmark:
         benchmark_of("leval_tasks")
     conda:
-        environment("llm")
-    threads: need("data", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("data")
     resources:
-        mem_mb=need("data", "mem_mb"),
-        runtime=need("data", "runtime"),
-        gpu=need("data", "gpu"),
+        **asked("data"),
     params:
         options=options_of("source"),
-        code=code_of("resonance.llm.questions"),
+        code=code_of(leval_code("tasks")),
     shell:
         "python -m resonance leval tasks {input.settings:q} {output:q} {params.options:q} > {log:q} 2>&1"
 
@@ -48,28 +78,26 @@ rule leval_tasks:
 rule leval_answer:
     input:
         unpack(llm_model_inputs),
-        settings=at(paths.LEVAL_SETTINGS).replace("{stage}", "answer_{model}"),
-        encoding=at(paths.LLM_ENCODING),
-        base=at(paths.LLM_BASE),
-        tasks=at(paths.LEVAL_TASKS),
+        settings=at(leval_paths.SETTINGS).replace("{stage}", "answer_{model}"),
+        encoding=at(llm_paths.ENCODING),
+        base=at(llm_paths.BASE),
+        tasks=at(leval_paths.TASKS),
     output:
-        predictions=directory(at(paths.LEVAL_PREDICTIONS)),
-        run=at(paths.LEVAL_RUN),
+        predictions=directory(at(leval_paths.PREDICTIONS)),
+        run=at(leval_paths.RUN),
     log:
         log_of("leval_answer/{model}/{encoding}/{strategy}"),
     benchmark:
         benchmark_of("leval_answer/{model}/{encoding}/{strategy}")
     conda:
-        environment("llm")
-    threads: need("llm_evaluate", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("llm_evaluate")
     resources:
-        mem_mb=need("llm_evaluate", "mem_mb"),
-        runtime=need("llm_evaluate", "runtime"),
-        gpu=need("llm_evaluate", "gpu"),
+        **asked("llm_evaluate"),
     params:
-        journal=at(paths.LEVAL_JOURNAL),
+        journal=at(leval_paths.JOURNAL),
         options=options_of("model"),
-        code=code_of("resonance.llm.models", "resonance.llm.answering"),
+        code=lambda wildcards: code_of(leval_code("answer"), methods=methods_of(wildcards.encoding)),
     shell:
         "python -m resonance leval answer {input.settings:q} {input.encoding:q} {input.base:q} {wildcards.strategy:q}"
         " {input.tasks:q} {output.predictions:q} {output.run:q} --journal {params.journal:q} {params.options:q}"
@@ -78,23 +106,21 @@ rule leval_answer:
 
 rule leval_score:
     input:
-        predictions=at(paths.LEVAL_PREDICTIONS),
-        run=at(paths.LEVAL_RUN),
+        predictions=at(leval_paths.PREDICTIONS),
+        run=at(leval_paths.RUN),
     output:
-        at(paths.LEVAL_SCORES),
+        at(leval_paths.SCORES),
     log:
         log_of("leval_score/{model}/{encoding}/{strategy}"),
     benchmark:
         benchmark_of("leval_score/{model}/{encoding}/{strategy}")
     conda:
-        environment("llm")
-    threads: need("render", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("render")
     resources:
-        mem_mb=need("render", "mem_mb"),
-        runtime=need("render", "runtime"),
-        gpu=need("render", "gpu"),
+        **asked("render"),
     params:
-        code=code_of("resonance.llm.leval"),
+        code=code_of(leval_code("score")),
     shell:
         "python -m resonance leval score {input.predictions:q} --model {wildcards.model:q}"
         " --encoding {wildcards.encoding:q} --strategy {wildcards.strategy:q} --record {input.run:q} --output {output:q}"
@@ -103,39 +129,24 @@ rule leval_score:
 
 rule table2_one:
     input:
-        script="figures/table2_leval.py",
-        shared=[
-            "figures/leval.py",
-            "figures/style.py",
-            "figures/style.mplstyle",
-            "figures/inputs.py",
-            "figures/tables.py",
-        ],
         published="config/published.yaml",
-        scores=leval_scores([name for name in LEVAL.models if name not in LEVAL_STAND_INS] if LEVAL else []),
+        scores=leval_scores(but=LEVAL_STAND_INS),
     output:
-        report(
-            at(paths.TABLE2) + ".html",
-            caption="../report/table2.rst",
-            category="Tables",
-            labels={"table": "Table 2", "protocol": "-"},
-        ),
-        multiext(at(paths.TABLE2), ".csv", "_pairs.csv", ".md", ".tex"),
+        table_at(at(leval_paths.TABLE2), "table2", "Table 2"),
     log:
-        log_of("table2"),
+        log_of("table2_one"),
     benchmark:
-        benchmark_of("table2")
+        benchmark_of("table2_one")
     conda:
-        "../../envs/figures.yaml"
-    threads: need("render", "threads")
+        DRAWING
+    threads: threads_of("render")
     resources:
-        mem_mb=need("render", "mem_mb"),
-        runtime=need("render", "runtime"),
-        gpu=need("render", "gpu"),
+        **asked("render"),
     params:
         stem=stem_of_output,
         preset=PRESET,
-        scores=lambda wildcards, input: [f"--scores={path}" for path in input.scores],
+        scores=options("scores"),
+        code=code_of("figures.table2_leval"),
     shell:
         "python -m figures.table2_leval --output {params.stem:q} --preset {params.preset:q} --published {input.published:q}"
         " {params.scores:q} > {log:q} 2>&1"
@@ -143,39 +154,24 @@ rule table2_one:
 
 rule table2_stand_in:
     input:
-        script="figures/table2_stand_in.py",
-        shared=[
-            "figures/leval.py",
-            "figures/style.py",
-            "figures/style.mplstyle",
-            "figures/inputs.py",
-            "figures/tables.py",
-        ],
-        scores=lambda wildcards: leval_scores([wildcards.model]),
+        scores=lambda wildcards: leval_scores(wildcards.model),
     output:
-        report(
-            at(paths.TABLE2_STAND_IN) + ".html",
-            caption="../report/table2_stand_in.rst",
-            category="Tables",
-            labels={"table": "Table 2, stand-in", "protocol": "{model}"},
-        ),
-        multiext(at(paths.TABLE2_STAND_IN), ".csv", "_pairs.csv", ".md", ".tex"),
+        table_at(at(leval_paths.TABLE2_STAND_IN), "table2_stand_in", "Table 2, stand-in", "{model}"),
     log:
         log_of("table2_stand_in/{model}"),
     benchmark:
         benchmark_of("table2_stand_in/{model}")
     conda:
-        "../../envs/figures.yaml"
-    threads: need("render", "threads")
+        DRAWING
+    threads: threads_of("render")
     resources:
-        mem_mb=need("render", "mem_mb"),
-        runtime=need("render", "runtime"),
-        gpu=need("render", "gpu"),
+        **asked("render"),
     params:
         stem=stem_of_output,
         preset=PRESET,
-        title=lambda wildcards: LLM.models[wildcards.model].title,
-        scores=lambda wildcards, input: [f"--scores={path}" for path in input.scores],
+        title=lambda wildcards: LLM_SETTINGS.models[wildcards.model].title,
+        scores=options("scores"),
+        code=code_of("figures.table2_stand_in"),
     shell:
         "python -m figures.table2_stand_in --output {params.stem:q} --preset {params.preset:q} --title {params.title:q}"
         " {params.scores:q} > {log:q} 2>&1"

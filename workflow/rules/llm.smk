@@ -1,5 +1,147 @@
-# The language models: sources -> packed texts and a base model -> fine-tuning -> perplexity -> Figure 4.
+# The language models: sources -> packed texts and a base model -> fine-tuning -> evaluations -> Figure 4 and passkeys.
 # One rule, one subcommand of the package. Without the key `llm` in the preset nothing here is asked for.
+from resonance.llm import paths as llm_paths
+from resonance.llm.settings import TINY
+
+LLM = CONFIG.llm
+LLM_SETTINGS = LLM.settings if LLM else None
+LLM_ENVIRONMENT = environment("llm", LLM_SETTINGS.device if LLM else "cpu")
+# A pypi: source by the name of the text or the model that wants it; equal ones are fetched once.
+LLM_SOURCES = {}
+for name, entry in [*LLM_SETTINGS.texts.items(), *LLM_SETTINGS.models.items()] if LLM else []:
+    if entry.source.startswith("pypi:") and entry.source not in LLM_SOURCES.values():
+        LLM_SOURCES[name] = entry.source
+
+
+def llm_drawn(evaluation):
+    """What a figure of a model is called -> the model: another than the paper's is named a stand-in."""
+    if not LLM or evaluation not in LLM.evaluations():
+        return {}
+    models = {name: LLM_SETTINGS.models[name] for name in LLM.evaluations()[evaluation].models(LLM_SETTINGS)}
+    return {("stand_in_" if model.stand_in else "") + name: name for name, model in models.items()}
+
+
+def llm_settings_json(wildcards):
+    """What one stage of one model depends on, as JSON."""
+    stage, _, name = wildcards.stage.partition("_")
+    made = {
+        "base": lambda: LLM.model_run(wildcards.model),
+        "text": lambda: LLM.text_run(wildcards.model, name),
+        "finetune": lambda: LLM.finetune_run(wildcards.model, name),
+        "evaluate": lambda: LLM.evaluation_run(wildcards.model, name),
+    }
+    return made[stage]().to_json()
+
+
+def llm_settings_of(stage):
+    return at(llm_paths.SETTINGS).replace("{stage}", stage)
+
+
+def llm_code(stage):
+    return llm_paths.CODE.format(stage=stage)
+
+
+def llm_source(entry):
+    """Where a text's or a model's package is unpacked; nothing for other sources."""
+    by_source = {source: name for name, source in LLM_SOURCES.items()}
+    return {"source": at(llm_paths.SOURCE).format(source=by_source[entry.source])} if entry.source in by_source else {}
+
+
+def llm_texts(model, names):
+    return expand(at(llm_paths.TEXT), model=model, text=names)
+
+
+def llm_pack_inputs(wildcards):
+    """A text's package, and the model whose tokenizer it is, where it has either."""
+    own = LLM_SETTINGS.models[wildcards.model].source != TINY
+    base = {"base": at(llm_paths.BASE).format(model=wildcards.model)} if own else {}
+    return {**llm_source(LLM_SETTINGS.texts[wildcards.text]), **base}
+
+
+def llm_base_inputs(wildcards):
+    """A model's package, or the text that a tiny one is pretrained on."""
+    model = LLM_SETTINGS.models[wildcards.model]
+    return {**llm_source(model), **({"text": llm_texts(wildcards.model, model.tiny.text)[0]} if model.tiny else {})}
+
+
+def llm_model_inputs(wildcards):
+    """The fine-tuned weights of a strategy; nothing where the base's are measured."""
+    tuned = wildcards.strategy != llm_paths.UNTUNED
+    return {"model": at(llm_paths.MODEL).format(**wildcards)} if tuned else {}
+
+
+def llm_evaluate_inputs(wildcards):
+    """The weights, and the packed texts that an evaluation reads, with the one that was trained on."""
+    names = LLM.evaluations()[wildcards.evaluation].texts(LLM_SETTINGS)
+    trained_on = {"train_text": llm_texts(wildcards.model, LLM_SETTINGS.finetuning.text)} if names else {}
+    return {**llm_model_inputs(wildcards), "texts": llm_texts(wildcards.model, names), **trained_on}
+
+
+def llm_evaluate_options(wildcards, input):
+    names = LLM.evaluations()[wildcards.evaluation].texts(LLM_SETTINGS)
+    texts = [f"--text={name}={os.path.dirname(path)}" for name, path in zip(names, input.texts)]
+    trained_on = [f"--train-text={os.path.dirname(input.train_text[0])}"] if names else []
+    return texts + trained_on + options_of("model")(wildcards, input)
+
+
+def options_of(*names):
+    """--name=path for those inputs that a job has; a packed text is given by its folder."""
+
+    def given(wildcards, input):
+        paths = {name: input[name] for name in names if name in input.keys()}
+        return [f"--{name}={os.path.dirname(path) if name == 'text' else path}" for name, path in paths.items()]
+
+    return given
+
+
+def llm_measured(evaluation, model):
+    """A file of every encoding and strategy under which a model is measured."""
+    return [
+        at(llm_paths.MEASURED).format(evaluation=evaluation, model=model, encoding=encoding, strategy=strategy)
+        for encoding, strategy in LLM_SETTINGS.sets(model)
+    ]
+
+
+def llm_finetuned():
+    """Every fine-tuned model."""
+    return [
+        at(llm_paths.MODEL).format(model=model, encoding=encoding, strategy=strategy)
+        for model in (LLM.measured() if LLM else [])
+        for encoding, strategy in LLM_SETTINGS.sets(model)
+        if strategy != llm_paths.UNTUNED
+    ]
+
+
+def model_options(evaluation):
+    """What a figure is told of its model."""
+
+    def told(wildcards):
+        model = LLM_SETTINGS.models[llm_drawn(evaluation)[wildcards.drawn]]
+        return [f"--title={model.title}", "--stand-in" if model.stand_in else "--no-stand-in"]
+
+    return told
+
+
+PERPLEXITY_FILES, PASSKEY_FILES = (
+    [
+        *expand(at(drawing) + ".{kind}", drawn=llm_drawn(evaluation), kind=FIGURE_KINDS),
+        *expand(at(numbers) + "{kind}", drawn=llm_drawn(evaluation), kind=PAIRED_KINDS),
+    ]
+    for evaluation, drawing, numbers in (
+        ("perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE),
+        ("passkey", llm_paths.PASSKEY, llm_paths.PASSKEY_TABLE),
+    )
+)
+FIGURES += PERPLEXITY_FILES + PASSKEY_FILES
+
+
+wildcard_constraints:
+    model="[^/]+",
+    text="[^/]+",
+    source="[^/]+",
+    drawn="[^/]+",
+    strategy="[^/]+",
+    evaluation="[a-z]\\w*",
 
 
 localrules:
@@ -9,11 +151,11 @@ localrules:
 
 rule llm_settings:
     output:
-        at(paths.LLM_SETTINGS),
+        at(llm_paths.SETTINGS),
     log:
         log_of("llm_settings/{model}/{stage}"),
     conda:
-        "../../envs/figures.yaml"
+        DRAWING
     params:
         json=llm_settings_json,
     shell:
@@ -22,31 +164,29 @@ rule llm_settings:
 
 rule llm_encoding:
     output:
-        at(paths.LLM_ENCODING),
+        at(llm_paths.ENCODING),
     log:
         log_of("llm_encoding/{model}/{encoding}"),
     conda:
-        "../../envs/figures.yaml"
+        DRAWING
     params:
-        json=lambda wildcards: CONFIG.llm_spec(wildcards.model, wildcards.encoding).to_json(),
+        json=lambda wildcards: LLM.spec(wildcards.model, wildcards.encoding).to_json(),
     shell:
         "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
 
 
 rule llm_fetch:
     output:
-        directory(at(paths.LLM_SOURCE)),
+        directory(at(llm_paths.SOURCE)),
     log:
         log_of("llm_fetch/{source}"),
     benchmark:
         benchmark_of("llm_fetch/{source}")
     conda:
-        environment("llm")
-    threads: need("data", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("data")
     resources:
-        mem_mb=need("data", "mem_mb"),
-        runtime=need("data", "runtime"),
-        gpu=need("data", "gpu"),
+        **asked("data"),
     params:
         source=lambda wildcards: LLM_SOURCES[wildcards.source],
         code=code_of("resonance.llm.fetch"),
@@ -57,25 +197,23 @@ rule llm_fetch:
 rule llm_pack:
     input:
         unpack(llm_pack_inputs),
-        settings=at(paths.LLM_SETTINGS).replace("{stage}", "text_{text}"),
+        settings=llm_settings_of("text_{text}"),
     output:
-        at(paths.LLM_TEXT),
-        at(paths.LLM_TOKENS),
+        at(llm_paths.TEXT),
+        at(llm_paths.TOKENS),
     log:
         log_of("llm_pack/{model}/{text}"),
     benchmark:
         benchmark_of("llm_pack/{model}/{text}")
     conda:
-        environment("llm")
-    threads: need("data", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("data")
     resources:
-        mem_mb=need("llm_evaluate", "mem_mb"),
-        runtime=need("llm_evaluate", "runtime"),
-        gpu=0,
+        **(asked("llm_evaluate") | {"gpu": 0}),
     params:
-        folder=at(paths.LLM_TEXT_FOLDER),
+        folder=at(llm_paths.TEXT_FOLDER),
         options=options_of("base", "source"),
-        code=code_of("resonance.llm.text"),
+        code=code_of(llm_code("pack")),
     shell:
         "python -m resonance llm pack {input.settings:q} {params.folder:q} {params.options:q} > {log:q} 2>&1"
 
@@ -83,131 +221,139 @@ rule llm_pack:
 rule llm_base:
     input:
         unpack(llm_base_inputs),
-        settings=at(paths.LLM_SETTINGS).replace("{stage}", "base"),
+        settings=llm_settings_of("base"),
     output:
-        at(paths.LLM_BASE),
+        at(llm_paths.BASE),
     log:
         log_of("llm_base/{model}"),
     benchmark:
         benchmark_of("llm_base/{model}")
     conda:
-        environment("llm")
-    threads: need("llm_train", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("llm_train")
     resources:
-        mem_mb=need("llm_train", "mem_mb"),
-        runtime=need("llm_train", "runtime"),
-        nodes=1,
-        gpu=lambda wildcards: need("llm_train", "gpu") if LLM.models[wildcards.model].tiny else 0,
+        **asked("llm_train")
+        | {"nodes": 1, "gpu": lambda w: asked("llm_train")["gpu"] if LLM_SETTINGS.models[w.model].tiny else 0},
     params:
         options=options_of("source", "text"),
-        code=code_of("resonance.llm.models", "resonance.llm.finetune", "resonance.encoding.hf"),
+        code=code_of(llm_code("base"), methods=["rope"]),
     shell:
         "python -m resonance llm base {input.settings:q} {output:q} {params.options:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule llm_finetune:
     input:
-        settings=at(paths.LLM_SETTINGS).replace("{stage}", "finetune_{strategy}"),
-        encoding=at(paths.LLM_ENCODING),
-        base=at(paths.LLM_BASE),
-        text=lambda wildcards: at(paths.LLM_TEXT).format(model=wildcards.model, text=LLM.finetuning.text),
+        settings=llm_settings_of("finetune_{strategy}"),
+        encoding=at(llm_paths.ENCODING),
+        base=at(llm_paths.BASE),
+        text=lambda wildcards: llm_texts(wildcards.model, LLM_SETTINGS.finetuning.text),
     output:
-        directory(at(paths.LLM_MODEL)),
-        at(paths.LLM_TRAINING),
-        at(paths.LLM_RUN),
+        directory(at(llm_paths.MODEL)),
+        at(llm_paths.TRAINING),
+        at(llm_paths.RUN),
     log:
         log_of("llm_finetune/{model}/{encoding}/{strategy}"),
     benchmark:
         benchmark_of("llm_finetune/{model}/{encoding}/{strategy}")
     conda:
-        environment("llm")
-    threads: need("llm_train", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("llm_train")
     resources:
-        mem_mb=need("llm_train", "mem_mb"),
-        runtime=need("llm_train", "runtime"),
+        **asked("llm_train"),
         nodes=1,
-        gpu=need("llm_train", "gpu"),
+        # As PosGen's: no result depends on it.
+        checkpoint_every=LLM_SETTINGS.finetuning.checkpoint_every if LLM else 1,
     params:
-        launch=LLM_LAUNCH,
-        folder=at(paths.LLM_RUN_FOLDER),
-        text=parent_of("text"),
-        code=code_of("resonance.llm.models", "resonance.llm.finetune", "resonance.encoding.hf"),
+        launch=(
+            f"torchrun --standalone --nproc-per-node {LLM_SETTINGS.finetuning.processes}"
+            if LLM and LLM_SETTINGS.finetuning.processes > 1
+            else "python"
+        ),
+        folder=at(llm_paths.RUN_FOLDER),
+        text=lambda wildcards, input: os.path.dirname(input.text[0]),
+        code=lambda wildcards: code_of(llm_code("finetune"), methods=methods_of(wildcards.encoding)),
     shell:
         "{params.launch} -m resonance llm finetune {input.settings:q} {input.encoding:q} {input.base:q} {params.text:q}"
-        " {params.folder:q} --threads {threads} > {log:q} 2>&1"
+        " {params.folder:q} --threads {threads} --checkpoint-every {resources.checkpoint_every} > {log:q} 2>&1"
 
 
 rule llm_evaluate:
     input:
-        unpack(llm_model_inputs),
-        settings=at(paths.LLM_SETTINGS).replace("{stage}", "perplexity"),
-        encoding=at(paths.LLM_ENCODING),
-        base=at(paths.LLM_BASE),
-        train_text=lambda wildcards: at(paths.LLM_TEXT).format(model=wildcards.model, text=LLM.finetuning.text),
-        corpora=lambda wildcards: expand(at(paths.LLM_TEXT), model=wildcards.model, text=LLM.perplexity.corpora),
+        unpack(llm_evaluate_inputs),
+        settings=llm_settings_of("evaluate_{evaluation}"),
+        encoding=at(llm_paths.ENCODING),
+        base=at(llm_paths.BASE),
     output:
-        at(paths.LLM_PERPLEXITY),
+        at(llm_paths.MEASURED),
     log:
-        log_of("llm_evaluate/{model}/{encoding}/{strategy}"),
+        log_of("llm_evaluate/{evaluation}/{model}/{encoding}/{strategy}"),
     benchmark:
-        benchmark_of("llm_evaluate/{model}/{encoding}/{strategy}")
+        benchmark_of("llm_evaluate/{evaluation}/{model}/{encoding}/{strategy}")
     conda:
-        environment("llm")
-    threads: need("llm_evaluate", "threads")
+        LLM_ENVIRONMENT
+    threads: threads_of("llm_evaluate")
     resources:
-        mem_mb=need("llm_evaluate", "mem_mb"),
-        runtime=need("llm_evaluate", "runtime"),
-        gpu=need("llm_evaluate", "gpu"),
+        **asked("llm_evaluate"),
     params:
-        train_text=parent_of("train_text"),
-        corpora=lambda wildcards, input: [
-            f"--corpus={name}={os.path.dirname(path)}" for name, path in zip(LLM.perplexity.corpora, input.corpora)
-        ],
-        options=options_of("model"),
-        code=code_of("resonance.llm.models", "resonance.llm.perplexity"),
+        options=llm_evaluate_options,
+        code=lambda wildcards: code_of(
+            *llm_paths.evaluate_code(wildcards.evaluation), methods=methods_of(wildcards.encoding)
+        ),
     shell:
-        "python -m resonance llm evaluate {input.settings:q} {input.encoding:q} {input.base:q} {wildcards.strategy:q}"
-        " {output:q} --train-text {params.train_text:q} {params.corpora:q} {params.options:q} --threads {threads}"
-        " > {log:q} 2>&1"
+        "python -m resonance llm evaluate {wildcards.evaluation:q} {input.settings:q} {input.encoding:q} {input.base:q}"
+        " {wildcards.strategy:q} {output:q} {params.options:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule figure4_one:
     input:
-        script="figures/fig4_perplexity.py",
-        shared=["figures/style.py", "figures/style.mplstyle", "figures/inputs.py", "figures/tables.py"],
-        perplexities=lambda wildcards: llm_measured(paths.LLM_PERPLEXITY, LLM_DRAWN[wildcards.drawn]),
+        perplexity=lambda wildcards: llm_measured("perplexity", llm_drawn("perplexity")[wildcards.drawn]),
     output:
-        report(
-            at(paths.FIGURE4) + ".png",
-            caption="../report/fig4.rst",
-            category="Figures",
-            labels={"figure": "Figure 4", "protocol": "{drawn}"},
-        ),
-        multiext(at(paths.FIGURE4), ".pdf", ".svg"),
-        report(
-            at(paths.FIGURE4_TABLE) + ".html",
-            caption="../report/fig4.rst",
-            category="Tables",
-            labels={"table": "Figure 4's numbers", "protocol": "{drawn}"},
-        ),
-        multiext(at(paths.FIGURE4_TABLE), ".csv", "_pairs.csv", ".md", ".tex"),
+        figure_at(at(llm_paths.FIGURE4), "fig4", "Figure 4", "{drawn}"),
+        table_at(at(llm_paths.FIGURE4_TABLE), "fig4", "Figure 4's numbers", "{drawn}"),
     log:
-        log_of("figure4/{drawn}"),
+        log_of("figure4_one/{drawn}"),
     benchmark:
-        benchmark_of("figure4/{drawn}")
+        benchmark_of("figure4_one/{drawn}")
     conda:
-        "../../envs/figures.yaml"
-    threads: need("render", "threads")
+        DRAWING
+    threads: threads_of("render")
     resources:
-        mem_mb=need("render", "mem_mb"),
-        runtime=need("render", "runtime"),
-        gpu=need("render", "gpu"),
+        **asked("render"),
     params:
         stem=stem_of_output,
-        table=lambda wildcards: at(paths.FIGURE4_TABLE).format(drawn=wildcards.drawn),
-        model=llm_model_options,
+        table=lambda wildcards: at(llm_paths.FIGURE4_TABLE).format(drawn=wildcards.drawn),
+        model=model_options("perplexity"),
         preset=PRESET,
-        perplexities=lambda wildcards, input: [f"--perplexity={path}" for path in input.perplexities],
+        rows=options("perplexity"),
+        code=code_of("figures.fig4_perplexity"),
     shell:
         "python -m figures.fig4_perplexity --output {params.stem:q} --table {params.table:q} --preset {params.preset:q}"
-        " {params.model:q} {params.perplexities:q} > {log:q} 2>&1"
+        " {params.model:q} {params.rows:q} > {log:q} 2>&1"
+
+
+# An extra beside perplexity (L14): asked of the models that `llm.passkey.lengths` names.
+rule passkey_figure:
+    input:
+        passkey=lambda wildcards: llm_measured("passkey", llm_drawn("passkey")[wildcards.drawn]),
+    output:
+        figure_at(at(llm_paths.PASSKEY), "passkey", "Passkey retrieval", "{drawn}"),
+        table_at(at(llm_paths.PASSKEY_TABLE), "passkey", "Passkey retrieval", "{drawn}"),
+    log:
+        log_of("passkey_figure/{drawn}"),
+    benchmark:
+        benchmark_of("passkey_figure/{drawn}")
+    conda:
+        DRAWING
+    threads: threads_of("render")
+    resources:
+        **asked("render"),
+    params:
+        stem=stem_of_output,
+        table=lambda wildcards: at(llm_paths.PASSKEY_TABLE).format(drawn=wildcards.drawn),
+        model=model_options("passkey"),
+        preset=PRESET,
+        rows=options("passkey"),
+        code=code_of("figures.passkey"),
+    shell:
+        "python -m figures.passkey --output {params.stem:q} --table {params.table:q} --preset {params.preset:q}"
+        " {params.model:q} {params.rows:q} > {log:q} 2>&1"

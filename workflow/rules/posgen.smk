@@ -1,5 +1,65 @@
-# PosGen: settings -> sequences -> training -> evaluation. One rule, one subcommand of the package. The name of a
-# stage is a target of the Snakefile; a rule that makes one of many such things is called by it and `_one`.
+# PosGen: settings -> sequences -> training -> evaluation -> rows of a study. One rule, one subcommand of the package. A
+# stage's per-job rule is named `<stage>_one`; the stage itself is a target of the Snakefile.
+from resonance.posgen import paths as posgen_paths
+from resonance.posgen.tasks import SPLITS
+
+POSGEN = CONFIG.posgen
+STUDIES = POSGEN.settings.all_studies
+POSGEN_ENVIRONMENT = environment("posgen", POSGEN.settings.training.device)
+
+
+def settings_json(wildcards):
+    """What one stage of one task depends on, as JSON: the file changes if and only if this does."""
+    made = {
+        "data": lambda: POSGEN.data_run(wildcards.protocol, wildcards.task),
+        "train": lambda: POSGEN.train_run(wildcards.protocol, wildcards.task),
+        "evaluate": POSGEN.evaluate_run,
+    }
+    return made[wildcards.stage]().to_json()
+
+
+def posgen_data(template, **wildcards):
+    """A template of a task's data, over every study's protocols and tasks, each drawn once."""
+    return sorted(
+        {
+            path
+            for study in STUDIES.values()
+            for protocol in study.protocols
+            for path in expand(at(template), protocol=POSGEN.data_protocol(protocol), task=study.tasks, **wildcards)
+        }
+    )
+
+
+def posgen_evaluations(study, protocol=None):
+    """Every evaluation of a study, or those under one of its protocols."""
+    cells = [cell for cell in POSGEN.cells(study) if protocol in (None, cell.protocol)]
+    return [at(posgen_paths.EVALUATION).format(**cell._asdict()) for cell in cells]
+
+
+def posgen_trained(template, study):
+    """A template over every training of a study."""
+    return [at(template).format(**training._asdict()) for training in POSGEN.trainings(study)]
+
+
+def posgen_code(stage):
+    return posgen_paths.CODE.format(stage=stage)
+
+
+def settings_of(stage):
+    return at(posgen_paths.SETTINGS).replace("{stage}", stage)
+
+
+def drawn(split):
+    """The sequences that a protocol uses, drawn under the first protocol that uses the same."""
+    template = at(posgen_paths.SEQUENCES).replace("{split}", split)
+    return lambda wildcards: expand(template, protocol=POSGEN.data_protocol(wildcards.protocol), task=wildcards.task)
+
+
+def trained(template):
+    """A file of the run that an evaluation measures."""
+    return lambda wildcards: at(template).format(
+        **(dict(wildcards) | {"protocol": POSGEN.train_protocol(wildcards.protocol, wildcards.train_encoding)})
+    )
 
 
 localrules:
@@ -9,11 +69,11 @@ localrules:
 
 rule posgen_settings:
     output:
-        at(paths.SETTINGS),
+        at(posgen_paths.SETTINGS),
     log:
         log_of("posgen_settings/{protocol}/{task}/{stage}"),
     conda:
-        "../../envs/figures.yaml"
+        DRAWING
     params:
         json=settings_json,
     shell:
@@ -22,36 +82,34 @@ rule posgen_settings:
 
 rule posgen_encoding:
     output:
-        at(paths.ENCODING),
+        at(posgen_paths.ENCODING),
     log:
         log_of("posgen_encoding/{protocol}/{encoding}"),
     conda:
-        "../../envs/figures.yaml"
+        DRAWING
     params:
-        json=encoding_json,
+        json=lambda wildcards: POSGEN.spec(wildcards.protocol, wildcards.encoding).to_json(),
     shell:
         "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
 
 
 rule posgen_data_one:
     input:
-        settings=at(paths.SETTINGS).replace("{stage}", "data"),
+        settings=settings_of("data"),
     output:
-        expand(at(paths.SEQUENCES), split=SPLITS, allow_missing=True),
+        expand(at(posgen_paths.SEQUENCES), split=SPLITS, allow_missing=True),
     log:
-        log_of("posgen_data/{protocol}/{task}"),
+        log_of("posgen_data_one/{protocol}/{task}"),
     benchmark:
-        benchmark_of("posgen_data/{protocol}/{task}")
+        benchmark_of("posgen_data_one/{protocol}/{task}")
     conda:
-        environment("posgen")
-    threads: need("data", "threads")
+        POSGEN_ENVIRONMENT
+    threads: threads_of("data")
     resources:
-        mem_mb=need("data", "mem_mb"),
-        runtime=need("data", "runtime"),
-        gpu=need("data", "gpu"),
+        **asked("data"),
     params:
         outputs=lambda wildcards, output: [f"--output={path}" for path in output],
-        code=code_of("resonance.posgen.tasks"),
+        code=code_of(posgen_code("generate")),
     shell:
         "python -m resonance posgen generate {input.settings:q} {params.outputs:q} > {log:q} 2>&1"
 
@@ -59,27 +117,22 @@ rule posgen_data_one:
 rule posgen_baseline:
     input:
         settings=lambda wildcards: expand(
-            at(paths.SETTINGS),
-            protocol=CONFIG.data_protocol(wildcards.protocol),
-            task=wildcards.task,
-            stage="data",
+            settings_of("data"), protocol=POSGEN.data_protocol(wildcards.protocol), task=wildcards.task
         ),
         test=drawn("test"),
     output:
-        at(paths.BASELINE),
+        at(posgen_paths.BASELINE),
     log:
         log_of("posgen_baseline/{protocol}/{task}"),
     benchmark:
         benchmark_of("posgen_baseline/{protocol}/{task}")
     conda:
-        environment("posgen")
-    threads: need("data", "threads")
+        POSGEN_ENVIRONMENT
+    threads: threads_of("data")
     resources:
-        mem_mb=need("data", "mem_mb"),
-        runtime=need("data", "runtime"),
-        gpu=need("data", "gpu"),
+        **asked("data"),
     params:
-        code=code_of("resonance.posgen.tasks", "resonance.posgen.evaluate"),
+        code=code_of(posgen_code("baseline")),
     shell:
         "python -m resonance posgen baseline {input.settings:q} {input.test:q} {wildcards.protocol:q} {output:q}"
         " > {log:q} 2>&1"
@@ -87,31 +140,29 @@ rule posgen_baseline:
 
 rule posgen_train_one:
     input:
-        settings=at(paths.SETTINGS).replace("{stage}", "train"),
-        encoding=at(paths.ENCODING).replace("{encoding}", "{train_encoding}"),
+        settings=settings_of("train"),
+        encoding=at(posgen_paths.ENCODING).replace("{encoding}", "{train_encoding}"),
         train=drawn("train"),
         validation=drawn("validation"),
     output:
-        at(paths.MODEL),
-        at(paths.SNAPSHOTS),
-        at(paths.TRAINING),
-        at(paths.RUN),
+        at(posgen_paths.MODEL),
+        at(posgen_paths.SNAPSHOTS),
+        at(posgen_paths.TRAINING),
+        at(posgen_paths.RUN),
     log:
-        log_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}"),
+        log_of("posgen_train_one/{protocol}/{task}/{train_encoding}/seed{seed}"),
     benchmark:
-        benchmark_of("posgen_train/{protocol}/{task}/{train_encoding}/seed{seed}")
+        benchmark_of("posgen_train_one/{protocol}/{task}/{train_encoding}/seed{seed}")
     conda:
-        environment("posgen")
-    threads: need("train", "threads")
+        POSGEN_ENVIRONMENT
+    threads: threads_of("train")
     resources:
-        mem_mb=need("train", "mem_mb"),
-        runtime=need("train", "runtime"),
-        gpu=need("train", "gpu"),
+        **asked("train"),
         # Here and not in params: results do not depend on it, and a change of a resource reruns nothing.
-        checkpoint_seconds=POSGEN.training.checkpoint_seconds,
+        checkpoint_seconds=POSGEN.settings.training.checkpoint_seconds,
     params:
-        folder=at(paths.RUN_FOLDER),
-        code=code_of("resonance.posgen.train"),
+        folder=at(posgen_paths.RUN_FOLDER),
+        code=lambda wildcards: code_of(posgen_code("train"), methods=methods_of(wildcards.train_encoding)),
     shell:
         "python -m resonance posgen train {input.settings:q} {input.encoding:q} {input.train:q} {input.validation:q}"
         " {params.folder:q} --seed {wildcards.seed} --threads {threads}"
@@ -120,52 +171,47 @@ rule posgen_train_one:
 
 rule posgen_evaluate:
     input:
-        model=trained(paths.MODEL),
-        snapshots=trained(paths.SNAPSHOTS),
-        run=trained(paths.RUN),
-        settings=at(paths.SETTINGS).replace("{stage}", "evaluate"),
-        encoding=at(paths.ENCODING),
+        model=trained(posgen_paths.MODEL),
+        snapshots=trained(posgen_paths.SNAPSHOTS),
+        run=trained(posgen_paths.RUN),
+        settings=settings_of("evaluate"),
+        encoding=at(posgen_paths.ENCODING),
         validation=drawn("validation"),
         test=drawn("test"),
     output:
-        at(paths.EVALUATION),
+        at(posgen_paths.EVALUATION),
     log:
         log_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}"),
     benchmark:
         benchmark_of("posgen_evaluate/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}")
     conda:
-        environment("posgen")
-    threads: need("evaluate", "threads")
+        POSGEN_ENVIRONMENT
+    threads: threads_of("evaluate")
     resources:
-        mem_mb=need("evaluate", "mem_mb"),
-        runtime=need("evaluate", "runtime"),
-        gpu=need("evaluate", "gpu"),
+        **asked("evaluate"),
     params:
-        code=code_of("resonance.posgen.evaluate"),
+        code=lambda wildcards: code_of(posgen_code("evaluate"), methods=methods_of(wildcards.encoding)),
     shell:
-        "python -m resonance posgen evaluate {input.model:q} {input.encoding:q} {input.settings:q}"
-        " {input.validation:q} {input.test:q} {output:q} --protocol {wildcards.protocol:q} --threads {threads}"
-        " > {log:q} 2>&1"
+        "python -m resonance posgen evaluate {input.model:q} {input.encoding:q} {input.settings:q} {input.validation:q}"
+        " {input.test:q} {output:q} --protocol {wildcards.protocol:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule posgen_collect:
     input:
         evaluations=lambda wildcards: posgen_evaluations(wildcards.study),
     output:
-        at(paths.STUDY),
+        at(posgen_paths.STUDY),
     log:
         log_of("posgen_collect/{study}"),
     benchmark:
         benchmark_of("posgen_collect/{study}")
     conda:
-        "../../envs/figures.yaml"
-    threads: need("render", "threads")
+        DRAWING
+    threads: threads_of("render")
     resources:
-        mem_mb=need("render", "mem_mb"),
-        runtime=need("render", "runtime"),
-        gpu=need("render", "gpu"),
+        **asked("render"),
     params:
         preset=PRESET,
-        code=code_of("resonance.record.study"),
+        code=code_of("resonance.workflow.study:collect"),
     shell:
-        "python -m resonance posgen collect {params.preset:q} {wildcards.study:q} {output:q} > {log:q} 2>&1"
+        "python -m resonance collect {params.preset:q} {wildcards.study:q} {output:q} > {log:q} 2>&1"

@@ -1,17 +1,39 @@
 # Tables and figures of the rows that the repository keeps (results-published/), by the scripts that make them of a
 # run: hours of training are not run again. Only what needs none, the baselines, is.
 
+# Files of measured rows: STUDY_PART.parquet.
+KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
+
+
+def kept(study):
+    """A study's files."""
+    return [f"{at(paths.KEPT)}/{stem}.parquet" for stem in KEPT if stem.split("_")[0] == study]
+
+
+def published(name):
+    """A file drawn of the kept rows."""
+    return f"{at(paths.PUBLISHED)}/{name}"
+
+
+def published_files(wildcards):
+    """Every table, and the figures of those that have one."""
+    if not KEPT:
+        raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
+    whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
+    stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
+    return expand(published("tables/{stem}.{kind}"), stem=stems, kind=TABLE_KINDS) + expand(
+        published("figures/{stem}.{kind}"), stem=whole, kind=FIGURE_KINDS
+    )
+
 
 use rule study_table as published_study_table with:
     input:
-        script="figures/table1_posgen.py",
-        shared=rules.study_table.input.shared,
         published="config/published.yaml",
-        evaluations=[f"{at(paths.KEPT)}/{{study}}_{{protocol}}.parquet"],
-        baselines=baselines_of_study,
+        evaluation=[f"{at(paths.KEPT)}/{{study}}_{{protocol}}.parquet"],
+        baseline=baselines_of_study,
+        kept=[],
     output:
-        published("tables/{study}_{protocol}.html"),
-        multiext(published("tables/{study}_{protocol}"), ".csv", "_pairs.csv", ".md", ".tex"),
+        multiext(published("tables/{study}_{protocol}"), ".html", ".csv", "_pairs.csv", ".md", ".tex"),
     log:
         log_of("published_study_table/{study}/{protocol}"),
     benchmark:
@@ -20,15 +42,10 @@ use rule study_table as published_study_table with:
 
 use rule rounding_table as published_rounding_table with:
     input:
-        script="figures/rounding.py",
-        shared=rules.rounding_table.input.shared,
         study=kept("rounding"),
-        encodings="config/encodings.yaml",
     output:
-        published("tables/rounding.html"),
-        published("figures/rounding.png"),
-        multiext(published("tables/rounding"), ".csv", ".md", ".tex"),
-        multiext(published("figures/rounding"), ".pdf", ".svg"),
+        multiext(published("tables/rounding"), ".html", ".csv", ".md", ".tex"),
+        multiext(published("figures/rounding"), ".png", ".pdf", ".svg"),
     log:
         log_of("published_rounding_table"),
     benchmark:
@@ -37,14 +54,10 @@ use rule rounding_table as published_rounding_table with:
 
 use rule ablation_table as published_ablation_table with:
     input:
-        script="figures/ablation.py",
-        shared=rules.ablation_table.input.shared,
         study=kept("ablation"),
     output:
-        published("tables/ablation.html"),
-        published("figures/ablation.png"),
-        multiext(published("tables/ablation"), ".csv", ".md", ".tex"),
-        multiext(published("figures/ablation"), ".pdf", ".svg"),
+        multiext(published("tables/ablation"), ".html", ".csv", ".md", ".tex"),
+        multiext(published("figures/ablation"), ".png", ".pdf", ".svg"),
     log:
         log_of("published_ablation_table"),
     benchmark:

@@ -1,0 +1,330 @@
+"""How an answer to a closed-ended question of L-Eval becomes a credit. Text in, numbers out; no torch.
+
+Two parsers (L12). `released`: L-Eval's own rules, to the letter, so that its published scores come out
+again. `strict`: reads the answer that the text gives, and none where it gives none. They differ in how
+they read the prediction (and, for numbers and code, in what counts as equal), never in the gold.
+"""
+
+import re
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from resonance.leval import reading
+from resonance.leval.catalogue import ALL_TASKS, PARSERS
+from resonance.leval.made import options_of
+from resonance.leval.reading import LETTERS
+
+ERROR = "<error>"
+"""What `released` reads where sci_fi's answer says neither true nor false."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a parser took for the answer (empty: none) and the credit in [0, 1] that it earns."""
+
+    answer: str
+    credit: float
+
+
+def score(parser: str, task: str, prediction: str, gold: str, query: str = "") -> Reading:
+    """One question under `released` or `strict`. query: its text with the options, where it is known.
+
+    Raises ValueError for an unknown task or parser, or a gold that no answer of the task can equal.
+    """
+    if parser not in PARSERS:
+        raise ValueError(f"parser must be one of {', '.join(PARSERS)}, got {parser!r}")
+    if task not in ALL_TASKS:
+        raise ValueError(f"task must be one of {', '.join(ALL_TASKS)}, got {task!r}")
+    if not _GOLD[task](gold):
+        raise ValueError(f"gold of {task} must be {_GOLD_RULE[task]}, got {gold!r}")
+    return _SCORERS[parser, task](prediction, gold, query)
+
+
+def misreading(task: str, prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
+    """The kind of mistake that `released` made with an answer, as `strict` reads it; None for none."""
+    return _MISREADINGS[task](prediction, gold, released, strict)
+
+
+# released
+
+
+def normalised(text: str) -> str:
+    """Without punctuation and lowercase articles, spaces squeezed. Case stays: theirs does not lower it."""
+    text = "".join(sign for sign in text if sign not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def released_credit(answer: str, gold: str) -> float:
+    """Letters: equal 1, a part of the gold 0.25. Else equal as numbers, or the gold a substring of the answer."""
+    if gold and set(gold) <= set(LETTERS):
+        answer = normalised(answer)
+        return 1.0 if answer == gold else 0.25 if answer and set(answer) <= set(gold) else 0.0
+    try:
+        return float(float(answer) == float(gold))
+    except ValueError:
+        return float(_without_spaces(gold) in _without_spaces(answer))
+
+
+def _without_spaces(text: str) -> str:
+    return text.lower().replace(" ", "")
+
+
+def _released_choice(prediction: str, gold: str, query: str) -> Reading:
+    answer = _first_letter(prediction) if prediction.strip() else "None"
+    return Reading(answer, released_credit(answer, _first_letter(gold)))
+
+
+def _first_letter(text: str) -> str:
+    """The first capital A to D, be it of a word; A where there is none."""
+    return next((sign for sign in text if sign in LETTERS), "A")
+
+
+def _released_coursera(prediction: str, gold: str, query: str) -> Reading:
+    answer = _released_letters(prediction)
+    return Reading(answer, released_credit(answer, _gold_letters(gold)))
+
+
+def _released_letters(text: str) -> str:
+    if not text.strip():
+        return "None"
+    run = re.match(rf"[{LETTERS}]{{2,}}", text)
+    if run:
+        return "".join(sorted(set(run[0])))
+    labels = "".join(re.findall(r"\s*[A-Z](?=[\s.)])", text.split("Question")[0]))
+    letters = sorted(set(labels) & set(LETTERS))
+    if letters:
+        return "".join(letters)
+    run = re.search(rf"[{LETTERS}]+", text)
+    return run[0] if run else "A"
+
+
+def _gold_letters(gold: str) -> str:
+    """Coursera's gold: the letters A to D of its first word."""
+    return "".join(sign for sign in [*gold.split(), ""][0] if sign in LETTERS)
+
+
+def _released_number(prediction: str, gold: str, query: str) -> Reading:
+    answer = _released_digits(prediction)
+    return Reading(answer, released_credit(answer, _released_digits(gold)))
+
+
+def _released_digits(text: str) -> str:
+    """The digits, up to a full stop, of the word after the first `The answer is`, or of the last word with one."""
+    found = re.search(r"The answer is (\S+)", text)
+    if found:
+        word = found[1]
+    else:
+        words = text.split("\n\n")[0].split(" ")
+        word = next((word for word in reversed(words) if any(sign.isdigit() for sign in word)), "")
+    return "".join(sign for sign in word.split(".")[0] if sign.isdigit())
+
+
+_LONGEST = 300
+"""Digits of a number that an answer may have."""
+
+_FILLERS = ("will be", "of the code", "is", "would be", "the value of", "the result of", "printed")
+_STATEMENT = "the final output"
+
+
+def _released_code(prediction: str, gold: str, query: str) -> Reading:
+    gold, text = _released_value(gold), _released_value(prediction)
+    for filler in _FILLERS:
+        text = text.replace(filler, "")
+    width = len(gold.split()) + 3
+    words = text.split(_STATEMENT)[-1].split()[:width] if _STATEMENT in text else text.split()[-width:]
+    answer = " ".join(words)
+    return Reading(answer, released_credit(answer, gold))
+
+
+def _released_value(text: str) -> str:
+    for sign in (",", "'", "\\", ".0"):
+        text = text.replace(sign, "")
+    text = " ".join(text.split())
+    for loose, tight in (("] [", "]["), ("[ [", "[["), ("] ]", "]]")):
+        text = text.replace(loose, tight)
+    return text
+
+
+def _released_judgement(prediction: str, gold: str, query: str) -> Reading:
+    halves = [_first_truth(half) for half in _halves(prediction)]
+    return _judged(halves, gold)
+
+
+def _first_truth(text: str) -> str:
+    found = re.search("true|false", text.lower())
+    return found[0] if found else ERROR
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """sci_fi's answer by the document, and the one by facts behind `[fact:`."""
+    loyalty, _, fact = text.partition("[fact:")
+    return loyalty, fact
+
+
+def _judged(halves: list[str], gold: str) -> Reading:
+    equal = [half == _first_truth(wanted) for half, wanted in zip(halves, _halves(gold), strict=True)]
+    return Reading(f"{halves[0]} [fact: {halves[1]}]" if any(halves) else "", sum(equal) / 2)
+
+
+# strict: resonance.leval.reading reads the answer
+
+
+def _strict_choice(prediction: str, gold: str, query: str) -> Reading:
+    """Exactly one letter answers a question that has one answer."""
+    answer = reading.letters(prediction, query)
+    return Reading(answer, float(answer == _first_letter(gold)))
+
+
+def _strict_coursera(prediction: str, gold: str, query: str) -> Reading:
+    answer = reading.letters(prediction, query)
+    return Reading(answer, released_credit(answer, _gold_letters(gold)))
+
+
+def _value(number: str) -> Fraction | None:
+    """The value of reading.number's text; None for none, for x/0, and for what is too long to be meant."""
+    over, _, under = number.partition("/")
+    if len(number) > _LONGEST or not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?(/0*[1-9][0-9]*)?", number):
+        return None
+    return Fraction(over) / int(under or 1)
+
+
+def _strict_number(prediction: str, gold: str, query: str) -> Reading:
+    answer = reading.number(prediction)
+    value = _value(answer)
+    return Reading(answer, float(value is not None and value == _value(reading.number(gold))))
+
+
+def _strict_code(prediction: str, gold: str, query: str) -> Reading:
+    answer = reading.output(prediction)
+    return Reading(answer, float(bool(answer) and answer == reading.one_spelling(gold)))
+
+
+def _strict_judgement(prediction: str, gold: str, query: str) -> Reading:
+    return _judged([reading.truth(half) for half in _halves(prediction)], gold)
+
+
+# What the released parser got wrong
+
+
+def _misread_choice(prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
+    if released.answer in (strict.answer, "None"):
+        return None
+    if not strict.answer:
+        has_letter = any(sign in LETTERS for sign in prediction)
+        return "a capital of a word where no answer is given" if has_letter else "A where no letter is given"
+    if set(released.answer) < set(strict.answer):
+        return "the first of several letters"
+    if set(strict.answer) < set(released.answer):
+        return "a capital of a word beside the answer"
+    return "a capital of a word in place of the answer"
+
+
+def _misread_number(prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
+    value = _value(strict.answer)
+    if value is None:
+        return "a number where no answer is given" if released.answer else None
+    if not released.answer:
+        return "no number where one is given"
+    took = _value(released.answer)
+    if value == took:
+        return None
+    if took is not None and value == -took:
+        return "a minus dropped"
+    return "a fraction cut off" if set("./") & set(strict.answer) else "another number than the answer"
+
+
+def _misread_code(prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
+    """By the credit: a window of words is no reading."""
+    if released.credit == strict.credit:
+        return None
+    if strict.credit:
+        return "the right output not found"
+    if strict.answer.lower() == reading.one_spelling(gold).lower():
+        return "upper and lower case taken as equal"
+    return "the gold found inside another output" if strict.answer else "the gold found where no output is named"
+
+
+def _misread_judgement(prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
+    if released.answer.replace(ERROR, "") == strict.answer or released.answer == f"{ERROR} [fact: {ERROR}]":
+        return None
+    return "the first of true and false in place of the judgement"
+
+
+# ours, of no task of L-Eval: its rule for golds that are no letters; and the one option that the first line names
+
+
+def _released_word(prediction: str, gold: str, query: str) -> Reading:
+    return Reading(prediction, released_credit(prediction, gold))
+
+
+def _strict_word(prediction: str, gold: str, query: str) -> Reading:
+    named = reading.named(prediction.strip().split("\n")[0], options_of(query))
+    answer = named[0] if len(named) == 1 else ""
+    return Reading(answer, float(answer == gold))
+
+
+def _misread_word(prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
+    if released.credit == strict.credit:
+        return None
+    return "the gold found inside or among other words" if released.credit else "the gold not found"
+
+
+_Scorer = Callable[[str, str, str], Reading]
+
+_SCORERS: dict[tuple[str, str], _Scorer] = {
+    ("released", "coursera"): _released_coursera,
+    ("released", "gsm100"): _released_number,
+    ("released", "quality"): _released_choice,
+    ("released", "tpo"): _released_choice,
+    ("released", "codeu"): _released_code,
+    ("released", "sci_fi"): _released_judgement,
+    ("released", "line_end"): _released_word,
+    ("released", "line_end_blind"): _released_word,
+    ("strict", "coursera"): _strict_coursera,
+    ("strict", "gsm100"): _strict_number,
+    ("strict", "quality"): _strict_choice,
+    ("strict", "tpo"): _strict_choice,
+    ("strict", "codeu"): _strict_code,
+    ("strict", "sci_fi"): _strict_judgement,
+    ("strict", "line_end"): _strict_word,
+    ("strict", "line_end_blind"): _strict_word,
+}
+
+_MISREADINGS: dict[str, Callable[[str, str, Reading, Reading], str | None]] = {
+    "coursera": _misread_choice,
+    "gsm100": _misread_number,
+    "quality": _misread_choice,
+    "tpo": _misread_choice,
+    "codeu": _misread_code,
+    "sci_fi": _misread_judgement,
+    "line_end": _misread_word,
+    "line_end_blind": _misread_word,
+}
+
+
+def _has_letter(gold: str) -> bool:
+    return any(sign in LETTERS for sign in gold)
+
+
+_GOLD: dict[str, Callable[[str], bool]] = {
+    "coursera": lambda gold: bool(_gold_letters(gold)),
+    "gsm100": lambda gold: _value(reading.number(gold)) is not None,
+    "quality": _has_letter,
+    "tpo": _has_letter,
+    "codeu": lambda gold: bool(gold.strip()),
+    "line_end": lambda gold: bool(gold.strip()),
+    "line_end_blind": lambda gold: bool(gold.strip()),
+    "sci_fi": lambda gold: all(_first_truth(half) != ERROR for half in _halves(gold)),
+}
+_GOLD_RULE = {
+    "coursera": "letters A to D",
+    "gsm100": "a number",
+    "quality": "an option A to D",
+    "tpo": "an option A to D",
+    "codeu": "some output",
+    "line_end": "a word",
+    "line_end_blind": "a word",
+    "sci_fi": "True or False, then [fact: True or False]",
+}

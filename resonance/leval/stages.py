@@ -1,0 +1,203 @@
+"""What each command of L-Eval does, from the files it reads to those it writes or the table it prints. Only `answer`
+loads torch."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+
+from resonance.leval import counts, files, paths
+from resonance.leval.catalogue import ALL_TASKS, PARSERS, TASKS
+from resonance.leval.rows import ANSWERS
+from resonance.leval.settings import AnswerRun, TasksRun
+from resonance.record.files import read_json, sha256, write_json
+from resonance.record.identity import code_of
+from resonance.record.provenance import Stopwatch, provenance
+from resonance.record.rows import read_rows, write_rows
+from resonance.record.settings import read_encoding, read_settings
+from resonance.record.stats import paired_tasks, share_interval
+
+
+def tasks(settings: Path, folder: Path, source: Path | None) -> None:
+    """Gather the questions: copy them from a folder or the hub, or make them."""
+    from resonance.leval import questions
+
+    found = questions.gather(read_settings(TasksRun, settings), folder, source)
+    for name, own in found["tasks"].items():
+        print(f"{name}: {own['documents']} documents, {own['questions']} questions")
+    if found["missing"]:
+        print(f"not in {found['source']}, left out: {', '.join(found['missing'])}")
+
+
+def answer(
+    settings: Path,
+    encoding: Path,
+    base: Path,
+    strategy: str,
+    tasks: Path,
+    output: Path,
+    record: Path,
+    journal: Path,
+    model: Path | None,
+    threads: int,
+) -> None:
+    """Have a model answer every question, greedily. A killed run goes on when started again."""
+    run, spec = read_settings(AnswerRun, settings), read_encoding(encoding)
+    from resonance.hf.module import follows_length
+    from resonance.leval import answering
+    from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
+
+    torch_on(run.device, threads)
+    watch, made = Stopwatch(), provenance(PACKAGES)
+    found, kept, code = Base.read(base), [], code_of(paths.CODE.format(stage="answer"), methods=[spec.method])
+
+    def make() -> object:
+        wanted = {"device": run.device, "precision": run.precision, "attention": run.attention}
+        kept.append(load(found, spec, **wanted, folder=model, generating=True))
+        return kept[0]
+
+    made_of = {"encoding": spec.to_dict(), "base": read_json(base), "strategy": strategy}
+    if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
+        made_of["weights"] = {path.name: sha256(path) for path in sorted(model.glob("*.safetensors"))}
+    said = answering.answer(run, made_of, code, make, tokenizer_of(found), tasks, output, journal)
+    names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
+    values = measured(names, run, found, kept[0], spec, code, threads, made, watch)
+    values |= {"answers": said, "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact"}
+    write_json(record, values)
+    answering.discard(journal)
+
+
+def score(
+    predictions: list[Path],
+    task: str | None,
+    model: str | None,
+    encoding: str | None,
+    strategy: str | None,
+    record: Path | None,
+    output: Path | None,
+) -> None:
+    """Score predictions under both parsers: L-Eval's own rules, and a parser that reads the answer."""
+    rows, seen = [], {}
+    for path in _predictions(predictions):
+        answers = files.read_predictions(path, task)
+        named = model or answers.model
+        if (named, answers.task) in seen:
+            raise ValueError(f"{path}: {answers.task} of {named} stands in {seen[named, answers.task]} too")
+        seen[named, answers.task] = path
+        rows += [
+            {"model": named, "encoding": encoding, "strategy": strategy, **row} for row in files.score_rows(answers)
+        ]
+        if answers.torn:
+            used = len(answers.rows)
+            print(f"note: {path}: the last line is torn; the {used} whole lines before it are used", file=sys.stderr)
+    frame = pl.DataFrame(rows, schema=dict(ANSWERS.columns))
+    for named in frame["model"].unique(maintain_order=True):
+        _print_scores(named, frame.filter(pl.col("model") == named))
+    if output:
+        made = {"files": [str(path) for path in seen.values()], "provenance": provenance()}
+        if record:
+            made |= {"answered": read_json(record)}
+        write_rows(output, ANSWERS, rows, made)
+
+
+def _predictions(given: list[Path]) -> list[Path]:
+    """The files, and those of the folders. Raises ValueError for a folder without any."""
+    found = []
+    for path in given:
+        inside = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} must hold predictions as .jsonl, got none; answer the questions first")
+        found += inside
+    return found
+
+
+def compare(ours: Path, theirs: Path, task: str | None, seed: int) -> None:
+    """Ours minus theirs on the same questions: bootstrap interval, sign-flip test, exact McNemar test."""
+    frames = [_read(path, task) for path in (ours, theirs)]
+    golds = [_golds(frame) for frame in frames]
+    if golds[0].keys() != golds[1].keys():
+        raise ValueError(
+            f"both sides must have the same tasks and questions, got {_size(golds[0])} in {ours} and "
+            f"{_size(golds[1])} in {theirs}"
+        )
+    for key, gold in golds[0].items():
+        if gold != golds[1][key]:
+            raise ValueError(
+                f"both sides must have the same questions, got other golds for question {key[1] + 1} of {key[0]}: "
+                f"{gold!r} and {golds[1][key]!r}"
+            )
+    for parser in PARSERS:
+        credits = [counts.credits_of(frame, parser) for frame in frames]
+        groups = [{name: credits[0][name]} for name in credits[0]]
+        if len(groups) > 1:
+            groups.append(credits[0])
+        for group in groups:
+            found = paired_tasks(group, {name: credits[1][name] for name in group}, seed)
+            label = "average" if len(group) > 1 else next(iter(group))
+            print(
+                f"{parser:8}  {label:8}  {100 * found.difference:+7.2f} points, 95% [{100 * found.low:+.2f}, "
+                f"{100 * found.high:+.2f}], p {_p(found.p)}; {found.n} questions, {found.better} better, {found.worse} "
+                f"worse, McNemar p {_p(found.mcnemar)}"
+            )
+
+
+def _print_scores(model: str, rows: pl.DataFrame) -> None:
+
+    print(f"{model}\n  {'task':15}{'questions':>11}  {'released':>8}  {'95%':16}  {'strict':>8}  {'95%':16}  misread")
+    scores = {parser: counts.credits_of(rows, parser) for parser in PARSERS}
+    misread = rows.filter(pl.col("misread").is_not_null())
+    for task in scores["released"]:
+        cells = []
+        for parser in PARSERS:
+            credit, count = scores[parser][task].sum(), len(scores[parser][task])
+            low, high = share_interval(credit, count)
+            cells.append(f"{100 * credit / count:8.2f}  {f'[{100 * low:.2f}, {100 * high:.2f}]':16}")
+        asked = f"{count}/{known}" if (known := ALL_TASKS[task].num_questions) else str(count)
+        wrong = misread.filter(pl.col("task") == task).height
+        print(f"  {task:15}{asked:>11}  {'  '.join(cells)}  {wrong:7}")
+    theirs = [task for task in TASKS if task in scores["released"]]  # ours are in no average
+    missing = [task for task in TASKS if task not in theirs] if theirs else []
+    if len(theirs) > 1:
+        cells = []
+        for parser in PARSERS:
+            own = {task: scores[parser][task] for task in theirs}
+            shares = {task: float(credit.mean()) for task, credit in own.items()}
+            mean, low, high = counts.average(shares, {task: len(credit) for task, credit in own.items()})
+            cells.append(f"{mean:8.2f}  {f'[{low:.2f}, {high:.2f}]':16}")
+        print(f"  {'average':15}{'':11}  {'  '.join(cells)}  {misread.height:7}")
+    if missing:
+        without = "; the average is without them" if len(theirs) > 1 else ""
+        print(f"  not given: {', '.join(missing)}{without}")
+    for (task, kind), count in sorted(Counter(misread.select("task", "misread").iter_rows()).items()):
+        print(f"  misread by released: {count:3}  {task}, {kind}")
+
+
+def _read(path: Path, task: str | None) -> pl.DataFrame:
+    """The scored rows of one set of predictions, from either kind of file."""
+
+    if path.suffix != ".parquet":
+        predictions = files.read_predictions(path, task)
+        if predictions.torn:
+            raise ValueError(f"{path}: the last line is torn; a comparison needs every question, mend the file first")
+        names = {"model": predictions.model, "encoding": None, "strategy": None}
+        return pl.DataFrame([names | row for row in files.score_rows(predictions)], schema=dict(ANSWERS.columns))
+    rows = read_rows(path, ANSWERS)
+    sets = rows.select("model", "encoding", "strategy").unique()
+    if sets.height != 1:
+        raise ValueError(f"{path} must hold one model's predictions, got {sets.height}; score them into one file each")
+    return rows if task is None else rows.filter(pl.col("task") == task)
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 else "< 0.0001"
+
+
+def _golds(rows: pl.DataFrame) -> dict[tuple[str, int], str]:
+    kept = rows.filter(pl.col("parser") == "released").select("task", "question", "gold")
+    return {(task, question): gold for task, question, gold in kept.iter_rows()}
+
+
+def _size(golds: dict) -> str:
+    sizes = Counter(task for task, _ in golds)
+    return ", ".join(f"{count} of {task}" for task, count in sizes.items()) or "none"

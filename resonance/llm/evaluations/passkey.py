@@ -1,0 +1,101 @@
+"""Passkey retrieval: a number hidden in filler, asked for at the end (L14: YaRN's extra, not in the paper)."""
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from resonance.llm.evaluations import Evaluation
+from resonance.llm.protocol import LlmProtocol
+from resonance.llm.rows import NAMES
+from resonance.llm.settings import HalfSettings
+from resonance.record.rows import Kind
+from resonance.record.settings import Count, Settings
+
+
+class PasskeySettings(Settings):
+    """How passkey retrieval is asked (L14: YaRN's extra, not in the paper)."""
+
+    lengths: dict[str, list[Count]] = Field(min_length=1)
+    """Longest prompts in tokens, by names of `models`; a model that is not named is not asked."""
+    repetitions: Count
+    """Keys hidden at each length (YaRN: 20)."""
+    seed: int = Field(ge=0)
+    """Of the keys and of the places where they are hidden: the same ones for every encoding."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PasskeySettings":
+        for model, lengths in self.lengths.items():
+            if not lengths or lengths != sorted(set(lengths)):
+                raise ValueError(f"lengths.{model} must rise, each given once, got {lengths}")
+        return self
+
+
+class PasskeyRun(Settings):
+    """What a retrieval depends on beside its model and its encoding."""
+
+    model: str
+    lengths: list[int]
+    repetitions: int
+    seed: int
+    device: str
+    precision: str
+    attention: str
+
+
+# One row a length and repetition. `depth`: where the key was hidden, 0 to 1.
+PASSKEY = Kind(
+    "passkey",
+    {
+        **NAMES,
+        "length": pl.Int64,
+        "repetition": pl.Int64,
+        "num_tokens": pl.Int64,
+        "depth": pl.Float64,
+        "key": pl.Int64,
+        "answer": pl.String,
+        "metric": pl.String,
+        "value": pl.Float64,
+    },
+    {"found": "1 if the first number of the answer is the hidden key, else 0"},
+)
+
+
+def _run_of(llm: HalfSettings, protocol: LlmProtocol, model: str) -> PasskeyRun:
+    return PasskeyRun(
+        model=model,
+        lengths=llm.passkey.lengths[model],
+        repetitions=llm.passkey.repetitions,
+        seed=llm.passkey.seed,
+        device=llm.device,
+        precision=llm.precision,
+        attention=llm.attention,
+    )
+
+
+def _check(llm: HalfSettings) -> None:
+    for name in llm.passkey.lengths:
+        if name not in llm.models:
+            raise ValueError(f"passkey.lengths: {name!r} is not in models, which names {', '.join(llm.models)}")
+
+
+def _windows(llm: HalfSettings, model: str, follows_length: bool) -> list[int]:
+    return llm.passkey.lengths[model] * llm.passkey.repetitions
+
+
+def _measure(model, tokenizer, texts: dict, run: PasskeyRun) -> list[dict]:
+    from resonance.llm.passkey import measure
+
+    return measure(model, tokenizer, run)
+
+
+EVALUATION = Evaluation(
+    name="passkey",
+    settings=PasskeySettings,
+    kind=PASSKEY,
+    run=PasskeyRun,
+    run_of=_run_of,
+    models=lambda llm: list(llm.passkey.lengths),
+    check=_check,
+    windows=_windows,
+    measure=_measure,
+    disk=1e4,
+)

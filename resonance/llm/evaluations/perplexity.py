@@ -1,0 +1,111 @@
+"""Perplexity on held-out documents at growing lengths: Figure 4."""
+
+import polars as pl
+from pydantic import Field
+
+from resonance.llm.evaluations import Evaluation
+from resonance.llm.protocol import LlmProtocol
+from resonance.llm.rows import NAMES
+from resonance.llm.settings import HalfSettings, PerplexityChoices
+from resonance.record.rows import Kind
+from resonance.record.settings import Count, Settings
+
+
+class CorpusSettings(Settings):
+    """How much of a corpus is measured."""
+
+    documents: Count
+    """Documents (paper: 50)."""
+    pieces: Count
+    """Stretches measured of each document, evenly spread (paper: 1, its beginning)."""
+
+
+class PerplexitySettings(Settings):
+    """How perplexity is measured, beside the protocol."""
+
+    corpora: dict[str, CorpusSettings] = Field(min_length=1)
+    """By names of `texts`; the documents kept from training are measured."""
+    seed: int = Field(ge=0)
+    """Of the random choice of documents."""
+
+
+class PerplexityRun(Settings):
+    """What an evaluation depends on beside its model, its encoding and its corpora."""
+
+    choices: PerplexityChoices
+    model: str
+    lengths: list[int]
+    min_tokens: dict[str, int]
+    settings: PerplexitySettings
+    device: str
+    precision: str
+    attention: str
+
+
+# One row a document, piece, length and metric.
+PERPLEXITY = Kind(
+    "perplexity",
+    {
+        **NAMES,
+        "corpus": pl.String,
+        "document": pl.String,
+        "piece": pl.Int64,
+        "length": pl.Int64,
+        "num_tokens": pl.Int64,
+        "metric": pl.String,
+        "value": pl.Float64,
+    },
+    {
+        "token_loss": "mean nats per predicted token of a stretch at a length",
+        "window_loss": "unweighted mean of its windows' mean losses (L10: what the released code averages)",
+        "num_windows": "how many windows that stretch was read in",
+    },
+)
+
+
+def _run_of(llm: HalfSettings, protocol: LlmProtocol, model: str) -> PerplexityRun:
+    return PerplexityRun(
+        choices=protocol.choices(PerplexityChoices),
+        model=model,
+        lengths=llm.models[model].lengths,
+        min_tokens={name: llm.texts[name].min_tokens for name in llm.perplexity.corpora},
+        settings=llm.perplexity,
+        device=llm.device,
+        precision=llm.precision,
+        attention=llm.attention,
+    )
+
+
+def _check(llm: HalfSettings) -> None:
+    for name in llm.perplexity.corpora:
+        if name not in llm.texts:
+            raise ValueError(f"perplexity.corpora: {name!r} is not in texts, which names {', '.join(llm.texts)}")
+        if llm.texts[name].held_out == 0:
+            raise ValueError(f"texts.{name}.held_out must not be 0 for a corpus that is measured")
+
+
+def _windows(llm: HalfSettings, model: str, follows_length: bool) -> list[int]:
+    lengths = llm.models[model].lengths  # one pass serves all of them, where the table does not follow the length
+    units = sum(corpus.documents * corpus.pieces for corpus in llm.perplexity.corpora.values())
+    return units * (lengths if follows_length else lengths[-1:])
+
+
+def _measure(model, tokenizer, texts: dict, run: PerplexityRun) -> list[dict]:
+    from resonance.llm.perplexity import measure
+
+    return [row for name in run.settings.corpora for row in measure(model, texts[name], run, name)]
+
+
+EVALUATION = Evaluation(
+    name="perplexity",
+    settings=PerplexitySettings,
+    kind=PERPLEXITY,
+    run=PerplexityRun,
+    run_of=_run_of,
+    models=lambda llm: [name for name, model in llm.models.items() if model.lengths],
+    check=_check,
+    texts=lambda llm: list(llm.perplexity.corpora),
+    windows=_windows,
+    measure=_measure,
+    disk=1e5,
+)

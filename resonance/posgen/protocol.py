@@ -1,0 +1,130 @@
+"""Protocol: every choice of PosGen where the paper's text and its released code differ.
+
+One field a choice, P1 to P15 as in config/protocols.yaml, where the two named protocols stand.
+Further protocols are further entries there; those with a choice flipped need none (`with_choices`).
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from resonance.encoding.spec import EncodingSpec
+from resonance.posgen.settings import TrainChoices
+from resonance.record.settings import SettingsError, parse
+
+CHOICES = {
+    "P1": ("prefixes",),
+    "P2": ("train_encoding",),
+    "P3": ("yarn_ramp", "yarn_blend", "yarn_beta_fast", "yarn_beta_slow", "yarn_lengths"),
+    "P4": ("yarn_temperature",),
+    "P5": ("num_layers",),
+    "P6": ("trained",),
+    "P7": ("attention_scale",),
+    "P8": ("pair_layout",),
+    # The end token needs an entry of the vocabulary, so P15 goes with P9.
+    "P9": ("start_token", "num_extra_tokens"),
+    "P10": ("schedule", "dropout", "selection"),
+}
+"""The fields that a P number stands for. P11 to P14 are the same in both protocols here."""
+
+
+class Protocol(TrainChoices):
+    """How PosGen is drawn, trained and measured."""
+
+    prefixes: Literal["distinct", "combinations"]
+    """P1. `distinct`: drawn from all m^(j+k), none shared between splits. `combinations`: strictly
+    increasing tuples, cycled; validation and test are rows of the training list."""
+    train_encoding: Literal["evaluated", "unscaled"]
+    """P2. `evaluated`: trained with the encoding it is tested with. `unscaled`: trained with RoPE
+    (or Resonance RoPE); the scaled table is used in evaluation only."""
+    yarn_ramp: Literal["wavelength", "index"]
+    """P3. What YaRN's gamma is linear in: L/lambda_j (section 3.3) or the feature's index."""
+    yarn_blend: Literal["wavelength", "frequency"]
+    """P3. What gamma mixes: lambda_j (section 3.3) or theta_j (YaRN's paper and code)."""
+    yarn_beta_fast: float = Field(gt=0)
+    """P3. YaRN's beta, in turns over L."""
+    yarn_beta_slow: float = Field(gt=0)
+    """P3. YaRN's alpha, in turns over L."""
+    yarn_lengths: Literal["sequence", "table"]
+    """P3. `sequence`: L and s = L'/L. `table`: L'+1 in L's place and s = (L'+1)/(L+1), the sizes of
+    the released code's tables."""
+    yarn_temperature: bool
+    """P4. Whether cos and sin carry YaRN's 0.1*ln(s) + 1 (wherever the scaled table is used)."""
+
+    @model_validator(mode="after")
+    def _check_betas(self) -> "Protocol":
+        if self.yarn_beta_slow >= self.yarn_beta_fast:
+            raise ValueError(
+                f"yarn_beta_slow must be < yarn_beta_fast, got {self.yarn_beta_slow} and {self.yarn_beta_fast}"
+            )
+        return self
+
+    def train_choices(self) -> TrainChoices:
+        return TrainChoices(**{name: getattr(self, name) for name in TrainChoices.model_fields})
+
+    def encoding_spec(self, fields: dict, train_length: int, test_length: int) -> EncodingSpec:
+        """An encoding's fields of config/encodings.yaml, completed for a train-short-test-long task.
+
+        What the entry leaves out is filled in: L and s from the lengths (P3), YaRN's constants
+        from the protocol. What it says wins.
+        """
+        spec = dict(fields)
+        if spec.get("method", "rope") != "rope":
+            spec.setdefault("train_length", train_length)
+            spec.setdefault("scale", test_length / train_length)
+        if spec.get("method") == "yarn":
+            if self.yarn_lengths == "table":
+                spec["train_length"] = fields.get("train_length", test_length + 1)
+                spec["scale"] = fields.get("scale", (test_length + 1) / (train_length + 1))
+            spec.setdefault("ramp", self.yarn_ramp)
+            spec.setdefault("blend", self.yarn_blend)
+            spec.setdefault("beta_fast", self.yarn_beta_fast)
+            spec.setdefault("beta_slow", self.yarn_beta_slow)
+            if not self.yarn_temperature:
+                spec.setdefault("attention_factor", 1.0)
+        return EncodingSpec.from_dict(spec)
+
+    def train_encoding_name(self, name: str, encodings: dict[str, dict]) -> str:
+        """The encoding that is in the model while `name` is trained for (P2)."""
+        if self.train_encoding == "evaluated":
+            return name
+        wanted = _unscaled(encodings[name])
+        for candidate, fields in encodings.items():
+            if fields.get("method", "rope") == "rope" and _unscaled(fields) == wanted:
+                return candidate
+        raise SettingsError(
+            f"config/encodings.yaml: train_encoding `unscaled` (P2) trains {name} with its unscaled encoding "
+            f"(method rope, base {wanted['base']:g}, resonance {str(wanted['resonance']).lower()}, rounding "
+            f"{wanted['rounding']}), which no entry is; add one"
+        )
+
+
+def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
+    """The protocol that a name like `paper+P5` or `released+P2+P3` stands for: the one named first,
+    with the named choices of the other one of `paper` and `released`.
+
+    Raises SettingsError for an unknown base or choice, or for choices that do not go together.
+    """
+    base, *flipped = name.split("+")
+    if not flipped and base in protocols:
+        return protocols[base]
+    others = {"paper": "released", "released": "paper"}
+    if base not in others or not {*others} <= protocols.keys():
+        raise SettingsError(
+            f"{name!r} is not defined; config/protocols.yaml names {', '.join(protocols)}, and paper+P5, say, is paper "
+            "with choice P5 of released"
+        )
+    fields, other = protocols[base].model_dump(), protocols[others[base]]
+    for choice in flipped:
+        if choice not in CHOICES:
+            raise SettingsError(f"{name!r}: a choice must be one of {', '.join(CHOICES)}, got {choice!r}")
+        fields.update({field: getattr(other, field) for field in CHOICES[choice]})
+    return parse(Protocol, fields, name)
+
+
+def _unscaled(fields: dict) -> dict:
+    return {
+        "resonance": fields.get("resonance", False),
+        "rounding": fields.get("rounding", EncodingSpec.rounding),
+        "base": float(fields.get("base", EncodingSpec.base)),
+    }

@@ -1,0 +1,177 @@
+"""What each command of PosGen does, from the files it reads to those it writes. One rule of the workflow, one function.
+
+Imports torch where a function computes with it.
+"""
+
+from pathlib import Path
+
+from resonance.posgen import paths
+from resonance.posgen.rows import BASELINE, EVALUATION, TRAINING
+from resonance.posgen.settings import DataRun, EvaluateRun, TrainRun
+from resonance.posgen.tasks import SPLITS, Rule, digest, draw_prefixes, prefix_generator
+from resonance.posgen.tasks import generate as sequences_of
+from resonance.record.files import discard_leftovers, read_json, write_json
+from resonance.record.identity import code_of
+from resonance.record.progress import Progress
+from resonance.record.provenance import Stopwatch, device_name, provenance
+from resonance.record.rows import read_sequences, write_rows, write_sequences
+from resonance.record.settings import SettingsError, read_encoding, read_settings
+
+
+def generate(settings: Path, outputs: list[Path]) -> None:
+    """Draw the prefixes of a task and write the sequences of every split, a file each."""
+    run = read_settings(DataRun, settings)
+    data, by_split = run.data, {path.stem: path for path in outputs}
+    if sorted(by_split) != sorted(SPLITS):
+        raise SettingsError(
+            f"output must name {', '.join(f'{s}.parquet' for s in SPLITS)}, one each, got {sorted(by_split)}"
+        )
+    rule = Rule(task=run.task, modulus=data.modulus, j=data.j, k=data.k)
+    counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+    prefixes = draw_prefixes(run.prefixes, rule, counts, prefix_generator(data.seed, run.task))
+    for split, path in by_split.items():
+        length = data.train_length if split == "train" else data.test_length
+        sequences = sequences_of(rule, prefixes[split], length)
+        write_sequences(path, sequences, {**run.model_dump(), "split": split, "sha256": digest(sequences)})
+        print(f"{path}: {len(sequences)} sequences of {length} tokens, {digest(sequences)[:12]}")
+
+
+def baseline(settings: Path, test: Path, protocol: str, output: Path) -> None:
+    """Score what needs no training on a task's test split: the best local rule, and chance."""
+    from resonance.posgen.evaluate import baselines
+
+    run = read_settings(DataRun, settings)
+    rule = Rule(task=run.task, modulus=run.data.modulus, j=run.data.j, k=run.data.k)
+    rows = baselines(rule, run.data, read_sequences(test))
+    write_rows(output, BASELINE, [{"protocol": protocol, "task": run.task, **row} for row in rows], run.model_dump())
+
+
+def train(
+    settings: Path,
+    encoding: Path,
+    train_data: Path,
+    validation_data: Path,
+    folder: Path,
+    seed: int,
+    threads: int,
+    checkpoint_seconds: int,
+) -> None:
+    """Train one decoder into a folder: weights, weights of every look, curve and run.json."""
+    from resonance.encoding.ops import implementation
+    from resonance.posgen import train as training
+    from resonance.posgen.step import tune_allocator
+    from resonance.record.checkpoint import Checkpoints, save_weights
+
+    watch, made = Stopwatch(), provenance()
+    run, spec = read_settings(TrainRun, settings), read_encoding(encoding)
+    _prepare_torch(run.training.device, run.training.precision, threads)
+    tune_allocator()
+    discard_leftovers(folder)
+    made_of = run, spec, seed, read_sequences(train_data), read_sequences(validation_data)
+    checkpoints = Checkpoints(folder / paths.CHECKPOINTS_FOLDER, training.identity_of(*made_of), checkpoint_seconds)
+    with Progress(f"{run.protocol} {run.task} {encoding.stem} seed {seed}", run.steps) as progress:
+        accuracy = float("nan")
+
+        def report(seen: dict) -> None:
+            nonlocal accuracy
+            accuracy = seen.get("accuracy", accuracy)
+            if progress.bar or "accuracy" in seen:  # a log has a line a look
+                progress.report(seen["step"], f"loss {seen['loss']:.4f} accuracy {accuracy:.4f}", line=True)
+
+        trained = training.train(*made_of, report, checkpoints)
+    record = {
+        "settings": run.model_dump(mode="json"),
+        "train_encoding": encoding.stem,
+        "spec": spec.to_dict(),
+        "seed": seed,
+        "selected_step": trained.step,
+        "resumed_at": trained.resumed_at,
+        "threads": threads,
+        "compiled": trained.compiled,
+        "rotation": "written out, fused by torch.compile" if trained.compiled else implementation(),
+        "device": device_name(run.training.device),
+        "code": code_of(paths.CODE.format(stage="train"), methods=[spec.method]),
+        "provenance": made,
+        "cost": watch.read(),
+    }
+    header = {"settings": run.to_json(), "seed": str(seed), "step": str(trained.step)}
+    snapshots = {f"{step}/{name}": w for step, kept in trained.snapshots.items() for name, w in kept.items()}
+    save_weights(folder / Path(paths.SNAPSHOTS).name, snapshots, header)
+    save_weights(folder / Path(paths.MODEL).name, trained.decoder.state_dict(), header)
+    write_rows(folder / Path(paths.TRAINING).name, TRAINING, trained.rows, record)
+    write_json(folder / Path(paths.RUN).name, record)
+    checkpoints.remove()
+
+
+def evaluate(
+    model: Path,
+    encoding: Path,
+    settings: Path,
+    validation_data: Path,
+    test_data: Path,
+    output: Path,
+    protocol: str,
+    threads: int,
+) -> None:
+    """Measure a trained decoder with an encoding, in and out of distribution, position by position.
+
+    protocol  the one to file it under; empty: the training's
+    """
+    from resonance.encoding.ops import implementation
+    from resonance.posgen.evaluate import evaluate as measure
+    from resonance.posgen.step import tune_allocator
+    from resonance.record.checkpoint import load_weights
+
+    watch, made = Stopwatch(), provenance()
+    weights, header = load_weights(model)
+    flat, _ = load_weights(model.with_name(Path(paths.SNAPSHOTS).name))
+    snapshots: dict[int, dict] = {}
+    for key, tensor in flat.items():
+        step, name = key.split("/", 1)
+        snapshots.setdefault(int(step), {})[name] = tensor
+    run = TrainRun.model_validate_json(header["settings"])
+    spec, seed = read_encoding(encoding), int(header["seed"])
+    asked = read_settings(EvaluateRun, settings).evaluation
+    _prepare_torch(run.training.device, asked.precision, threads)
+    tune_allocator()
+    sequences = read_sequences(validation_data), read_sequences(test_data)
+    rows = measure(run, spec, seed, weights, int(header["step"]), snapshots, *sequences, asked)
+    trained = read_json(model.with_name(Path(paths.RUN).name))
+    names = {
+        "protocol": protocol or run.protocol,
+        "task": run.task,
+        "train_encoding": trained["train_encoding"],
+        "encoding": encoding.stem,
+        "seed": seed,
+    }
+    rows = [{**names, **row} for row in rows]
+    record = {
+        **names,
+        "settings": run.model_dump(mode="json"),
+        "train_spec": trained["spec"],
+        "evaluation": asked.model_dump(mode="json"),
+        "spec": spec.to_dict(),
+        "threads": threads,
+        "rotation": implementation(),
+        "device": device_name(run.training.device),
+        "train_code": trained["code"],
+        "code": code_of(paths.CODE.format(stage="evaluate"), methods=[spec.method]),
+        "provenance": made,
+        "cost": watch.read(),
+    }
+    write_rows(output, EVALUATION, rows, record)
+    shown = {r["metric"]: r["value"] for r in rows if r["split"] == "test" and r["position"] is None}
+    print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
+
+
+def _prepare_torch(device: str, precision: str, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            "posgen.training.device is cuda, but torch sees no GPU here; run on a machine with one, or choose "
+            "a preset for the CPU (PRESET=laptop)"
+        )

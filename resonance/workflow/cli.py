@@ -1,0 +1,77 @@
+"""The commands of the preset as a whole: `resonance config ...`, `plan` and `collect`. Parses, calls, exits."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resonance.record.files import write_json
+from resonance.record.job import DEVICES
+from resonance.record.settings import SettingsError
+from resonance.workflow import plan as planning
+from resonance.workflow import study as studies
+from resonance.workflow.preset import Preset, load
+
+app = typer.Typer(no_args_is_help=True, help="The workflow's config.")
+
+Folder = Annotated[Path, typer.Option(help="The config folder.")]
+
+
+@app.command("check")
+def check(preset: str, folder: Folder = Path("config")) -> None:
+    """Validate a preset with the encodings and protocols that it names."""
+    posgen = load(folder, preset).posgen
+    print(f"{preset}: valid; PosGen, what studies share counted in each:")
+    for study in posgen.settings.all_studies:
+        print(f"  {study}: {len(posgen.trainings(study))} trainings, {len(posgen.cells(study))} evaluations")
+
+
+@app.command("schema")
+def schema(output: Path) -> None:
+    """Write the JSON schema of a preset, for editors; generated from resonance.workflow.preset."""
+    write_json(output, Preset.model_json_schema())
+
+
+def plan(
+    preset: Annotated[str, typer.Option(help="A file of the config folder, without .yaml.")] = "laptop",
+    target: Annotated[list[str], typer.Option(help="A target of the Snakefile, as ablation; once a target.")] = (
+        "all",
+    ),
+    check: Annotated[bool, typer.Option(help="Compare with the benchmarks of a run of this preset.")] = False,
+    device: Annotated[str, typer.Option(help=f"What that run ran on: {', '.join(DEVICES)}.")] = "cpu",
+) -> None:
+    """What a preset costs before it runs: jobs, hours, GPU-hours, memory, disk, by partition and rule. Runs nothing.
+
+    With --check, beside what a run took; status 1 where the prediction is off by more than 30 %.
+    """
+    if device not in DEVICES:
+        raise SettingsError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")
+    targets = list(dict.fromkeys(target))
+    planned = planning.jobs(load(planning.ROOT / "config", preset), targets)
+    if not check:
+        planning.show(preset, targets, planned)
+        return
+    compared = planning.check(planned, DEVICES[device])
+    planning.show_check(preset, compared, DEVICES[device])
+    sys.exit(not 0.7 <= compared[-1].ratio <= 1.3)
+
+
+def collect(
+    preset: str,
+    study: str,
+    output: Path,
+    protocol: Annotated[list[str], typer.Option(help="Only this one; once a protocol.")] = (),
+    task: Annotated[list[str], typer.Option(help="Only this one; once a task.")] = (),
+    encoding: Annotated[list[str], typer.Option(help="Only this one; once an encoding.")] = (),
+    seed: Annotated[list[int], typer.Option(help="Only this one; once a seed.")] = (),
+    kept: Annotated[
+        Path | None, typer.Option(help="One collected before: what was not made here is taken of it.")
+    ] = None,
+    any_code: Annotated[bool, typer.Option(help="Take kept rows that other code made, or nobody knows which.")] = False,
+    folder: Folder = Path("config"),
+) -> None:
+    """Put the summaries of a PosGen study's evaluations into one file, each with what made it."""
+    only = {"protocol": protocol, "task": task, "encoding": encoding, "seed": seed}
+    posgen = load(folder, preset).posgen
+    print(studies.collect(posgen, preset, study, output, only=only, kept=kept, any_code=any_code))

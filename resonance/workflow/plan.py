@@ -1,0 +1,234 @@
+"""What a preset costs before anything runs: the jobs of Snakemake's own dry run, each costed by its wing, added up by
+partition and rule, beside a run's benchmarks where asked. Local rules, which write settings, are not counted. No torch.
+"""
+
+import csv
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from resonance.leval import cost as leval_cost
+from resonance.llm import cost as llm_cost
+from resonance.posgen import cost as posgen_cost
+from resonance.record.job import CPU, DEVICES, Device, Job, RuleResources, light
+from resonance.record.settings import SettingsError
+from resonance.workflow.preset import Config
+
+GPUS = [key for key in DEVICES if key != CPU]
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout that holds the Snakefile."""
+_JOB = re.compile(r"^rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
+
+
+def jobs(config: Config, targets: Iterable[str] = ("all",), root: Path = ROOT) -> list[Job]:
+    """Every job that the targets take from nothing, each with its cost."""
+    made = []
+    for job in dry_run(config.name, targets, root):
+        for wing, costs in (
+            (config.posgen, posgen_cost.COSTS), (config.llm, llm_cost.COSTS), (config.leval, leval_cost.COSTS),
+        ):  # fmt: skip
+            if job.rule in costs:
+                made.append(costs[job.rule](wing, job))
+                break
+        else:
+            made.append(light(job))
+    return made
+
+
+def dry_run(preset: str, targets: Iterable[str], root: Path = ROOT) -> list[Job]:
+    """The jobs of `snakemake --forceall --dry-run`, local ones left out.
+
+    Raises SettingsError with Snakemake's own last line where it refuses.
+    """
+    command = [sys.executable, "-m", "snakemake", *targets, "--forceall", "--dry-run", "--nolock", "--config"]
+    done = subprocess.run([*command, f"preset={preset}"], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr + done.stdout).strip().splitlines() or ["no word from it"]
+        raise SettingsError(f"snakemake --dry-run: {said[-1].strip()}")
+    return [_job(match[1], match[2]) for match in _JOB.finditer(done.stdout + done.stderr)]
+
+
+def _job(rule: str, text: str) -> Job:
+    said = dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line)
+    wildcards, resources = (
+        dict(pair.split("=", 1) for pair in said.get(key, "").split(", ") if pair) for key in ("wildcards", "resources")
+    )
+    asked = {name: int(resources[name]) for name in ("mem_mb", "runtime", "gpu")}
+    asks = RuleResources(threads=int(said.get("threads", 1)), **asked)
+    return Job(rule, wildcards, asks, said.get("benchmark", ""))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rule's jobs together: FLOP, wall seconds by device (its lanes side by side; None where one of them
+    cannot run there), GPU-hours by GPU, the largest job's memory on host and GPU in MB, disk in MB.
+    `unknown` jobs are among `jobs` and in no sum."""
+
+    partition: str
+    rule: str
+    jobs: int
+    unknown: int
+    flop: float
+    seconds: dict[str, float | None]
+    gpu_hours: dict[str, float]
+    memory: float
+    device_memory: float
+    disk: float
+
+
+def rows(planned: list[Job]) -> list[Row]:
+    """For each partition its total and one row a rule, and the total of both at the end."""
+    made = []
+    for partition in ("CPU", "GPU"):
+        there = [job for job in planned if job.partition == partition]
+        if there:
+            made.append(_row(partition, "total", there))
+        for rule in dict.fromkeys(job.rule for job in there):
+            made.append(_row(partition, rule, [job for job in there if job.rule == rule]))
+    return [*made, _row("both", "total", planned)]
+
+
+def _row(partition: str, rule: str, some: list[Job]) -> Row:
+    known = [job for job in some if not job.unknown]
+    on_gpus = [job for job in known if job.asks.gpu]
+    seconds = {}
+    for key, device in DEVICES.items():
+        each = [job.seconds(device) for job in (known if key == CPU else on_gpus)]
+        seconds[key] = None if None in each or not each else sum(each) / device.lanes
+    gpu_hours = {key: sum(job.seconds(DEVICES[key]) * job.asks.gpu for job in on_gpus) / 3600 for key in GPUS}
+    return Row(
+        partition, rule, len(some), len(some) - len(known), sum(job.work.flop for job in known), seconds, gpu_hours,
+        memory=max((job.memory for job in known), default=0.0),
+        device_memory=max((job.device_memory for job in known), default=0.0), disk=sum(job.disk for job in known),
+    )  # fmt: skip
+
+
+def scratch_disk(planned: list[Job]) -> float:
+    """MB that the checkpoints of one running training take at most."""
+    return max((job.scratch for job in planned), default=0.0)
+
+
+def shortfalls(planned: list[Job]) -> list[str]:
+    """Where the preset asks a scheduler for less than a rule's largest job is planned to need."""
+    said = {}
+    for job in planned:
+        seconds = job.seconds(DEVICES["a100" if job.asks.gpu else CPU])
+        if job.memory > job.asks.mem_mb:
+            said[job.rule, "mem_mb"] = f"{job.rule}: {_size(job.memory)} of memory, asked for {job.asks.mem_mb} MB"
+        if seconds is not None and seconds > 60 * job.asks.runtime:
+            said[job.rule, "runtime"] = f"{job.rule}: {_time(seconds)}, asked for {job.asks.runtime} minutes"
+    return list(said.values())
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule's measured jobs beside what was predicted for them: seconds in all, peak memory in MB."""
+
+    rule: str
+    jobs: int
+    predicted: float
+    measured: float
+    predicted_memory: float
+    measured_memory: float
+
+    @property
+    def ratio(self) -> float:
+        return self.predicted / self.measured
+
+
+def check(planned: list[Job], device: Device, root: Path = ROOT) -> list[Check]:
+    """Every job that has a benchmark file of Snakemake's, by rule, and the total.
+
+    Raises ValueError where none has.
+    """
+    found: dict[str, list[tuple[Job, float, float]]] = {}
+    for job in planned:
+        path = root / job.benchmark
+        if not path.is_file() or job.seconds(device) is None:
+            continue
+        with path.open(newline="", encoding="utf-8") as file:
+            measured = next(csv.DictReader(file, delimiter="\t"))
+        memory = measured["max_rss"]
+        found.setdefault(job.rule, []).append(
+            (job, float(measured["s"]), 0.0 if memory in ("NA", "-") else float(memory))
+        )
+    if not found:
+        raise ValueError("--check wants the benchmarks of a run of this preset, got none; run it first")
+
+    def summary(name: str, some: list[tuple[Job, float, float]]) -> Check:
+        predicted, measured = sum(job.seconds(device) for job, _, _ in some), sum(seconds for _, seconds, _ in some)
+        return Check(
+            name, len(some), predicted, measured, max(job.memory for job, _, _ in some), max(m for _, _, m in some)
+        )
+
+    total = summary("total", [entry for some in found.values() for entry in some])
+    return [*(summary(rule, some) for rule, some in found.items()), total]
+
+
+def show(preset: str, targets: list[str], planned: list[Job]) -> None:
+    """The plan as a table on stdout, and in words what it leaves out."""
+    table = Table(title=f"Plan of the preset {preset}: {', '.join(targets)}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("partition, rule", no_wrap=True)
+    times = [device.name + ("" if device.measured else "*") for device in DEVICES.values()]
+    hours = [f"GPU-h {DEVICES[key].name.split()[0]}*" for key in GPUS]
+    for name in ("jobs", "PFLOP", *times, *hours, "a job", "a GPU", "disk"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    for row in rows(planned):
+        name = f"  {row.rule}" if row.rule != "total" else "total" if row.partition == "both" else row.partition
+        more = "+?" if row.unknown else ""
+        cells = [_number(row.flop / 1e15), *("–" if s is None else _time(s) + more for s in row.seconds.values())]
+        cells += [_number(h) if h else "–" for h in row.gpu_hours.values()]
+        cells += [_size(row.memory), _size(row.device_memory) if row.device_memory else "–", _size(row.disk) + more]
+        if row.unknown == row.jobs:
+            cells = ["?"] * len(cells)
+        if row.rule == "total":
+            table.add_section()
+        table.add_row(name, str(row.jobs), *cells)
+    console = Console(width=max(132, Console().width), highlight=False)
+    console.print(table)
+    say = [
+        "Times: a rule's jobs one after another, on CPU cores two at a time. a job, a GPU: memory of the largest job.",
+        "* estimated from data sheets, never run. A CPU is counted in bf16 where the preset has tf32. –: not there.",
+        f"Checkpoints of a running training take up to {_size(scratch_disk(planned))} more.",
+    ]
+    say += dict.fromkeys(f"not counted (+?): {job.rule}, {job.unknown}" for job in planned if job.unknown)
+    say += dict.fromkeys(f"not counted in {job.rule}: {job.left_out}" for job in planned if job.left_out)
+    say += [f"the preset asks for too little: {line}" for line in shortfalls(planned)]
+    console.print("\n".join(say), soft_wrap=True)
+
+
+def show_check(preset: str, compared: list[Check], device: Device) -> None:
+    """Prediction beside measurement as a table on stdout."""
+    table = Table(title=f"{preset}: planned for {device.name}, and measured", box=box.SIMPLE_HEAD)
+    table.add_column("rule", no_wrap=True)
+    for name in ("jobs", "planned s", "measured s", "planned / measured", "planned MB", "measured MB"):
+        table.add_column(name, justify="right")
+    for row in compared:
+        table.add_row(
+            row.rule, str(row.jobs), f"{row.predicted:.1f}", f"{row.measured:.1f}", f"{row.ratio:.2f}",
+            f"{row.predicted_memory:.0f}", f"{row.measured_memory:.0f}",
+        )  # fmt: skip
+    Console(width=max(100, Console().width), highlight=False).print(table)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _size(megabytes: float) -> str:
+    if megabytes < 2000:
+        return f"{megabytes:.0f} MB"
+    return f"{megabytes / 1000:.1f} GB" if megabytes < 1e5 else f"{megabytes / 1000:.0f} GB"

@@ -1,0 +1,85 @@
+"""A preset as a whole, with the named encodings and protocols: what the Snakefile reads before the DAG is built.
+
+The JSON schema in workflow/schemas is generated from `Preset`. Imports no torch.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from resonance.leval.preset import Leval, LevalSettings
+from resonance.leval.preset import complete as leval_of
+from resonance.leval.settings import Prompts
+from resonance.llm.preset import Llm, LlmSettings
+from resonance.llm.preset import complete as llm_of
+from resonance.llm.protocol import LlmProtocol
+from resonance.posgen.preset import Posgen, PosgenSettings
+from resonance.posgen.preset import complete as posgen_of
+from resonance.posgen.protocol import Protocol
+from resonance.record.job import Resources
+from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+
+SHARED = ("encodings", "protocols", "llm_protocols", "published", "leval")
+"""Files of the config folder that are no presets."""
+
+
+class Preset(Settings):
+    """One complete size of the whole workflow."""
+
+    preset: str
+    """Its name, that of its file."""
+    posgen: PosgenSettings
+    llm: LlmSettings | None = None
+    """The language-model half; left out: not run."""
+    leval: LevalSettings | None = None
+    """L-Eval's questions to models of `llm`; left out: not run."""
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Config:
+    """A validated preset by wing."""
+
+    name: str
+    posgen: Posgen
+    llm: Llm | None
+    leval: Leval | None
+    resources: Resources
+
+
+def load(folder: Path, preset: str) -> Config:
+    """config/{preset}.yaml with encodings.yaml and protocols.yaml beside it, checked as a whole.
+
+    Raises SettingsError: one line that names file, key, rule, value and cure.
+    """
+    folder = Path(folder)
+    presets = sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in SHARED)
+    if preset not in presets:
+        raise SettingsError(f"preset must be one of {', '.join(presets)}, got {preset!r}; each is a file of {folder}")
+    source = folder / f"{preset}.yaml"
+    parsed = parse(Preset, read_yaml(source), str(source))
+    if parsed.preset != preset:
+        raise SettingsError(
+            f"{source}: preset must be the file's name {preset}, got {parsed.preset!r}; "
+            "two presets under one name would share a results folder"
+        )
+    encodings = _mapping(folder / "encodings.yaml")
+    protocols, llm_protocols = (
+        {name: parse(kind, fields, f"{path}: {name}") for name, fields in _mapping(path).items()}
+        for kind, path in ((Protocol, folder / "protocols.yaml"), (LlmProtocol, folder / "llm_protocols.yaml"))
+    )
+    prompts = parse(Prompts, read_yaml(folder / "leval.yaml"), str(folder / "leval.yaml"))
+    posgen = posgen_of(parsed.posgen, encodings, protocols, str(source), folder)
+    llm = llm_of(parsed.llm, encodings, llm_protocols, str(source)) if parsed.llm else None
+    leval = leval_of(parsed.leval, llm, prompts, str(source)) if parsed.leval else None
+    return Config(preset, posgen, llm, leval, parsed.resources)
+
+
+def _mapping(path: Path) -> dict[str, dict]:
+    values = read_yaml(path)
+    if not isinstance(values, dict) or not all(isinstance(fields, dict) for fields in values.values()):
+        raise SettingsError(f"{path}: must map names to fields")
+    for name in values:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+            raise SettingsError(f"{path}: a name must be letters, digits and _, since it enters paths, got {name!r}")
+    return values

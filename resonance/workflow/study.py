@@ -1,0 +1,119 @@
+"""A study in one file: the summaries of all its evaluations, each row with what made it.
+
+Small enough to be kept (`results-published/`), and what the tables of many runs read. Imports no torch.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from resonance.posgen import paths
+from resonance.posgen.preset import Cell, Posgen
+from resonance.posgen.rows import EVALUATION, STUDY
+from resonance.record.identity import code_of, differences, digest, identity
+from resonance.record.rows import read_rows, read_run, write_rows
+
+SETTINGS = ("settings", "train_spec", "evaluation", "spec")
+"""What a row's numbers depend on, of what its run says; the code beside them."""
+
+
+def evaluation_path(preset: str, cell: Cell, root: Path = Path()) -> Path:
+    """Where the evaluation of a cell lies."""
+    return root / paths.EVALUATION.format(preset=preset, **cell._asdict())
+
+
+def collect(
+    posgen: Posgen,
+    preset: str,
+    study: str,
+    output: Path,
+    *,
+    root: Path = Path(),
+    only: Mapping[str, Collection] | None = None,
+    kept: Path | None = None,
+    any_code: bool = False,
+) -> str:
+    """Write the test split's summaries of every cell of a study, and return what was written, in one line.
+
+    only      the values of a cell's fields to take; none given: all
+    kept      a file that was collected before: cells without an evaluation here are taken from it, so that a study
+              may be run in parts, on several machines
+    any_code  take kept rows though other code made them than is here, or none knows which
+
+    Raises ValueError for a study that is none, holds no such cells, or has rows of other settings than the preset's
+    (or, kept, of other code), and FileNotFoundError for an evaluation that was not made.
+    """
+    if study not in posgen.settings.all_studies:
+        raise ValueError(f"study must be one of {', '.join(posgen.settings.all_studies)}, got {study!r}")
+    cells = posgen.cells(study)
+    for field, values in (only or {}).items():
+        cells = [cell for cell in cells if not values or getattr(cell, field) in values]
+        if not cells:
+            raise ValueError(f"{field} must name cells of study {study}, got {', '.join(map(str, values))}")
+    before = read_rows(kept, STUDY) if kept else None
+    made_before = read_run(kept)["made"] if kept else {}
+    rows, made = [], {}
+    for cell in cells:
+        path, names = evaluation_path(preset, cell, root), _names(cell)
+        if before is not None and not path.exists() and len(found := before.filter(**names)):
+            keys = found["made"].unique().to_list()
+            own = {key: made_before[key] for key in keys}
+            for each in own.values():
+                _check(wanted(posgen, cell), each, f"{kept}: {_title(cell)}", code=not any_code)
+        else:
+            run = read_run(path)
+            own = dict([_made_of(run)])
+            _check(wanted(posgen, cell), run, str(path), code=False)  # whether the code is today's Snakemake asks
+            found = read_rows(path, EVALUATION).filter(pl.col("position").is_null(), pl.col("split") == "test")
+            found = found.with_columns(made=pl.lit(next(iter(own))))
+        made |= own
+        rows += found.select(list(STUDY.columns)).iter_rows(named=True)
+    write_rows(output, STUDY, rows, {"study": study, "preset": preset, "made": made})
+    return f"{output}: {len(cells)} evaluations of {study}"
+
+
+def wanted(posgen: Posgen, cell: Cell) -> dict:
+    """What the preset would make a cell with now, in the words of an evaluation's run."""
+    train_spec, spec = posgen.spec(cell.train_protocol, cell.train_encoding), posgen.spec(cell.protocol, cell.encoding)
+    return {
+        "settings": posgen.train_run(cell.train_protocol, cell.task).model_dump(mode="json"),
+        "train_spec": train_spec.to_dict(),
+        "evaluation": posgen.settings.evaluation.model_dump(mode="json"),
+        "spec": spec.to_dict(),
+        "train_code": code_of(paths.CODE.format(stage="train"), methods=[train_spec.method]),
+        "code": code_of(paths.CODE.format(stage="evaluate"), methods=[spec.method]),
+    }
+
+
+def _made_of(run: dict) -> tuple[str, dict]:
+    """What made one evaluation, without what is its own (seed, time, cost), under a name of its contents."""
+    provenance = run["provenance"]
+    made = {key: run[key] for key in (*SETTINGS, "train_code", "code", "threads", "device")}
+    made |= {"commit": provenance["commit"], "versions": provenance["versions"], "recorded": "with the run"}
+    return digest(identity(made)), made
+
+
+def _check(ours: dict, theirs: dict, where: str, *, code: bool) -> None:
+    """Raises ValueError, by name, where rows are of other settings than ours; code: or of other code."""
+    parts = [({key: side[key] for key in SETTINGS}) for side in (ours, theirs)]
+    flat = [identity({f"{key}.{name}": value for key in part for name, value in part[key].items()}) for part in parts]
+    if code:
+        if not theirs["code"]:
+            raise ValueError(
+                f"{where}: nobody recorded what code made it (commit {theirs['commit']}); --any-code takes it"
+            )
+        for side, of in zip(flat, (ours, theirs), strict=True):
+            side |= {
+                f"{kind} {line.split()[0]}": line.split()[1] for kind in ("train_code", "code") for line in of[kind]
+            }
+    if found := differences(*flat):
+        raise ValueError(f"{where}: must be made as the preset says now, but {'; '.join(found)}")
+
+
+def _names(cell: Cell) -> dict:
+    return {"protocol": cell.protocol, "task": cell.task, "encoding": cell.encoding, "seed": cell.seed}
+
+
+def _title(cell: Cell) -> str:
+    return f"{cell.encoding} on {cell.task} under {cell.protocol}, seed {cell.seed}"

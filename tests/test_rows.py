@@ -1,0 +1,339 @@
+"""What stands on disk: result files, weights, whole or not at all; and the statistics over seeds."""
+
+import json
+import os
+import pickle
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+import torch
+
+from resonance.encoding.spec import EncodingSpec
+from resonance.record import results
+from resonance.record.checkpoint import load_weights, save_weights
+from resonance.record.files import read_json, replacing, write_json, write_text
+from resonance.record.rows import METRICS, SCHEMAS, read_rows, read_run, read_sequences, write_rows, write_sequences
+from resonance.record.provenance import provenance, read_encoding
+from resonance.record.stats import estimate, paired_difference
+
+ROWS = {
+    "training": [{"step": s, "epoch": s / 4, "metric": "train_loss", "value": 2.5 / s} for s in (1, 2, 3)],
+    "evaluation": [
+        {"protocol": "paper", "task": "cot", "train_encoding": "rope", "encoding": "yarn", "seed": 42, "split": "test",
+         "step": 8, "epoch": 2.0, "position": position, "metric": "accuracy", "value": 0.1}
+        for position in (None, 4, 5)
+    ],
+    "baseline": [
+        {"protocol": "paper", "task": "cot", "encoding": "chance", "split": "test", "position": None,
+         "metric": "ood_accuracy", "value": 1 / 17}
+    ],
+    "perplexity": [
+        {"model": "tiny", "encoding": "yarn", "strategy": "long", "corpus": "plays", "document": "ab12", "piece": 0,
+         "length": length, "num_tokens": length - 1, "metric": "token_loss", "value": 1.9}
+        for length in (64, 256)
+    ],
+    "passkey": [
+        {"model": "tiny", "encoding": "yarn", "strategy": "long", "length": length, "repetition": 0,
+         "num_tokens": length - 3, "depth": 0.25, "key": 417, "answer": "It is 417", "metric": "found", "value": 1.0}
+        for length in (300, 600)
+    ],
+    "leval": [
+        {"model": "tiny", "encoding": None, "strategy": None, "task": "tpo", "question": 0, "parser": "released",
+         "gold": "C", "answer": answer, "misread": misread, "metric": "credit", "value": value}
+        for answer, misread, value in (("C", None, 1.0), ("B", "the first of several letters", 0.0))
+    ],
+}  # fmt: skip
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The one line of the ValueError that a call raises."""
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value).isprintable(), f"more than one plain line: {error.value!s}"
+    return str(error.value)
+
+
+# Result files
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_rows_and_their_run_survive_a_round_trip(kind: str, tmp_path: Path) -> None:
+    path, run = tmp_path / "deep/er/x.parquet", {"seed": 42, "settings": {"lr": 2e-3}, "commit": None}
+    write_rows(path, kind, iter(ROWS[kind]), run)
+    frame = read_rows(path, kind)
+    assert frame.rows(named=True) == ROWS[kind]
+    assert dict(frame.schema) == SCHEMAS[kind]
+    assert read_run(path) == run
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.parquet" for i in range(3)]
+    for i, path in enumerate(paths):
+        write_rows(path, "training", [ROWS["training"][i]], {})
+    assert read_rows(paths, "training").rows(named=True) == ROWS["training"]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.array([[0, 255], [1, 2]]),
+        np.array([[0, 256, 3]]),
+        np.array([[70_000], [0]]),
+        np.array([[2**40, 1]]),
+        np.zeros((0, 4), dtype=np.int64),
+        np.arange(12).reshape(3, 4).T,
+    ],
+    ids=["uint8", "uint16", "uint32", "uint64", "empty", "transposed"],
+)
+def test_sequences_survive_a_round_trip(x: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    write_sequences(path, x, {"split": "test"})
+    found = read_sequences(path)
+    assert found.dtype == np.int64 and found.shape == x.shape and (found == x).all()
+    assert read_run(path) == {"split": "test"}
+
+
+def test_negative_tokens_are_refused_not_wrapped(tmp_path: Path) -> None:
+    refusal(lambda: write_sequences(tmp_path / "x.parquet", np.array([[1, -1]]), {}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None])
+def test_a_value_that_is_not_finite_is_refused_and_nothing_is_written(value: float | None, tmp_path: Path) -> None:
+    rows = [*ROWS["training"], ROWS["training"][0] | {"value": value}]
+    message = refusal(lambda: write_rows(tmp_path / "x.parquet", "training", rows, {}))
+    assert "not a finite number" in message and "x.parquet" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        (ROWS["training"][0] | {"metric": "acc"}, "metric must be one of accuracy, .*, got acc"),
+        (ROWS["training"][0] | {"colour": "red"}, "colour"),
+        ({name: value for name, value in ROWS["training"][0].items() if name != "step"}, "step"),
+    ],
+    ids=["unknown metric", "column too many", "column missing"],
+)
+def test_rows_that_do_not_fit_the_schema_are_refused(row: dict, named: str, tmp_path: Path) -> None:
+    """Neither lost nor filled in silently."""
+    message = refusal(lambda: write_rows(tmp_path / "x.parquet", "training", [row], {}))
+    assert re.search(named, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    write_rows(path, "training", ROWS["training"], {})
+    message = refusal(lambda: read_rows(path, "evaluation"))
+    assert message.startswith(f"{path} must hold evaluation of schema version 1, got 'training' of '1'; delete it")
+    assert "must hold sequences" in refusal(lambda: read_sequences(path))
+
+
+def test_a_file_of_another_schema_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "SCHEMA_VERSION", "0")
+        write_rows(path, "training", ROWS["training"], {})
+    assert "got 'training' of '0'" in refusal(lambda: read_rows(path, "training"))
+
+
+def test_parquet_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pl.DataFrame({"step": [1]}).write_parquet(path)
+    assert "got None of None" in refusal(lambda: read_rows(path, "training"))
+    assert str(path) in refusal(lambda: read_run(path))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_result_file_is_refused_with_its_name_and_the_cure(part: float, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    write_rows(path, "training", 500 * ROWS["training"], {})
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    for call in (lambda: read_rows(path, "training"), lambda: read_run(path)):
+        message = refusal(call)
+        assert message.startswith(f"{path} is not a whole parquet file (") and "delete it" in message
+
+
+def test_every_metric_says_what_it_means() -> None:
+    assert all(meaning.strip() for meaning in METRICS.values())
+
+
+# Files, whole or not at all
+
+
+def test_replacing_puts_the_new_file_in_place_with_ordinary_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "x.json"
+    write_json(path, {"b": 1, "a": [1.5, None]})
+    write_json(path, {"b": 2})
+    assert read_json(path) == {"b": 2}
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_json_is_canonical_and_ends_in_a_newline(tmp_path: Path) -> None:
+    write_json(tmp_path / "x", {"b": 1, "a": 2})
+    write_json(tmp_path / "y", {"a": 2, "b": 1})
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+    assert (tmp_path / "x").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), ValueError("bad")], ids=repr)
+def test_a_failure_leaves_the_old_file_untouched_and_nothing_behind(failure: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    with pytest.raises(type(failure)), replacing(path) as temporary:
+        temporary.write_text("half of the new")
+        assert temporary.parent == path.parent and temporary.suffix == path.suffix
+        assert path.read_text() == "old"
+        raise failure
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failing_rename_leaves_what_was_there_too(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "x.txt" / "inside"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(OSError):
+        write_text(tmp_path / "x.txt", "new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.txt"] and in_the_way.exists()
+
+
+# Weights
+
+
+def test_weights_survive_a_round_trip_bit_for_bit(tmp_path: Path) -> None:
+    draws = torch.Generator().manual_seed(0)
+    tensors = {
+        "a": torch.randn(3, 4, generator=draws).requires_grad_(),
+        "b": torch.randn(6, 4, generator=draws).T,
+        "c": torch.tensor(float("nan")),
+        "d": torch.randn(5, generator=draws).bfloat16(),
+    }
+    save_weights(tmp_path / "x.safetensors", tensors, {"seed": "42"})
+    found, header = load_weights(tmp_path / "x.safetensors")
+    assert header == {"seed": "42"} and found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype and not found[name].requires_grad
+        assert torch.equal(found[name].isnan(), tensor.isnan())
+        assert torch.equal(found[name].nan_to_num(), tensor.detach().nan_to_num())
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(part: float, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_weights(path, {"a": torch.ones(1000)}, {"seed": "42"})
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    message = refusal(lambda: load_weights(path))
+    assert message.startswith(f"{path} is not a whole safetensors file (") and "delete it" in message
+
+
+class Mischief:
+    """Runs on unpickling."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "save", [lambda x, path: path.write_bytes(pickle.dumps(x)), torch.save], ids=["pickle", "torch"]
+)
+def test_a_pickle_is_refused_and_never_run(save: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save({"a": Mischief(tmp_path / "ran")}, path)
+    assert "not a whole safetensors file" in refusal(lambda: load_weights(path))
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Mischief(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists(), "the mischief works where a pickle is loaded"
+
+
+def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
+    """safetensors itself writes several keys of metadata in any order."""
+    names = [f"{i}.safetensors" for i in range(20)]
+    for name in names:
+        save_weights(tmp_path / name, {"a": torch.ones(3)}, dict.fromkeys("abcdefgh", "x"))
+    assert len({(tmp_path / name).read_bytes() for name in names}) == 1
+
+
+def test_a_failed_save_keeps_the_old_weights(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, {})
+    with pytest.raises(Exception, match=r"(?i)header|metadata|str|type"):
+        save_weights(path, {"a": torch.zeros(3)}, {"seed": 42})  # metadata must be strings
+    assert torch.equal(load_weights(path)[0]["a"], torch.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Encodings and provenance
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"method": "nope"}', '{"base": 1}', "\x00"])
+def test_a_bad_encoding_file_is_one_line_with_its_name(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "yarn.json"
+    path.write_text(text)
+    assert refusal(lambda: read_encoding(path)).startswith(f"{path}: ")
+
+
+def test_an_encoding_file_holds_the_spec(tmp_path: Path) -> None:
+    spec = EncodingSpec(method="yarn", scale=4.0, train_length=64, resonance=True)
+    write_text(tmp_path / "x.json", spec.to_json())
+    assert read_encoding(tmp_path / "x.json") == spec
+
+
+def test_provenance_is_json_and_names_no_person_or_machine() -> None:
+    made = provenance()
+    text = json.dumps(made)
+    assert {"commit", "python", "platform", "versions", "started", "cpus"} <= set(made)
+    assert {"torch", "numpy"} <= set(made["versions"])
+    assert os.uname().nodename not in text and str(Path.home()) not in text
+
+
+# Statistics
+
+
+def test_estimate_by_hand() -> None:
+    """1, 2, 3: mean 2, sd 1, t(0.975; 2) = 4.302653, so the half width is 4.302653/sqrt(3)."""
+    found = estimate([1.0, 2.0, 3.0])
+    assert (found.mean, found.sd, found.variance, found.n) == (2.0, 1.0, 1.0, 3)
+    assert found.high - found.mean == pytest.approx(4.302653 / 3**0.5, abs=1e-6)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_interval_equals_scipys(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.6, 0.05, n)
+    found = estimate(values)
+    expected = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert found.variance == pytest.approx(np.var(values, ddof=1))
+
+
+def test_one_run_has_a_mean_and_no_spread() -> None:
+    found = estimate([0.25])
+    assert found.mean == 0.25 and found.n == 1
+    assert np.isnan([found.sd, found.low, found.high, found.variance]).all()
+
+
+def test_paired_difference_equals_scipys_paired_test_over_common_seeds() -> None:
+    ours, theirs = {1: 0.9, 2: 0.7, 3: 0.8, 9: 0.0}, {3: 0.5, 2: 0.6, 1: 0.7, 8: 1.0}
+    found = paired_difference(ours, theirs)
+    expected = scipy.stats.ttest_rel([0.9, 0.7, 0.8], [0.7, 0.6, 0.5]).confidence_interval(0.95)
+    assert found.n == 3 and found.mean == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert paired_difference(theirs, ours).mean == pytest.approx(-0.2)
+
+
+def test_no_common_seed_is_refused() -> None:
+    assert "seed in common" in refusal(lambda: paired_difference({1: 0.5}, {2: 0.5}))

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.llm import questions
+from resonance.leval import questions
 from resonance.leval.answering import ends_of
-from resonance.llm.generate import answers
 from resonance.leval.files import prompts
+from resonance.llm.generate import answers
 from resonance.llm.models import Base, load, tokenizer_of
 from resonance.record import config
 from resonance.record.provenance import device_name

@@ -29,10 +29,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from resonance.encoding import EncodingSpec
 from resonance.encoding.frequencies import frequency_table
 from resonance.posgen import tasks
+from resonance.posgen.settings import TrainRun, device_name, train_run
 from resonance.posgen.step import tune_allocator
 from resonance.posgen.train import _Training, to_inputs
 from resonance.workflow.preset import load
-from resonance.record.provenance import TrainRun, device_name, train_run
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS_A_TURN = {"laptop": 40, "paper": 4}

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from resonance.posgen import tasks
-from resonance.posgen.settings import DataSettings, LoopSettings, ModelSettings
-from resonance.posgen.protocol import Protocol, TrainChoices
-from resonance.record.provenance import TrainRun
+from resonance.posgen.protocol import Protocol
+from resonance.posgen.settings import DataSettings, LoopSettings, ModelSettings, TrainChoices, TrainRun
 from resonance.record.settings import parse, read_yaml
 from workflow_copy import Edits, copy_of_repository, snakemake
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import torch
+from resonance.llm.runs import PerplexityRun, TextRun
 
-from resonance.hf.swap import swap_rotary
 from resonance.encoding.spec import EncodingSpec
+from resonance.hf.swap import swap_rotary
 from resonance.llm.finetune import Plan
 from resonance.llm.models import make_tiny
-from resonance.llm.text import Packed, Tokenizer, pack
-from resonance.llm.settings import PerplexitySettings, Text, TinyModel
 from resonance.llm.protocol import LlmProtocol, PerplexityChoices
-from resonance.llm.runs import PerplexityRun, TextRun
+from resonance.llm.settings import PerplexitySettings, Text, TinyModel
+from resonance.llm.text import Packed, Tokenizer, pack
 from resonance.record.settings import parse, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

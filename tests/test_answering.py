@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from resonance.plan import leval as leval_plan
 
 from conftest import DATA, ROOT
 from llm_cases import spec, tiny
-from resonance.llm import answering, questions
+from resonance.leval import answering, questions
 from resonance.leval.files import Question, read_predictions
-from resonance.llm.text import Tokenizer
-from resonance.plan import leval as leval_plan
-from resonance.record import config
 from resonance.leval.settings import AnswerRun, MadeQuestions, Prompts, TasksRun
 from resonance.llm.settings import Text
+from resonance.llm.text import Tokenizer
+from resonance.record import config
 from resonance.record.settings import SettingsError, parse, read_yaml
 
 NUM_QUESTIONS = 40

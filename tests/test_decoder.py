@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from resonance.encoding.rotary import Rotary, Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Attention, Decoder, DecoderConfig, Dropout, FeedForward
-from resonance.posgen.train import make_decoder, make_rotary
 from resonance.posgen.protocol import Protocol
+from resonance.posgen.train import make_decoder, make_rotary
 
 ENCODINGS = {
     "rope": {"method": "rope"},

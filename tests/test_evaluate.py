@@ -10,11 +10,10 @@ import torch
 from resonance.encoding.rotary import Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.evaluate import ByPosition, baselines, evaluate, measure
+from resonance.posgen.settings import EvaluationSettings, TrainRun
 from resonance.posgen.tasks import PAPER_TASKS, TASKS, Rule
 from resonance.posgen.train import generator, make_decoder, make_rotary, train
-from resonance.posgen.settings import EvaluationSettings
 from resonance.record.rows import METRICS
-from resonance.record.provenance import TrainRun
 
 RESONANCE = EncodingSpec(resonance=True)
 

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import ROOT
-from resonance.hf.swap import swap_rotary
 from resonance.encoding.spec import EncodingSpec
-from resonance.llm import answering
+from resonance.hf.swap import swap_rotary
+from resonance.leval import answering
 from resonance.leval.answering import Asking, answer_task
-from resonance.llm.generate import answers, common_beginning
-from resonance.leval.journal import Journal, digest_of
 from resonance.leval.files import Document, Question, read_predictions, score_rows
-from resonance.llm.models import make_tiny
-from resonance.llm.text import Tokenizer
+from resonance.leval.journal import Journal, digest_of
 from resonance.leval.settings import Prompts
+from resonance.llm.generate import answers, common_beginning
+from resonance.llm.models import make_tiny
 from resonance.llm.settings import TinyModel
+from resonance.llm.text import Tokenizer
 from resonance.record.settings import parse, read_yaml
 
 L = 32

@@ -15,6 +15,8 @@ from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
 from resonance.encoding.frequencies import frequency_table, method_names
+from resonance.encoding.spec import EncodingSpec
+from resonance.hf.attention import apply_by_op
 from resonance.hf.swap import (
     RotaryEmbedding,
     check_table,
@@ -24,8 +26,6 @@ from resonance.hf.swap import (
     spec_of,
     swap_rotary,
 )
-from resonance.hf.attention import apply_by_op
-from resonance.encoding.spec import EncodingSpec
 
 L = 32
 SIZES = {

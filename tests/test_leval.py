@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from conftest import DATA, ROOT
 from resonance.cli import main
-from resonance.llm import leval
-from resonance.record import leval as record
+from resonance.leval import counts as record
+from resonance.leval import files as leval
 from resonance.record import stats
 from resonance.record.rows import read_rows, read_run
 from resonance.record.settings import parse, read_yaml

@@ -12,12 +12,13 @@ import torch
 
 pytest.importorskip("accelerate")
 pytest.importorskip("deepspeed")
+from resonance.llm.runs import FinetuneRun, ModelRun
+
 from llm_cases import make_text, protocols, spec, tiny
 from resonance.hf.swap import load_pretrained
 from resonance.llm import models
-from resonance.llm.settings import FinetuneSettings
 from resonance.llm.protocol import FinetuneChoices
-from resonance.llm.runs import FinetuneRun, ModelRun
+from resonance.llm.settings import FinetuneSettings
 from resonance.record.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]

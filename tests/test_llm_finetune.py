@@ -16,8 +16,8 @@ from llm_cases import make_plan, make_text, protocols, spec, tiny
 from resonance.hf.swap import load_pretrained
 from resonance.llm import finetune
 from resonance.llm.finetune import train, warm_up
-from resonance.llm.text import Sequences
 from resonance.llm.settings import TinyModel
+from resonance.llm.text import Sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resonance.llm.runs import TextRun
 
 from conftest import DATA
 from resonance.llm import fetch, text
-from resonance.llm.text import BYTE_BOS, BYTE_EOS, Packed, Sequences, Tokenizer, check_disjoint, documents, pack
 from resonance.llm.settings import Text
-from resonance.llm.runs import TextRun
+from resonance.llm.text import BYTE_BOS, BYTE_EOS, Packed, Sequences, Tokenizer, check_disjoint, documents, pack
 
 BYTES = Tokenizer.of_bytes()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from resonance.llm import made, scoring
+from resonance.leval import made, scoring
 from resonance.leval.files import prompts
 from resonance.leval.settings import MadeQuestions, Prompts
 from resonance.record.settings import parse, read_yaml

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("accelerate")
+from resonance.llm.passkey_settings import PasskeyRun
+
 from figures.passkey import cells_of, pairs_of, read
 from llm_cases import spec, tiny
 from resonance.llm import passkey
 from resonance.llm.passkey import STEP, found_in, hide, prompt
 from resonance.llm.text import Tokenizer
-from resonance.llm.passkey_settings import PasskeyRun
 from resonance.record.rows import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]

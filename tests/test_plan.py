@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from resonance.plan import llm, posgen, show
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -17,12 +18,11 @@ from typer.testing import CliRunner
 from resonance import plan
 from resonance.cli import app
 from resonance.encoding.spec import EncodingSpec
-from resonance.plan import llm, posgen, show
-from resonance.record.job import DEVICES, Job
 from resonance.posgen import train as training
 from resonance.posgen.train import generator, make_decoder
-from resonance.workflow.preset import Cell, Config, load
+from resonance.record.job import DEVICES, Job
 from resonance.record.provenance import train_run
+from resonance.workflow.preset import Cell, Config, load
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,10 +17,10 @@ import torch
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
+from resonance.posgen.settings import TrainRun
 from resonance.posgen.train import Trained, identity, train
 from resonance.record import results
 from resonance.record.checkpoint import Checkpoints
-from resonance.record.provenance import TrainRun
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC, SEED = EncodingSpec(resonance=True), 3

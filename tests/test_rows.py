@@ -18,8 +18,8 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.record import results
 from resonance.record.checkpoint import load_weights, save_weights
 from resonance.record.files import read_json, replacing, write_json, write_text
-from resonance.record.rows import METRICS, SCHEMAS, read_rows, read_run, read_sequences, write_rows, write_sequences
 from resonance.record.provenance import provenance, read_encoding
+from resonance.record.rows import METRICS, SCHEMAS, read_rows, read_run, read_sequences, write_rows, write_sequences
 from resonance.record.stats import estimate, paired_difference
 
 ROWS = {

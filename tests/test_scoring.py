@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import DATA
-from resonance.llm import leval, reading, scoring
+from resonance.leval import files as leval
+from resonance.leval import reading, scoring
 from resonance.leval.counts import PARSERS, TASKS
 
 PREDICTIONS = DATA / "leval" / "predictions"

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.record import config, runs
-from resonance.workflow.preset import Config, Preset, load
 from resonance.posgen.protocol import CHOICES, Protocol, with_choices
+from resonance.record import config, runs
 from resonance.record.settings import SettingsError, read_yaml
+from resonance.workflow.preset import Config, Preset, load
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_PRESETS = {"encodings", "protocols", "llm_protocols", "published", "leval"}

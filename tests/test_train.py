@@ -10,9 +10,9 @@ import torch
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
 from resonance.posgen.decoder import Dropout
+from resonance.posgen.settings import TrainRun
 from resonance.posgen.step import Batches, DropoutMasks, Step
 from resonance.posgen.train import Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
-from resonance.record.provenance import TrainRun
 
 RESONANCE = EncodingSpec(resonance=True)
 

@@ -20,7 +20,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 
-from resonance.encoding.frequencies import frequency_table, method_names
+from resonance.encoding.frequencies import frequency_table
+from resonance.encoding.methods import method_names
 from resonance.encoding.ops import implementation
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.attention import patch_attention

@@ -19,8 +19,8 @@ from resonance.leval.answering import ends_of
 from resonance.leval.files import prompts
 from resonance.llm.generate import answers
 from resonance.llm.models import Base, load, tokenizer_of
-from resonance.record import config
 from resonance.record.provenance import device_name
+from resonance.workflow.preset import load as load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, TASK = "smollm2", "line_end"
@@ -36,20 +36,20 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    loaded = config.load(ROOT / "config", "laptop")
-    family, longest = loaded.preset.leval.models[MODEL].family, loaded.preset.leval.max_new_tokens
+    leval = load_preset(ROOT / "config", "laptop").leval
+    family, longest = leval.settings.models[MODEL].family, leval.settings.max_new_tokens
     base = Base.read(asked.results / f"llm/{MODEL}/base/base.json")
     tokenizer = tokenizer_of(base)
     document = questions.read(asked.results / "leval/tasks")[1].found[TASK][0]
     text = " ".join(document.text.split(" ")[: asked.words])
     ids = [
-        tokenizer.encode(prompts(loaded.prompts, family, TASK, text, question.text)[0])
+        tokenizer.encode(prompts(leval.prompts, family, TASK, text, question.text)[0])
         for question in document.questions[: asked.questions]
     ]
     spec = EncodingSpec(base=base.rope_base, train_length=base.train_length)
     wanted = {"device": "cpu", "precision": asked.precision, "attention": "auto"}
     model = load(base, spec, **wanted, generating=True)
-    ends = ends_of(tokenizer, loaded.prompts, family)
+    ends = ends_of(tokenizer, leval.prompts, family)
     seconds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     said = {}
     for number in range(asked.rounds):

@@ -29,9 +29,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from resonance.encoding import EncodingSpec
 from resonance.encoding.frequencies import frequency_table
 from resonance.posgen import tasks
-from resonance.posgen.settings import TrainRun, device_name, train_run
+from resonance.posgen.settings import TrainRun
 from resonance.posgen.step import tune_allocator
 from resonance.posgen.train import _Training, to_inputs
+from resonance.record.provenance import device_name
 from resonance.workflow.preset import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +43,7 @@ TARGETS = {"plain fp32": 5.0, "plain bf16": 2.8}  # times as fast, at the paper'
 
 def sized_run(size: str) -> TrainRun:
     """The preset's run of CoT under `paper`, in bf16 on the CPU, with no look in the way."""
-    run = train_run(load(ROOT / "config", size), "paper", "cot")
+    run = load(ROOT / "config", size).posgen.train_run("paper", "cot")
     training = run.training.model_copy(update={"device": "cpu", "precision": "bf16", "compile": True, "num_looks": 1})
     return run.model_copy(update={"training": training.model_copy(update={"num_snapshots": 1}), "steps": 10**9})
 

@@ -14,10 +14,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from figures import style
 from figures.inputs import Output, Preset, StandIn, TableFiles, Title, about_model, read_of_one_model, run
 from figures.tables import Table, interval, number, write_tables
+from resonance.llm.evaluations.perplexity import PERPLEXITY
+from resonance.llm.paths import UNTUNED
 from resonance.record.files import write_text
-from resonance.record.paths import UNTUNED
 from resonance.record.rows import read_run
-from resonance.record.stats import Estimate, weighted_estimate
+from resonance.record.stats import LEAST_RUNS, Estimate, weighted_estimate
 
 UNIT = ["corpus", "document", "piece"]
 LINE = ["corpus", "encoding", "strategy"]
@@ -69,7 +70,7 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
     Raises ValueError for no files, files of several models, one line given twice, or lines measured
     on other stretches of text than the rest.
     """
-    long = read_of_one_model(paths, "perplexity")
+    long = read_of_one_model(paths, PERPLEXITY)
     key = ["encoding", "strategy", *UNIT, "length", "num_tokens"]
     twice = long.group_by([*key, "metric"]).len().filter(pl.col("len") > 1)
     if not twice.is_empty():
@@ -148,7 +149,7 @@ def pairs_of(rows: pl.DataFrame) -> list[dict]:
 
 
 def verdict(found: Estimate) -> str:
-    if found.n < 2 or found.low <= 0 <= found.high:
+    if found.n < LEAST_RUNS or found.low <= 0 <= found.high:
         return "undecided"
     return "lower" if found.mean < 0 else "higher"
 

@@ -11,8 +11,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from figures import style
 from figures.inputs import Output, Preset, StandIn, TableFiles, Title, about_model, read_of_one_model, run
 from figures.tables import Table, number, write_tables
+from resonance.llm.evaluations.passkey import PASSKEY
+from resonance.llm.paths import UNTUNED
 from resonance.record.files import write_text
-from resonance.record.paths import UNTUNED
 from resonance.record.stats import mcnemar, share_interval
 
 LINE = ["encoding", "strategy"]
@@ -55,7 +56,7 @@ def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
     Raises ValueError for no files, files of several models, one line given twice, or lines that read other
     prompts than the rest.
     """
-    rows = read_of_one_model(paths, "passkey")
+    rows = read_of_one_model(paths, PASSKEY)
     twice = rows.group_by([*LINE, *PROMPT]).len().filter(pl.col("len") > 1)
     if not twice.is_empty():
         raise ValueError(

@@ -32,7 +32,7 @@ from figures.inputs import (
 from figures.tables import Table, interval, number, with_sd, write_tables
 from resonance.record.files import write_text
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
-from resonance.record.stats import Estimate, estimate, paired_difference
+from resonance.record.stats import LEAST_RUNS, Estimate, estimate, paired_difference
 
 TITLES = {
     "table1": "Table 1",
@@ -52,18 +52,23 @@ DIAGNOSTICS = ["in_distribution_accuracy", "first_token_accuracy", "ood_accuracy
 PAIR_COLUMNS = ["preset", "protocol", "resonance", "plain", "task", "num_seeds"]
 PAIR_COLUMNS += [f"difference{part}_points" for part in ("", "_sd", "_low95", "_high95")]
 PAIR_COLUMNS += ["paper_difference_points", "verdict"]
+KEPT_COLUMNS = ["kept_num_seeds", "kept_points", "kept_between"]
 
-CELL_HEADER = ["", "Seeds", "OOD accuracy ± sd", "95% interval", "Variance", "Paper", "Verdict"]
+TOO_FEW = "too few seeds"
+KEPT = "Kept rows"
+"""The column of the repository's own measured rows, beside those of a run."""
+
+CELL_HEADER = ["", "Seeds", "OOD accuracy ± sd", "95% interval", "Variance", KEPT, "Paper", "Verdict"]
 CELL_HEADER += ["In distribution", "First token", "OOD, even", "OOD, odd"]
-PAIR_HEADER = ["", "Seeds", "Difference", "95% interval", "Paper's difference", "Verdict"]
+PAIR_HEADER = ["", "Seeds", "Difference", "95% interval", KEPT, "Paper's difference", "Verdict"]
 BESIDE_PAPER = ("Paper", "Verdict", "Paper's difference")
 PAIR_CAPTION = (
     "Resonance minus plain, in percentage points of OOD accuracy: the mean of the differences seed by seed with its "
     "95% t-interval"
 )
 PAIR_VERDICTS = (
-    "agrees / contradicts: our interval leaves 0 out, on the paper's side / on the other. undecided: it holds 0, or "
-    "there is a single seed. "
+    "agrees / contradicts: our interval excludes 0, on the paper's side / on the other. undecided: it holds 0. "
+    f"Fewer than {LEAST_RUNS} seeds get neither interval nor verdict. "
 )
 PAIR_NOTES = "The intervals are not corrected for the number of comparisons."
 
@@ -97,6 +102,9 @@ def main(
     evaluation: Evaluations = (),
     baseline: Baselines = (),
     study: Annotated[str, typer.Option(help="table1, or one laid out like it: extended, keyed.")] = "table1",
+    kept: Annotated[
+        Path | None, typer.Option(help="The repository's own rows of this table, shown in a column of their own.")
+    ] = None,
 ) -> None:
     """Table 1, or a study laid out like it: STEM.csv and STEM_pairs.csv for machines; .md, .tex, .html for people."""
     paper = read_published(published)
@@ -107,6 +115,12 @@ def main(
     cells = [names | cell_row(runs, paper, name, task) for task in tasks for name in encoding]
     cells += [names | row for row in baseline_rows(read_baselines(baseline, protocol), tasks)]
     pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
+    before = by_run(read_evaluations([kept], protocol, "test")) if kept else {}
+    for row in cells:
+        row |= kept_cell(before.get((row["encoding"], row["task"], "ood_accuracy"))) if kept else {}
+    for row in pairs:
+        sides = (before.get((row[side], row["task"], "ood_accuracy")) for side in ("resonance", "plain"))
+        row |= kept_pair(*sides, row["paper_difference_points"]) if kept else {}
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
     groups = in_groups(cells, tasks, cell_text)
     beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
@@ -118,8 +132,13 @@ def main(
         tables.append(Table(f"posgen-{study}-pairs", said, PAIR_HEADER, groups, notes))
     if not beside:
         tables = [without(table, BESIDE_PAPER) for table in tables]
+    if not kept:
+        tables = [without(table, [KEPT]) for table in tables]
     write_text(Path(f"{output}.csv"), pl.DataFrame(cells, infer_schema_length=None).write_csv())
-    write_text(Path(f"{output}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS, infer_schema_length=None).write_csv())
+    columns = [*PAIR_COLUMNS, *(KEPT_COLUMNS if kept else [])]
+    rows = [[row.get(name) for name in columns] for row in pairs]
+    frame = pl.DataFrame(rows, columns, infer_schema_length=None, orient="row")
+    write_text(Path(f"{output}_pairs.csv"), frame.write_csv())
     write_tables(output, f"{TITLES[study]}, preset {preset}, protocol {protocol}", tables)
 
 
@@ -208,8 +227,8 @@ def pair_row(runs: Runs, paper: Published, resonance: str, plain: str, task: str
 
 def cell_verdict(ours: Estimate, paper: float) -> str:
     """Where the paper's mean lies beside our 95 % interval."""
-    if ours.n < 2:
-        return "one seed"
+    if ours.n < LEAST_RUNS:
+        return TOO_FEW
     if paper > ours.high:
         return "paper above"
     return "paper below" if paper < ours.low else "paper inside"
@@ -217,7 +236,9 @@ def cell_verdict(ours: Estimate, paper: float) -> str:
 
 def pair_verdict(ours: Estimate, paper: float) -> str:
     """Whether our difference has the paper's sign: only said if our 95 % interval leaves 0 out."""
-    if ours.n < 2 or ours.low <= 0 <= ours.high:
+    if ours.n < LEAST_RUNS:
+        return TOO_FEW
+    if ours.low <= 0 <= ours.high:
         return "undecided"
     return "agrees" if ours.mean * paper > 0 else "contradicts"
 
@@ -231,12 +252,19 @@ def cell_text(row: dict) -> list[str]:
         style.encoding_title(row["encoding"]),
         str(row.get("num_seeds", "–")),
         with_sd(row["ood_accuracy_percent"], row.get("ood_sd_points")),
-        interval(row.get("ood_low95_percent"), row.get("ood_high95_percent")),
+        between(row, "ood_low95_percent", "ood_high95_percent"),
         number(row.get("ood_variance_points2")),
+        kept_text(row, with_sd(row.get("kept_mean_percent"), row.get("kept_sd_points"))),
         with_sd(row.get("paper_mean_percent"), row.get("paper_spread")),
         row.get("verdict") or "–",
         *(number(row[f"{metric}_percent"]) for metric in DIAGNOSTICS),
     ]
+
+
+def between(row: dict, low: str, high: str, sign: str = "-") -> str:
+    """An interval, or why there is none."""
+    few = row.get("num_seeds") is not None and row["num_seeds"] < LEAST_RUNS
+    return TOO_FEW if few else interval(row.get(low), row.get(high), sign)
 
 
 def pair_text(row: dict) -> list[str]:
@@ -244,10 +272,32 @@ def pair_text(row: dict) -> list[str]:
         f"{style.encoding_title(row['resonance'])} − {style.encoding_title(row['plain'])}",
         str(row["num_seeds"]),
         number(row["difference_points"], "+"),
-        interval(row["difference_low95_points"], row["difference_high95_points"], "+"),
+        between(row, "difference_low95_points", "difference_high95_points", "+"),
+        kept_text(row, f"{number(row.get('kept_points'), '+')} {row.get('kept_between')}"),
         number(row["paper_difference_points"], "+"),
         row["verdict"] or "–",
     ]
+
+
+def kept_cell(by_seed: dict[int, float] | None) -> dict:
+    """What the repository's own rows say of a cell; empty where they have none of it."""
+    if not by_seed:
+        return {}
+    found = estimate(list(by_seed.values()))
+    return {"kept_num_seeds": found.n, "kept_mean_percent": found.mean, "kept_sd_points": found.known("sd")}
+
+
+def kept_pair(ours: dict[int, float] | None, theirs: dict[int, float] | None, paper: float | None) -> dict:
+    """The same of a pair, its verdict with it."""
+    if not ours or not theirs:
+        return {}
+    found = paired_difference(ours, theirs)
+    said = f"{interval(found.low, found.high, '+')} {pair_verdict(found, paper) if paper is not None else ''}".strip()
+    return {"kept_num_seeds": found.n, "kept_points": found.mean, "kept_between": said}
+
+
+def kept_text(row: dict, text: str) -> str:
+    return f"{text} ({row['kept_num_seeds']} seeds)" if row.get("kept_num_seeds") else "–"
 
 
 def without(table: Table, columns: Collection[str]) -> Table:

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import torch
-from resonance.llm.runs import PerplexityRun, TextRun
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.swap import swap_rotary
+from resonance.llm.evaluations.perplexity import PerplexityRun, PerplexitySettings
 from resonance.llm.finetune import Plan
 from resonance.llm.models import make_tiny
-from resonance.llm.protocol import LlmProtocol, PerplexityChoices
-from resonance.llm.settings import PerplexitySettings, Text, TinyModel
+from resonance.llm.protocol import LlmProtocol
+from resonance.llm.settings import PerplexityChoices, Text, TextRun, TinyModel
 from resonance.llm.text import Packed, Tokenizer, pack
 from resonance.record.settings import parse, read_yaml
 

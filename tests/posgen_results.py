@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from figures import fig3_validation_loss, table1_posgen
+from resonance.posgen.rows import BASELINE, EVALUATION
 from resonance.record.rows import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,8 +56,8 @@ def write_evaluation(
         for e in epochs
     ]  # fmt: skip
     path = folder / f"{protocol}-{task}-{encoding}-{seed}.parquet"
-    settings = {"task": task, "choices": {"num_layers": num_layers}, **sizes}
-    write_rows(path, "evaluation", rows, {"settings": settings})
+    settings = {"protocol": protocol, "task": task, "choices": {"num_layers": num_layers}, **sizes}
+    write_rows(path, EVALUATION, rows, {"settings": settings})
     return path
 
 
@@ -68,7 +69,7 @@ def write_baseline(folder: Path, task: str) -> Path:
         for name, value in (("chance", 0.05), ("local_rule", 0.75)) for metric in metrics
     ]  # fmt: skip
     path = folder / f"baseline-{task}.parquet"
-    write_rows(path, "baseline", rows, {})
+    write_rows(path, BASELINE, rows, {})
     return path
 
 

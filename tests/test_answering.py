@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from resonance.plan import leval as leval_plan
 
 from conftest import DATA, ROOT
 from llm_cases import spec, tiny
 from resonance.leval import answering, questions
+from resonance.leval.cost import answering as cost_of
 from resonance.leval.files import Question, read_predictions
 from resonance.leval.settings import AnswerRun, MadeQuestions, Prompts, TasksRun
 from resonance.llm.settings import Text
 from resonance.llm.text import Tokenizer
-from resonance.record import config
 from resonance.record.settings import SettingsError, parse, read_yaml
+from resonance.workflow.preset import load
 
 NUM_QUESTIONS = 40
 
@@ -68,10 +68,13 @@ def loud(asked: object) -> torch.nn.Module:
     return model
 
 
-def answer(tasks: Path, folder: Path, asked: object = None, **changes: object) -> dict:
+CODE = ["resonance.leval.answering 1f"]
+
+
+def answer(tasks: Path, folder: Path, asked: object = None, code: list[str] = CODE, **changes: object) -> dict:
     asked = asked or spec()
     return answering.answer(
-        answer_run(**changes), {"spec": asked.to_json()}, lambda: loud(asked), Tokenizer.of_bytes(), tasks,
+        answer_run(**changes), {"encoding": asked.to_dict()}, code, lambda: loud(asked), Tokenizer.of_bytes(), tasks,
         folder / "predictions", folder / "journal",
     )  # fmt: skip
 
@@ -164,8 +167,12 @@ def test_a_finished_journal_is_not_answered_again_and_another_run_begins_its_own
     shutil.rmtree(tmp_path / "predictions")
     again = answer(tasks, tmp_path)
     assert again["answers_found"] == NUM_QUESTIONS and again["digest"] == first["digest"]
-    other = [answer(tasks, tmp_path, spec("rope")), answer(tasks, tmp_path, max_new_tokens=5)]
-    assert len({first["digest"], *(record["digest"] for record in other)}) == 3
+    other = [
+        answer(tasks, tmp_path, spec("rope")),
+        answer(tasks, tmp_path, max_new_tokens=5),
+        answer(tasks, tmp_path, code=["resonance.leval.answering 2e"]),
+    ]
+    assert len({first["digest"], *(record["digest"] for record in other)}) == 4
     assert all(record["answers_found"] == 0 for record in other)
 
 
@@ -238,7 +245,7 @@ def test_a_bad_preset_is_one_line(config_folder: Path, old: str, new: str, said:
     assert old in leval, f"smoke.yaml no longer holds {old!r}: mend the test"
     path.write_text(f"{before}\nleval:{leval.replace(old, new, 1)}")
     with pytest.raises(SettingsError) as raised:
-        config.load(config_folder, "smoke")
+        load(config_folder, "smoke")
     assert said in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -249,18 +256,17 @@ def test_questions_of_ours_are_never_asked_of_the_papers_models(config_folder: P
     made = "  made: {text: pg19, documents: 1, words: 100, questions: 4, seed: 0}\n  tasks: [line_end]"
     path.write_text(text.replace("  tasks: [line_end]", made))
     with pytest.raises(SettingsError, match="are a stand-in for L-Eval's"):
-        config.load(config_folder, "paper")
+        load(config_folder, "paper")
 
 
 def test_the_paper_preset_asks_for_the_rows_of_table_2() -> None:
     from figures.leval import read_published
-    from resonance.leval.settings import answered
 
-    loaded = config.load(ROOT / "config", "paper")
+    leval = load(ROOT / "config", "paper").leval
     rows = read_published(ROOT / "config/published.yaml").rows
-    assert {row.name for row in rows} == set(answered(loaded.preset.leval))
+    assert {row.name for row in rows} == set(leval.sets())
     assert {(row.model, row.context) for row in rows} == {
-        (name, asked.context) for name, asked in loaded.preset.leval.models.items()
+        (name, asked.context) for name, asked in leval.settings.models.items()
     }
 
 
@@ -273,14 +279,12 @@ def test_l_evals_own_files_are_gathered(name: str, tmp_path: Path) -> None:
 
 
 def test_the_plan_counts_a_document_once_and_dynamic_ntk_a_document_a_question() -> None:
-    costs = {
-        (cost.model, cost.encoding, cost.strategy): cost
-        for cost in leval_plan.answerings(config.load(ROOT / "config", "paper"))
-    }
+    paper, laptop = (load(ROOT / "config", name).leval for name in ("paper", "laptop"))
+    costs = {(model, encoding, strategy): cost_of(paper, model, encoding) for model, encoding, strategy in paper.sets()}
     shared, alone = costs["llama2_7b", "ntk", "untuned"], costs["llama2_7b", "dynamic_ntk", "untuned"]
     assert len(costs) == 12 and shared.questions == 807 and shared.uncounted == ("codeu",)
     assert shared.read == 15 * 8975 + 5451 + 15 * 7054 + 15 * 3802 + 7 * 16317 + 807 * 120
     assert alone.read == 172 * 8975 + 100 * 5451 + 202 * 7054 + 269 * 3802 + 64 * 16317 + 807 * 120
     assert shared.said == 807 * 512 and shared.flop > 2 * 6_738_415_616 * (shared.read + shared.said)
-    laptop = leval_plan.answerings(config.load(ROOT / "config", "laptop"))
-    assert all(cost.flop > 0 and cost.questions == 96 for cost in laptop) and len(laptop) == 5
+    costs = [cost_of(laptop, model, encoding) for model, encoding, _ in laptop.sets()]
+    assert all(cost.flop > 0 and cost.questions == 96 for cost in costs) and len(costs) == 5

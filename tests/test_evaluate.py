@@ -10,10 +10,10 @@ import torch
 from resonance.encoding.rotary import Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.evaluate import ByPosition, baselines, evaluate, measure
+from resonance.posgen.rows import SUMMARIES
 from resonance.posgen.settings import EvaluationSettings, TrainRun
 from resonance.posgen.tasks import PAPER_TASKS, TASKS, Rule
 from resonance.posgen.train import generator, make_decoder, make_rotary, train
-from resonance.record.rows import METRICS
 
 RESONANCE = EncodingSpec(resonance=True)
 
@@ -120,7 +120,7 @@ def test_summary_by_hand() -> None:
         "in_distribution_loss": 5.0,
         "ood_loss": 2.0,
     }
-    assert all(isinstance(value, float) for value in found.values()) and set(found) <= set(METRICS)
+    assert all(isinstance(value, float) for value in found.values()) and set(found) <= set(SUMMARIES)
 
 
 def test_ood_accuracy_is_over_192_positions_in_the_papers_setting() -> None:

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from figures.fig4_perplexity import cells_of, pairs_of, read
+from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.record.rows import write_rows
 from resonance.record.stats import estimate, weighted_estimate
 
@@ -41,7 +42,7 @@ def write(folder: Path, encoding: str, strategy: str, shift: float, units: int =
                     for metric, value in values.items()
                 ]  # fmt: skip
     path = folder / f"{encoding}_{strategy}.parquet"
-    write_rows(path, "perplexity", rows, run_of(encoding, strategy))
+    write_rows(path, PERPLEXITY, rows, run_of(encoding, strategy))
     return path
 
 

@@ -20,12 +20,13 @@ from resonance.hf.swap import swap_rotary
 from resonance.leval import answering
 from resonance.leval.answering import Asking, answer_task
 from resonance.leval.files import Document, Question, read_predictions, score_rows
-from resonance.leval.journal import Journal, digest_of
+from resonance.leval.journal import Journal
 from resonance.leval.settings import Prompts
 from resonance.llm.generate import answers, common_beginning
 from resonance.llm.models import make_tiny
 from resonance.llm.settings import TinyModel
 from resonance.llm.text import Tokenizer
+from resonance.record.identity import digest, identity
 from resonance.record.settings import parse, read_yaml
 
 L = 32
@@ -206,13 +207,13 @@ def test_a_journal_goes_on_where_it_stopped_and_repairs_a_torn_line(tmp_path: Pa
 
 def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.tpo.jsonl"
-    with Journal(path, digest_of({"encoding": "yarn"})) as journal:
+    with Journal(path, digest(identity({"encoding": "yarn"}))) as journal:
         journal.append("tpo", 0, "Why?", "A", "A")
     with pytest.raises(ValueError, match="another model, encoding or protocol wrote it"):
-        Journal(path, digest_of({"encoding": "rope"}))
+        Journal(path, digest(identity({"encoding": "rope"})))
     path.write_bytes(path.read_bytes() * 2)
     with pytest.raises(ValueError, match="question 0 of tpo stands there twice"):
-        Journal(path, digest_of({"encoding": "yarn"}))
+        Journal(path, digest(identity({"encoding": "yarn"})))
 
 
 WRITER = """

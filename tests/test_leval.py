@@ -20,6 +20,7 @@ from conftest import DATA, ROOT
 from resonance.cli import main
 from resonance.leval import counts as record
 from resonance.leval import files as leval
+from resonance.leval.rows import ANSWERS
 from resonance.record import stats
 from resonance.record.rows import read_rows, read_run
 from resonance.record.settings import parse, read_yaml
@@ -383,7 +384,7 @@ def test_score_prints_and_writes_a_row_a_question_and_parser(tmp_path: Path) -> 
     assert "3/269" in done.stdout and "33.33" in done.stdout and "66.67" in done.stdout
     assert "1  tpo, a capital of a word in place of the answer" in done.stdout
     assert "not given: coursera, gsm100, quality, codeu, sci_fi" in done.stdout
-    rows = read_rows(output, "leval")
+    rows = read_rows(output, ANSWERS)
     assert rows.filter(parser="strict")["value"].to_list() == [1, 1, 0]
     assert rows.filter(parser="released")["answer"].to_list() == ["A", "B", "D"]
     assert set(rows.select("model", "encoding", "strategy").rows()) == {("m", "yarn", "long")}

@@ -12,13 +12,12 @@ import torch
 
 pytest.importorskip("accelerate")
 pytest.importorskip("deepspeed")
-from resonance.llm.runs import FinetuneRun, ModelRun
 
 from llm_cases import make_text, protocols, spec, tiny
 from resonance.hf.swap import load_pretrained
 from resonance.llm import models
-from resonance.llm.protocol import FinetuneChoices
-from resonance.llm.settings import FinetuneSettings
+from resonance.llm.rows import TRAINING
+from resonance.llm.settings import FinetuneChoices, FinetuneLoop, FinetuneRun, ModelRun
 from resonance.record.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,11 +26,10 @@ pytestmark = pytest.mark.slow
 
 
 def settings(**changes: object) -> FinetuneRun:
-    asked = FinetuneSettings(
+    asked = FinetuneLoop(
         **{
-            "text": "t", "encodings": ["resonance_yarn"], "seed": 0, "micro_batch_size": 1,
-            "gradient_checkpointing": True, "deepspeed": "zero3_offload", "processes": 2, "checkpoint_every": 2,
-            **changes,
+            "seed": 0, "micro_batch_size": 1, "gradient_checkpointing": True, "deepspeed": "zero3_offload",
+            "processes": 2, **changes,
         }
     )  # fmt: skip
     return FinetuneRun(
@@ -66,13 +64,14 @@ def start(inputs: Path, output: Path) -> subprocess.Popen:
         *(str(inputs / f"{n}.json") for n in ("settings", "resonance_yarn")),
     ]
     command += [str(inputs / "base.json"), str(inputs / "packed"), str(output), "--threads", "2"]
+    command += ["--checkpoint-every", "2"]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
     with (output.parent / f"{output.name}.log").open("a") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
 def losses(folder: Path) -> list[float]:
-    rows = read_rows(folder / "train.parquet", "training")
+    rows = read_rows(folder / "train.parquet", TRAINING)
     return rows.filter(rows["metric"] == "train_loss")["value"].to_list()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from resonance.llm import finetune
 from resonance.llm.finetune import train, warm_up
 from resonance.llm.settings import TinyModel
 from resonance.llm.text import Sequences
+from resonance.record import identity as identities
+from resonance.record.files import read_json
+from resonance.record.identity import digest
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -64,7 +68,7 @@ def test_checkpointed_activations_change_nothing(packed, tmp_path):
     assert np.allclose(*made, atol=1e-6)
 
 
-def killed_at(step: int, packed, folder: Path, **changes: object) -> None:
+def killed_at(step: int, packed, folder: Path, made_of=MappingProxyType({}), code=(), **changes: object) -> None:
     """A training that dies when it reads the first sequence of a step, as a killed process would."""
 
     class Killed(Exception):
@@ -79,7 +83,7 @@ def killed_at(step: int, packed, folder: Path, **changes: object) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Sequences, "__getitem__", until)
-        train(lambda: tiny(), packed, make_plan(**changes), folder)
+        train(lambda: tiny(), packed, make_plan(**changes), folder, made_of=made_of, code=code)
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
@@ -112,12 +116,62 @@ def test_a_half_written_checkpoint_is_left_aside(packed, tmp_path):
     assert rest.resumed_at == 2 and losses(rest) == losses(whole)
 
 
+def set_aside(folder: Path) -> list[tuple[str, list[str]]]:
+    """(name, its whole checkpoints) of every training whose checkpoints were kept aside."""
+    return [
+        (path.name, sorted(mark.parent.name for mark in path.glob("checkpoint-*/complete.json")))
+        for path in sorted((folder / "other-runs").glob("*"))
+    ]
+
+
 @pytest.mark.parametrize("changes", [{"learning_rate": 2e-2}, {"schedule": lambda step: 0.5}, {"seed": 1}])
 def test_checkpoints_of_other_settings_are_not_gone_on_from(packed, tmp_path, changes, capsys):
     killed_at(5, packed, tmp_path / "killed")
+    theirs = digest(read_json(tmp_path / "killed/checkpoints/identity.json"))
     other = train(lambda: tiny(), packed, make_plan(**changes), tmp_path / "killed")
-    assert other.resumed_at == 0 and "are of other settings and were removed" in capsys.readouterr().out
+    aside, name = tmp_path / "killed/other-runs" / theirs, next(iter(changes))
+    said = capsys.readouterr().out
+    assert other.resumed_at == 0 and f"the checkpoints of another training are kept as {aside}: {name} is " in said
+    assert set_aside(tmp_path / "killed") == [(theirs, ["checkpoint-2", "checkpoint-4"])]
     assert losses(other) == losses(train(lambda: tiny(), packed, make_plan(**changes), tmp_path / "fresh"))
+
+
+def made_with(folder: Path, text: str) -> list[str]:
+    """The lines of code of a module that holds this text now."""
+    (folder / "code_that_trains.py").write_text(text)
+    for kept in (identities._text, identities._path):
+        kept.cache_clear()
+    return identities.code_of("code_that_trains")
+
+
+def test_checkpoints_survive_a_comment_and_not_a_change_of_the_code(packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = made_with(tmp_path, "STEP = 1\n")
+    commented = made_with(tmp_path, '"""What it is."""\n\nSTEP = 1  # a comment\n')
+    changed = made_with(tmp_path, "STEP = 2\n")
+    assert before == commented != changed
+    killed_at(3, packed, tmp_path / "killed", code=before)
+    killed_at(5, packed, tmp_path / "killed", code=commented)
+    assert "resumed at step 2" in capsys.readouterr().out and not set_aside(tmp_path / "killed")
+    rest = train(lambda: tiny(), packed, make_plan(), tmp_path / "killed", code=changed)
+    assert rest.resumed_at == 0 and "code code_that_trains is" in capsys.readouterr().out
+    assert [whole for _, whole in set_aside(tmp_path / "killed")] == [["checkpoint-2", "checkpoint-4"]]
+
+
+def test_checkpoints_of_another_encoding_are_kept_aside_each_training_by_itself(packed, tmp_path, capsys):
+    for number, asked in enumerate((spec(), spec("linear"), spec("rope"))):
+        killed_at(3, packed, tmp_path / "killed", made_of={"encoding": asked.to_dict()})
+        assert len(set_aside(tmp_path / "killed")) == number
+    assert "encoding.method is rope here, linear there" in capsys.readouterr().out
+    rest = train(lambda: tiny(), packed, make_plan(), tmp_path / "killed", made_of={"encoding": spec("rope").to_dict()})
+    assert rest.resumed_at == 2 and not (tmp_path / "killed/checkpoints").exists()
+    assert [whole for _, whole in set_aside(tmp_path / "killed")] == [["checkpoint-2"]] * 2
+
+
+def test_how_often_it_is_saved_and_what_it_is_called_make_no_other_training(packed, tmp_path):
+    killed_at(5, packed, tmp_path / "killed")
+    rest = train(lambda: tiny(), packed, make_plan(checkpoint_every=3, title="other"), tmp_path / "killed")
+    assert rest.resumed_at == 4 and not set_aside(tmp_path / "killed")
 
 
 SCRIPT = """

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 pytest.importorskip("accelerate")
-from resonance.llm.runs import ModelRun, TextRun
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from conftest import DATA
@@ -18,7 +17,7 @@ from resonance.llm.convert import llama2c_to_folder
 from resonance.llm.finetune import train
 from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows
-from resonance.llm.settings import Text
+from resonance.llm.settings import ModelRun, Text, TextRun
 from resonance.llm.text import BYTE_BOS, Tokenizer, pack
 
 WANTED = {"device": "cpu", "precision": "fp32", "attention": "auto"}

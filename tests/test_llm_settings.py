@@ -1,12 +1,15 @@
 """The key `llm` of a preset and its protocols: every mistake one line; the token counts of the paper."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from resonance.record import config, llm, llm_runs
-from resonance.record.settings import SettingsError
+from resonance.cli import main
+from resonance.llm.protocol import LlmProtocol
+from resonance.record.settings import SettingsError, parse, read_yaml
+from resonance.workflow.preset import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,7 +22,7 @@ def broken(config_folder):
         assert old in text, f"{name}.yaml no longer holds {old!r}: mend the test"
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(SettingsError) as raised:
-            config.load(config_folder, "laptop" if name not in ("smoke", "paper") else name)
+            load(config_folder, "laptop" if name not in ("smoke", "paper") else name)
         assert "\n" not in str(raised.value)
         return str(raised.value)
 
@@ -71,47 +74,74 @@ def test_resonance_where_the_released_code_drops_it_is_an_error(config_folder):
     path = config_folder / "laptop.yaml"
     released = path.read_text().replace("protocol: paper\n  models:", "protocol: released\n  models:")
     path.write_text(released)
-    config.load(config_folder, "laptop")  # YaRN takes it under both
+    load(config_folder, "laptop")  # YaRN takes it under both
     path.write_text(released.replace("encodings: [yarn, resonance_yarn]", "encodings: [yarn, resonance_linear]"))
     with pytest.raises(SettingsError, match=r"resonance may follow rope, yarn under this protocol \(L8"):
-        config.load(config_folder, "laptop")
+        load(config_folder, "laptop")
 
 
 def test_the_papers_token_counts():
-    loaded = config.load(ROOT / "config", "paper")
-    for model, given in loaded.preset.llm.models.items():
+    llm = load(ROOT / "config", "paper").llm
+    for model, given in llm.settings.models.items():
         for strategy in given.strategies:
-            run = llm_runs.finetune_run(loaded.preset.llm, loaded.llm_protocol, model, strategy)
+            run = llm.finetune_run(model, strategy)
             assert run.num_tokens == 104_857_600 and run.sequences_per_step == 64
 
 
 def test_the_papers_scales_and_encodings():
-    loaded = config.load(ROOT / "config", "paper")
+    llm = load(ROOT / "config", "paper").llm
     for model, scale, length in (("llama2_7b", 8, 32_768), ("llama2_13b", 4, 16_384)):
-        given = loaded.preset.llm.models[model]
+        given = llm.settings.models[model]
         assert given.scale == scale and given.lengths[-1] == length == given.train_length * scale
-        spec = loaded.llm_spec(model, "resonance_yarn")
+        spec = llm.spec(model, "resonance_yarn")
         assert (spec.beta_slow, spec.beta_fast, spec.scale, spec.resonance) == (1.0, 32.0, scale, True)
-        assert loaded.llm_spec(model, "rope").scale == 1.0
+        assert llm.spec(model, "rope").scale == 1.0
 
 
 def test_protocols_set_the_ntk_rule():
     """L6, L7."""
-    protocols = config.load(ROOT / "config", "paper").llm_protocols
-    model = config.load(ROOT / "config", "paper").preset.llm.models["llama2_7b"]
+    model = load(ROOT / "config", "paper").llm.settings.models["llama2_7b"]
+    given = read_yaml(ROOT / "config/llm_protocols.yaml")
     for name, rule in (("paper", "paper"), ("released", "bloc97")):
         for method in ("ntk", "dynamic_ntk"):
-            assert protocols[name].encoding_spec(method, {"method": method}, model).ntk_rule == rule
+            assert parse(LlmProtocol, given[name], name).encoding_spec(method, {"method": method}, model).ntk_rule == rule
 
 
 def test_a_preset_without_language_models_is_valid(config_folder):
     path = config_folder / "smoke.yaml"
     path.write_text(re.sub(r"^(llm|leval):\n(  .*\n|\n)*", "", path.read_text(), flags=re.MULTILINE))
-    assert config.load(config_folder, "smoke").preset.llm is None
+    assert load(config_folder, "smoke").llm is None
 
 
 def test_what_is_measured():
-    loaded = config.load(ROOT / "config", "laptop").preset.llm
-    measured = llm.measured(loaded, "tiny")
+    llm = load(ROOT / "config", "laptop").llm
+    measured = llm.settings.sets("tiny")
     assert ("rope", "untuned") in measured and ("resonance_yarn", "short") in measured
     assert len(measured) == len(set(measured)) == 10
+
+
+def test_an_evaluation_that_is_left_out_is_asked_of_no_model():
+    """`laptop` has no passkeys, and its SmolLM2 no lengths at which perplexity would be measured."""
+    laptop, smoke = (load(ROOT / "config", name).llm for name in ("laptop", "smoke"))
+    assert list(laptop.evaluations()) == ["perplexity"] and laptop.measured() == ["tiny"]
+    assert set(smoke.evaluations()) == {"passkey", "perplexity"}
+
+
+def test_a_bad_key_of_an_evaluation_is_one_line(broken):
+    said = broken("passkey: {lengths: {tiny:", "passkey: {lengths: {tony:", "smoke")
+    assert "passkey.lengths: 'tony' is not in models, which names tiny" in said
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "options", "said"),
+    [
+        ("perplexed", [], "evaluation must be one of passkey, perplexity, got 'perplexed'"),
+        ("perplexity", ["--text", "plays"], "--text must be NAME=FOLDER, got 'plays'"),
+    ],
+)
+def test_a_bad_command_is_one_line(monkeypatch, capsys, evaluation, options, said):
+    files = ["settings.json", "encoding.json", "base.json", "untuned", "out.parquet"]
+    monkeypatch.setattr(sys, "argv", ["resonance", "llm", "evaluate", evaluation, *files, *options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and capsys.readouterr().err == f"error: {said}\n"

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resonance.llm.runs import TextRun
 
 from conftest import DATA
 from resonance.llm import fetch, text
-from resonance.llm.settings import Text
+from resonance.llm.settings import Text, TextRun
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, Packed, Sequences, Tokenizer, check_disjoint, documents, pack
 
 BYTES = Tokenizer.of_bytes()

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("accelerate")
-from resonance.llm.passkey_settings import PasskeyRun
-
 from figures.passkey import cells_of, pairs_of, read
 from llm_cases import spec, tiny
 from resonance.llm import passkey
+from resonance.llm.evaluations.passkey import PASSKEY, PasskeyRun
 from resonance.llm.passkey import STEP, found_in, hide, prompt
 from resonance.llm.text import Tokenizer
 from resonance.record.rows import write_rows
@@ -116,7 +115,7 @@ def write(folder: Path, encoding: str, found: list[int], strategy: str = "untune
         "settings": {"precision": "fp32"}, "spec": {"train_length": 100, "scale": 2.0},
     }  # fmt: skip
     path = folder / f"{encoding}_{strategy}.parquet"
-    write_rows(path, "passkey", rows, made)
+    write_rows(path, PASSKEY, rows, made)
     return path
 
 

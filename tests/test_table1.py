@@ -150,7 +150,7 @@ def test_tex_is_balanced_and_escaped(made: SimpleNamespace) -> None:
 
 def test_the_caption_says_what_was_trained_and_refuses_a_mix_of_sizes(made):
     text = make_table(made).with_suffix(".md").read_text()
-    assert "2 layers of width 128, 4 heads of 64; steps: 600 on Recursive, 600 on CoT." in text
+    assert "width 128, 4 heads of 64; 2 layers; steps: 600 on Recursive, 600 on CoT." in text
     made.evaluations[0] = write_evaluation(made.folder, "cot", "rope", 3, 0.5, num_layers=6)
     with pytest.raises(ValueError, match="one size of model"):
         make_table(made)

@@ -13,6 +13,7 @@ from conftest import DATA, ROOT
 from figures import table2_leval, tables
 from figures.leval import read_published
 from resonance.leval.counts import PARSERS, TASKS
+from resonance.leval.rows import ANSWERS
 from resonance.record.rows import write_rows
 
 PUBLISHED = ROOT / "config/published.yaml"
@@ -38,7 +39,7 @@ def write_scores(
                 for parser in PARSERS
             ]  # fmt: skip
     path = folder / f"{model}-{encoding}-{strategy}.parquet"
-    write_rows(path, "leval", rows, {})
+    write_rows(path, ANSWERS, rows, {})
     return path
 
 

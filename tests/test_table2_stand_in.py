@@ -7,6 +7,7 @@ import pytest
 
 from figures import table2_stand_in
 from resonance.leval.catalogue import PARSERS
+from resonance.leval.rows import ANSWERS
 from resonance.record.rows import write_rows
 
 
@@ -23,7 +24,7 @@ def write_scores(folder: Path, encoding: str, right: int, num: int = 16, run: di
         "answers": {"missing": ["codeu"], "budget": 15488, "tasks": {"line_end": own, "line_end_blind": own}},
     }
     path = folder / f"{encoding}.parquet"
-    write_rows(path, "leval", rows, {"answered": answered | (run or {})} if run != {} else {})
+    write_rows(path, ANSWERS, rows, {"answered": answered | (run or {})} if run != {} else {})
     return path
 
 

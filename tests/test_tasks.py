@@ -19,7 +19,7 @@ from resonance.posgen.tasks import (
     substitution,
 )
 
-KEYED = TASKS[3:]
+KEYED = ("recursive_keyed", "cot_keyed", "semi_recursive_keyed")
 COUNTS = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
 
@@ -117,6 +117,11 @@ def test_difficulty_is_flat_every_token_depends_on_j_plus_k_distinct_earlier_one
 
 
 # Prefixes and splits (P1)
+
+
+def test_a_tasks_place_which_seeds_its_prefixes_stays() -> None:
+    assert list(TASKS)[:6] == [*PAPER_TASKS, *KEYED]
+    assert [task for task in TASKS if rule(task).keyed] == list(KEYED)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -34,8 +34,13 @@ def code_of(*entries: str, methods: Iterable[str] = ()) -> list[str]:
 
     Raises FileNotFoundError for a module or function that is not there.
     """
+    return list(_code_of((*entries, *map(module_of, methods))))
+
+
+@cache
+def _code_of(entries: tuple[str, ...]) -> tuple[str, ...]:
     found: dict[str, str] = {}
-    waiting = [*entries, *map(module_of, methods)]
+    waiting = list(entries)
     while waiting:
         entry = waiting.pop()
         if entry in found or entry in PLUMBING or entry.endswith(".paths"):
@@ -44,7 +49,7 @@ def code_of(*entries: str, methods: Iterable[str] = ()) -> list[str]:
         text, names = _of_function(module, function) if function else (_text(module), _imports(_text(module), module))
         found[entry] = _hash(text, module)
         waiting += names
-    return [f"{entry} {found[entry]}" for entry in sorted(found)]
+    return tuple(f"{entry} {found[entry]}" for entry in sorted(found))
 
 
 def identity(settings: Mapping[str, object], code: Iterable[str] = ()) -> dict[str, str]:

@@ -7,9 +7,13 @@ import numpy as np
 from scipy import stats
 
 
+LEAST_RUNS = 3
+"""Fewer runs get no interval: with two a 95 % t-interval is 18 standard deviations wide and says nothing."""
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n runs. `low` and `high`: the 95 % t-interval, nan for a single run."""
+    """A mean over n runs. `sd`: nan for a single run. `low` and `high`: the 95 % t-interval, nan below LEAST_RUNS."""
 
     mean: float
     sd: float
@@ -34,7 +38,7 @@ def estimate(values: np.ndarray) -> Estimate:
     if n < 2:
         return Estimate(mean, float("nan"), float("nan"), float("nan"), n)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf(0.975, n - 1)) * sd / n**0.5
+    half = float(stats.t.ppf(0.975, n - 1)) * sd / n**0.5 if n >= LEAST_RUNS else float("nan")
     return Estimate(mean, sd, mean - half, mean + half, n)
 
 

@@ -79,13 +79,14 @@ rule study_table:
     params:
         stem=stem_of_output,
         preset=PRESET,
+        layout=lambda wildcards: "table1" if wildcards.study == "five_seeds" else wildcards.study,
         encodings=encoding_options,
         evaluations=options("evaluation"),
         baselines=options("baseline"),
         kept=options("kept"),
         code=code_of("figures.table1_posgen"),
     shell:
-        "python -m figures.table1_posgen --output {params.stem:q} --preset {params.preset:q} --study {wildcards.study:q}"
+        "python -m figures.table1_posgen --output {params.stem:q} --preset {params.preset:q} --study {params.layout:q}"
         " --protocol {wildcards.protocol:q} --published {input.published:q} {params.encodings:q} {params.evaluations:q}"
         " {params.baselines:q} {params.kept:q} > {log:q} 2>&1"
 

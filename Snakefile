@@ -9,8 +9,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/posgen.smk"
 include: "workflow/rules/llm.smk"
 include: "workflow/rules/leval.smk"
-include: "workflow/rules/paper.smk"
-include: "workflow/rules/published.smk"
+include: "workflow/rules/figures.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -80,38 +80,6 @@ def methods_of(*names):
     return [CONFIG.posgen.encodings[name].get("method", "rope") for name in names]
 
 
-def table_at(stem, caption, title, protocol="-", kinds=PAIRED_KINDS):
-    """The files of a table, its page in the report."""
-    labels = {"table": title, "protocol": protocol}
-    page = report(f"{stem}.html", caption=f"../report/{caption}.rst", category="Tables", labels=labels)
-    return [page, *(f"{stem}{kind}" for kind in kinds if kind != ".html")]
-
-
-def figure_at(stem, caption, title, protocol="-"):
-    """The files of a figure, its picture in the report."""
-    labels = {"figure": title, "protocol": protocol}
-    picture = report(f"{stem}.png", caption=f"../report/{caption}.rst", category="Figures", labels=labels)
-    return [picture, f"{stem}.pdf", f"{stem}.svg"]
-
-
-def figure(name):
-    return at(f"{paths.FIGURES}/{name}")
-
-
-def table(name):
-    return at(f"{paths.TABLES}/{name}")
-
-
-def stem_of_output(wildcards, output):
-    """What the files of a table or figure have in common, up to their ending."""
-    return os.path.splitext(output[0])[0]
-
-
-def options(name):
-    """--name=path of every input under a name, once a file."""
-    return lambda wildcards, input: [f"--{name}={path}" for path in input[name]]
-
-
 wildcard_constraints:
     protocol="[^/]+",
     task="[^/]+",

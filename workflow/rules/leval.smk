@@ -33,7 +33,6 @@ def leval_code(stage):
 
 TABLE2_FILES = [at(leval_paths.TABLE2) + kind for kind in PAIRED_KINDS]
 TABLE2_FILES += expand(at(leval_paths.TABLE2_STAND_IN) + "{kind}", model=LEVAL_STAND_INS, kind=PAIRED_KINDS)
-TABLES += TABLE2_FILES
 
 
 localrules:
@@ -125,53 +124,3 @@ rule leval_score:
         "python -m resonance leval score {input.predictions:q} --model {wildcards.model:q}"
         " --encoding {wildcards.encoding:q} --strategy {wildcards.strategy:q} --record {input.run:q} --output {output:q}"
         " > {log:q} 2>&1"
-
-
-rule table2_one:
-    input:
-        published="config/published.yaml",
-        scores=leval_scores(but=LEVAL_STAND_INS),
-    output:
-        table_at(at(leval_paths.TABLE2), "table2", "Table 2"),
-    log:
-        log_of("table2_one"),
-    benchmark:
-        benchmark_of("table2_one")
-    conda:
-        DRAWING
-    threads: threads_of("render")
-    resources:
-        **asked("render"),
-    params:
-        stem=stem_of_output,
-        preset=PRESET,
-        scores=options("scores"),
-        code=code_of("figures.table2_leval"),
-    shell:
-        "python -m figures.table2_leval --output {params.stem:q} --preset {params.preset:q} --published {input.published:q}"
-        " {params.scores:q} > {log:q} 2>&1"
-
-
-rule table2_stand_in:
-    input:
-        scores=lambda wildcards: leval_scores(wildcards.model),
-    output:
-        table_at(at(leval_paths.TABLE2_STAND_IN), "table2_stand_in", "Table 2, stand-in", "{model}"),
-    log:
-        log_of("table2_stand_in/{model}"),
-    benchmark:
-        benchmark_of("table2_stand_in/{model}")
-    conda:
-        DRAWING
-    threads: threads_of("render")
-    resources:
-        **asked("render"),
-    params:
-        stem=stem_of_output,
-        preset=PRESET,
-        title=lambda wildcards: LLM_SETTINGS.models[wildcards.model].title,
-        scores=options("scores"),
-        code=code_of("figures.table2_stand_in"),
-    shell:
-        "python -m figures.table2_stand_in --output {params.stem:q} --preset {params.preset:q} --title {params.title:q}"
-        " {params.scores:q} > {log:q} 2>&1"

@@ -112,16 +112,6 @@ def llm_finetuned():
     ]
 
 
-def model_options(evaluation):
-    """What a figure is told of its model."""
-
-    def told(wildcards):
-        model = LLM_SETTINGS.models[llm_drawn(evaluation)[wildcards.drawn]]
-        return [f"--title={model.title}", "--stand-in" if model.stand_in else "--no-stand-in"]
-
-    return told
-
-
 PERPLEXITY_FILES, PASSKEY_FILES = (
     [
         *expand(at(drawing) + ".{kind}", drawn=llm_drawn(evaluation), kind=FIGURE_KINDS),
@@ -132,7 +122,6 @@ PERPLEXITY_FILES, PASSKEY_FILES = (
         ("passkey", llm_paths.PASSKEY, llm_paths.PASSKEY_TABLE),
     )
 )
-FIGURES += PERPLEXITY_FILES + PASSKEY_FILES
 
 
 wildcard_constraints:
@@ -302,58 +291,3 @@ rule llm_evaluate:
     shell:
         "python -m resonance llm evaluate {wildcards.evaluation:q} {input.settings:q} {input.encoding:q} {input.base:q}"
         " {wildcards.strategy:q} {output:q} {params.options:q} --threads {threads} > {log:q} 2>&1"
-
-
-rule figure4_one:
-    input:
-        perplexity=lambda wildcards: llm_measured("perplexity", llm_drawn("perplexity")[wildcards.drawn]),
-    output:
-        figure_at(at(llm_paths.FIGURE4), "fig4", "Figure 4", "{drawn}"),
-        table_at(at(llm_paths.FIGURE4_TABLE), "fig4", "Figure 4's numbers", "{drawn}"),
-    log:
-        log_of("figure4_one/{drawn}"),
-    benchmark:
-        benchmark_of("figure4_one/{drawn}")
-    conda:
-        DRAWING
-    threads: threads_of("render")
-    resources:
-        **asked("render"),
-    params:
-        stem=stem_of_output,
-        table=lambda wildcards: at(llm_paths.FIGURE4_TABLE).format(drawn=wildcards.drawn),
-        model=model_options("perplexity"),
-        preset=PRESET,
-        rows=options("perplexity"),
-        code=code_of("figures.fig4_perplexity"),
-    shell:
-        "python -m figures.fig4_perplexity --output {params.stem:q} --table {params.table:q} --preset {params.preset:q}"
-        " {params.model:q} {params.rows:q} > {log:q} 2>&1"
-
-
-# An extra beside perplexity (L14): asked of the models that `llm.passkey.lengths` names.
-rule passkey_figure:
-    input:
-        passkey=lambda wildcards: llm_measured("passkey", llm_drawn("passkey")[wildcards.drawn]),
-    output:
-        figure_at(at(llm_paths.PASSKEY), "passkey", "Passkey retrieval", "{drawn}"),
-        table_at(at(llm_paths.PASSKEY_TABLE), "passkey", "Passkey retrieval", "{drawn}"),
-    log:
-        log_of("passkey_figure/{drawn}"),
-    benchmark:
-        benchmark_of("passkey_figure/{drawn}")
-    conda:
-        DRAWING
-    threads: threads_of("render")
-    resources:
-        **asked("render"),
-    params:
-        stem=stem_of_output,
-        table=lambda wildcards: at(llm_paths.PASSKEY_TABLE).format(drawn=wildcards.drawn),
-        model=model_options("passkey"),
-        preset=PRESET,
-        rows=options("passkey"),
-        code=code_of("figures.passkey"),
-    shell:
-        "python -m figures.passkey --output {params.stem:q} --table {params.table:q} --preset {params.preset:q}"
-        " {params.model:q} {params.rows:q} > {log:q} 2>&1"

@@ -3,11 +3,13 @@
 Rooms, from the bottom up (each imports only what stands before it):
 
 encoding   the method itself; stands alone
-record     what a run is and what it leaves behind
+hf         the swap into models of others; knows encoding alone
+record     what every wing needs of a run; knows no task, model or metric
 posgen     the synthetic half of the paper
 llm        the language-model half; never imports posgen, nor posgen it
-plan       what a preset costs, before it runs
-cli        parses, calls one function, exits
+leval      L-Eval's questions to models of llm
+workflow   the preset as a whole, studies, the plan
+cli        puts the wings' commands together
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from figures import fig3_validation_loss, table1_posgen
-from resonance.posgen.rows import BASELINE, EVALUATION
+from resonance.posgen.rows import BASELINE, EVALUATION, STUDY
 from resonance.record.rows import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +70,19 @@ def write_baseline(folder: Path, task: str) -> Path:
     ]  # fmt: skip
     path = folder / f"baseline-{task}.parquet"
     write_rows(path, BASELINE, rows, {})
+    return path
+
+
+def write_study(path: Path, rows: list[dict], settings: dict, specs: dict[str, dict]) -> Path:
+    """A collected study. rows: protocol, task, encoding, seed, metric, value; settings: by protocol and task; specs: by
+    encoding."""
+    made, filled = {}, []
+    for row in rows:
+        place = row["protocol"], row["task"], row["encoding"]
+        key = "-".join(place)
+        made[key] = {"settings": settings[place[:2]], "spec": specs[row["encoding"]]}
+        filled.append({"train_encoding": row["encoding"], "step": 600, **row, "made": key})
+    write_rows(path, STUDY, filled, {"study": path.stem, "preset": "tiny", "made": made})
     return path
 
 

@@ -174,6 +174,8 @@ def test_a_finished_journal_is_not_answered_again_and_another_run_begins_its_own
     ]
     assert len({first["digest"], *(record["digest"] for record in other)}) == 4
     assert all(record["answers_found"] == 0 for record in other)
+    again = answer(tasks, tmp_path)
+    assert again["answers_found"] == NUM_QUESTIONS, "the others' journals lie beside its own"
 
 
 def test_only_the_first_documents_are_asked_about(tasks: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 
 pytest.importorskip("accelerate")
 pytest.importorskip("deepspeed")
-
 from llm_cases import make_text, protocols, spec, tiny
 from resonance.hf.swap import load_pretrained
 from resonance.llm import models

@@ -103,8 +103,9 @@ def test_protocols_set_the_ntk_rule():
     model = load(ROOT / "config", "paper").llm.settings.models["llama2_7b"]
     given = read_yaml(ROOT / "config/llm_protocols.yaml")
     for name, rule in (("paper", "paper"), ("released", "bloc97")):
+        protocol = parse(LlmProtocol, given[name], name)
         for method in ("ntk", "dynamic_ntk"):
-            assert parse(LlmProtocol, given[name], name).encoding_spec(method, {"method": method}, model).ntk_rule == rule
+            assert protocol.encoding_spec(method, {"method": method}, model).ntk_rule == rule
 
 
 def test_a_preset_without_language_models_is_valid(config_folder):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resonance.encoding.spec import ROUNDINGS, EncodingSpec
+from resonance.encoding.rounding import ROUNDINGS
+from resonance.encoding.spec import EncodingSpec
 from resonance.record.settings import read_yaml
 
 SPECS = [
@@ -71,7 +72,7 @@ def test_the_named_encodings_of_config_are_what_their_names_say() -> None:
     [
         ({"resonance": True, "rounding": "up"}, "rounding", "must be one of nearest, floor, ceil, even"),
         ({"rounding": "floor"}, "rounding", "must be left out without resonance, got 'floor'; set resonance: true"),
-        ({"method": "yarm"}, "method", "must be one of rope, linear, ntk, dynamic_ntk, yarn"),
+        ({"method": "yarm"}, "method", "must be one of rope, dynamic_ntk, linear, ntk, yarn"),
         ({"method": None}, "method", "must be one of"),
         ({"method": ["rope"]}, "method", "must be one of"),
         ({"resonance": 1}, "resonance", "must be true or false"),

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from figures import table1_posgen
-from posgen_results import LARGE, PUBLISHED, make_table, write_baseline, write_evaluation
+from posgen_results import LARGE, PUBLISHED, SEEDS, SMALL, make_table, write_baseline, write_evaluation, write_study
 from resonance.record.stats import Estimate
 
 
@@ -50,9 +50,9 @@ def test_a_single_seed_has_neither_spread_nor_verdict(made: SimpleNamespace) -> 
     stem = make_table(made, evaluation=first)
     cells, pairs = pl.read_csv(f"{stem}.csv"), pl.read_csv(f"{stem}_pairs.csv")
     trained = cells.filter(pl.col("num_seeds") == 1)
-    assert trained["verdict"].to_list() == ["one seed"] * 4
+    assert trained["verdict"].to_list() == ["too few seeds"] * 4
     assert trained["ood_sd_points"].null_count() == trained["ood_low95_percent"].null_count() == 4
-    assert pairs["verdict"].to_list() == ["undecided"] * 2
+    assert pairs["verdict"].to_list() == ["too few seeds"] * 2
     assert "nan" not in Path(f"{stem}.md").read_text(encoding="utf-8").replace("Resonance", "")
 
 
@@ -63,7 +63,8 @@ def test_a_single_seed_has_neither_spread_nor_verdict(made: SimpleNamespace) -> 
         (40, 50, 3, 50, "paper inside"),
         (40, 50, 3, 51, "paper above"),
         (40, 50, 3, 39, "paper below"),
-        (float("nan"), float("nan"), 1, 45, "one seed"),
+        (float("nan"), float("nan"), 1, 45, "too few seeds"),
+        (40, 50, 2, 51, "too few seeds"),
     ],
 )
 def test_cell_verdict(low: float, high: float, n: int, paper: float, verdict: str) -> None:
@@ -79,7 +80,8 @@ def test_cell_verdict(low: float, high: float, n: int, paper: float, verdict: st
         (-3, -1, 3, 5, "contradicts"),
         (-1, 3, 3, 5, "undecided"),
         (0, 0, 3, 5, "undecided"),
-        (float("nan"), float("nan"), 1, 5, "undecided"),
+        (float("nan"), float("nan"), 1, 5, "too few seeds"),
+        (1, 3, 2, 5, "too few seeds"),
     ],
 )
 def test_pair_verdict(low: float, high: float, n: int, paper: float, verdict: str) -> None:
@@ -97,15 +99,51 @@ def test_an_encoding_that_the_paper_has_not_gets_no_verdict(made: SimpleNamespac
 def test_where_nothing_is_published_nothing_is_set_beside_it(made: SimpleNamespace) -> None:
     names = ("rope", "resonance_rope")
     made.evaluations = [
-        write_evaluation(made.folder, "cot_keyed", name, seed, 0.4) for name in names for seed in (1, 2)
+        write_evaluation(made.folder, "cot_keyed", name, seed, 0.4) for name in names for seed in SEEDS
     ]
     made.baselines = [write_baseline(made.folder, "cot_keyed")]
     text = Path(f"{make_table(made, study='keyed')}.md").read_text(encoding="utf-8")
     headers = [line for line in text.splitlines() if "Seeds" in line]
     assert headers[0].startswith("|  | Seeds | OOD accuracy ± sd | 95% interval | Variance | In distribution |")
     assert headers[1] == "|  | Seeds | Difference | 95% interval |"
-    assert "| Resonance RoPE | 2 | 40.00 ± 0.00 | [40.00, 40.00] | 0.00 | 99.00 | 6.25 | 50.00 | 30.00 |" in text
+    assert "| Resonance RoPE | 3 | 40.00 ± 0.00 | [40.00, 40.00] | 0.00 | 99.00 | 6.25 | 50.00 | 30.00 |" in text
     assert "paper's mean" not in text and "verdict" not in text.lower()
+
+
+def test_two_seeds_have_a_spread_and_neither_interval_nor_verdict(made: SimpleNamespace) -> None:
+    two = [path for path in made.evaluations if not path.stem.endswith("-3")]
+    stem = make_table(made, evaluation=two)
+    cells, pairs = pl.read_csv(f"{stem}.csv"), pl.read_csv(f"{stem}_pairs.csv")
+    trained = cells.filter(pl.col("num_seeds") == 2)
+    assert trained.height == 4 and trained["ood_sd_points"].null_count() == 0
+    assert trained["ood_low95_percent"].null_count() == trained["ood_high95_percent"].null_count() == 4
+    assert {*trained["verdict"], *pairs["verdict"]} == {"too few seeds"}
+    text = Path(f"{stem}.md").read_text(encoding="utf-8")
+    assert "| RoPE | 2 | 53.00 ± 1.41 | too few seeds | 2.00 |" in text
+
+
+def test_the_repositorys_own_rows_stand_in_a_column_of_their_own(made: SimpleNamespace) -> None:
+    names = {"protocol": "paper", "task": "cot", "metric": "ood_accuracy"}
+    rows = [
+        {**names, "encoding": encoding, "seed": seed, "value": value}
+        for encoding, values in {"rope": (0.4, 0.42, 0.44, 0.46), "resonance_rope": (0.5, 0.53, 0.54)}.items()
+        for seed, value in enumerate(values)
+    ]
+    kept = write_study(
+        made.folder / "kept.parquet", rows, {("paper", "cot"): SMALL}, dict.fromkeys(("rope", "resonance_rope"), {})
+    )
+    stem = make_table(made, kept=kept)
+    cells, pairs = (
+        {(row["task"], row.get("encoding", "")): row for row in pl.read_csv(f"{stem}{end}.csv").iter_rows(named=True)}
+        for end in ("", "_pairs")
+    )
+    assert (cells["cot", "rope"]["kept_num_seeds"], cells["cot", "rope"]["kept_mean_percent"]) == (4, pytest.approx(43))
+    assert cells["recursive", "rope"]["kept_num_seeds"] is None, "none of it is kept"
+    assert pairs["cot", ""]["kept_points"] == pytest.approx((10 + 11 + 10) / 3)
+    text = Path(f"{stem}.md").read_text(encoding="utf-8")
+    assert "| Kept rows |" in text and "43.00 ± 2.58 (4 seeds)" in text
+    assert "+10.33 [+8.90, +11.77] agrees (3 seeds)" in text  # 31/3 ± 4.3027 * sd/sqrt(3), sd = 1/sqrt(3)
+    assert "Kept rows" not in Path(f"{make_table(made)}.md").read_text(encoding="utf-8")
 
 
 def test_tables_for_people_say_what_they_compare(made: SimpleNamespace) -> None:
@@ -145,7 +183,7 @@ def test_tex_is_balanced_and_escaped(made: SimpleNamespace) -> None:
     assert "%" not in body.replace("\\%", "") and "_" not in body
     assert body.isascii()
     for row in (line for line in body.splitlines() if line.startswith(("RoPE", "Resonance RoPE &"))):
-        assert row.count("&") == len(table1_posgen.CELL_HEADER) - 1
+        assert row.count("&") == len(table1_posgen.CELL_HEADER) - 2, "without the kept rows' column"
 
 
 def test_the_caption_says_what_was_trained_and_refuses_a_mix_of_sizes(made):

@@ -1,4 +1,4 @@
-"""What a run is and what it leaves behind: settings, protocols, paths, result files, statistics.
+"""What every wing needs of a run: settings' base, files, rows, identity, provenance, progress, statistics.
 
-Imports `encoding.spec` and no torch (`checkpoint` aside, which nothing here imports).
+Knows no task, model or metric. Imports `encoding.spec` and `encoding.methods`, and no torch (`checkpoint` aside).
 """

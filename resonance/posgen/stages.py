@@ -59,7 +59,7 @@ def train(
     """Train one decoder into a folder: weights, weights of every look, curve and run.json."""
     from resonance.encoding.ops import implementation
     from resonance.posgen import train as training
-    from resonance.posgen.step import tune_allocator
+    from resonance.posgen.step import precision_here, tune_allocator
     from resonance.record.checkpoint import Checkpoints, save_weights
 
     watch, made = Stopwatch(), provenance()
@@ -87,6 +87,7 @@ def train(
         "selected_step": trained.step,
         "resumed_at": trained.resumed_at,
         "threads": threads,
+        "precision": precision_here(run.training.device, run.training.precision),
         "compiled": trained.compiled,
         "rotation": "written out, fused by torch.compile" if trained.compiled else implementation(),
         "device": device_name(run.training.device),
@@ -119,7 +120,7 @@ def evaluate(
     """
     from resonance.encoding.ops import implementation
     from resonance.posgen.evaluate import evaluate as measure
-    from resonance.posgen.step import tune_allocator
+    from resonance.posgen.step import precision_here, tune_allocator
     from resonance.record.checkpoint import load_weights
 
     watch, made = Stopwatch(), provenance()
@@ -152,6 +153,8 @@ def evaluate(
         "evaluation": asked.model_dump(mode="json"),
         "spec": spec.to_dict(),
         "threads": threads,
+        "train_precision": trained["precision"],
+        "precision": precision_here(run.training.device, asked.precision),
         "rotation": implementation(),
         "device": device_name(run.training.device),
         "train_code": trained["code"],

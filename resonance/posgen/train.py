@@ -15,7 +15,7 @@ from resonance.encoding.rotary import Rotary, Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Decoder, DecoderConfig
 from resonance.posgen.settings import TrainRun
-from resonance.posgen.step import Batches, DropoutMasks, Losses, Step, autocast
+from resonance.posgen.step import Batches, DropoutMasks, Losses, Step, autocast, precision_here
 from resonance.posgen.tasks import digest
 from resonance.record.checkpoint import Checkpoints
 from resonance.record.identity import code_of, identity
@@ -127,6 +127,7 @@ def identity_of(
         "train sequences": digest(train_NT),
         "validation sequences": digest(validation_NT),
         "torch": torch.__version__,
+        "precision used": precision_here(device, run.training.precision),
         "threads": torch.get_num_threads(),
         "processor": device_name(device) if device == "cuda" else instruction_sets(),
     }

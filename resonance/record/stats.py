@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-
 LEAST_RUNS = 3
 """Fewer runs get no interval: with two a 95 % t-interval is 18 standard deviations wide and says nothing."""
 

@@ -89,7 +89,9 @@ def wanted(posgen: Posgen, cell: Cell) -> dict:
 def _made_of(run: dict) -> tuple[str, dict]:
     """What made one evaluation, without what is its own (seed, time, cost), under a name of its contents."""
     provenance = run["provenance"]
-    made = {key: run[key] for key in (*SETTINGS, "train_code", "code", "threads", "device")}
+    made = {
+        key: run[key] for key in (*SETTINGS, "train_code", "code", "train_precision", "precision", "threads", "device")
+    }
     made |= {"commit": provenance["commit"], "versions": provenance["versions"], "recorded": "with the run"}
     return digest(identity(made)), made
 

@@ -261,3 +261,10 @@ def test_tiny_sizes_are_checked():
     with pytest.raises(ValueError, match="d_model must be a multiple of 2"):
         TinyModel(d_model=15, d_ff=8, num_layers=1, num_heads=2, text="t", steps=1, sequences_per_step=1,
                   learning_rate=1.0)  # fmt: skip
+
+
+def test_what_was_set_aside_is_never_replaced(packed, tmp_path):
+    killed_at(5, packed, tmp_path / "killed", code=["m a"])
+    for name in "bab":
+        killed_at(1, packed, tmp_path / "killed", code=[f"m {name}"])
+    assert ["checkpoint-2", "checkpoint-4"] in [whole for _, whole in set_aside(tmp_path / "killed")]

@@ -11,9 +11,9 @@ pytest.importorskip("accelerate")
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from conftest import DATA
+from llama2c import llama2c_to_folder
 from llm_cases import TINY, L, make_plan, perplexity_run, spec, tiny
 from resonance.llm import models
-from resonance.llm.convert import llama2c_to_folder
 from resonance.llm.finetune import train
 from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows

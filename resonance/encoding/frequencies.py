@@ -66,3 +66,11 @@ def precritical(theta: np.ndarray, train_length: int) -> np.ndarray:
     "first 17" of 32 is the last such dimension's index.
     """
     return 2 * np.pi / theta < train_length
+
+
+def depends_on_length(spec: EncodingSpec, head_dim: int) -> bool:
+    """Whether a spec's table changes with the current length (as dynamic_ntk's does)."""
+    long = 64 * (spec.train_length or 4096)
+    return not np.array_equal(
+        frequency_table(spec, head_dim).theta, frequency_table(spec, head_dim, seq_len=long).theta
+    )

@@ -5,10 +5,9 @@ Legend: B batch, T positions, R rotary dimension.
 
 import warnings
 
-import numpy as np
 import torch
 
-from resonance.encoding.frequencies import frequency_table
+from resonance.encoding.frequencies import depends_on_length
 from resonance.encoding.rotary import Rotary
 from resonance.encoding.spec import EncodingSpec
 
@@ -20,7 +19,7 @@ class RotaryEmbedding(torch.nn.Module):
     head_dim       R
     num_positions  positions to make at once; more are made when they are met
     device         of the table
-    for_op         return what `hf_attention.apply_by_op` takes, cos and sin [T, R/2] or
+    for_op         return what `attention.apply_by_op` takes, cos and sin [T, R/2] or
                    [B, T, R/2] in float32; else what transformers' own function takes: [B, T, R],
                    the halves repeated, in the model's dtype
 
@@ -88,14 +87,6 @@ class RotaryEmbedding(torch.nn.Module):
         for name, kept in list(self.rotary.named_buffers()):
             self.rotary.register_buffer(name, kept.to(fn(kept).device), persistent=False)
         return self
-
-
-def depends_on_length(spec: EncodingSpec, head_dim: int) -> bool:
-    """Whether a spec's table changes with the current length (as dynamic_ntk's does)."""
-    long = 64 * (spec.train_length or 4096)
-    return not np.array_equal(
-        frequency_table(spec, head_dim).theta, frequency_table(spec, head_dim, seq_len=long).theta
-    )
 
 
 def follows_length(model: torch.nn.Module) -> bool:

@@ -20,12 +20,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 
-from resonance.encoding.frequencies import frequency_table
+from resonance.encoding.frequencies import depends_on_length, frequency_table
 from resonance.encoding.methods import method_names
 from resonance.encoding.ops import implementation
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.attention import patch_attention
-from resonance.hf.module import RotaryEmbedding, depends_on_length
+from resonance.hf.module import RotaryEmbedding
 
 FIELD = "encoding"
 """The key of `config.rope_parameters` that holds a spec."""

@@ -140,7 +140,7 @@ def answer(
                 answer_task(model, tokenizer, name, documents, asking, opened[name], report)
             except torch.OutOfMemoryError:
                 raise ValueError(
-                    f"out of memory over {name}; lower files.batch_size from {run.batch_size} or the context from "
+                    f"out of memory over {name}; lower leval.batch_size from {run.batch_size} or the context from "
                     f"{run.context}; the answers so far are kept"
                 ) from None
     shutil.rmtree(predictions, ignore_errors=True)

@@ -45,7 +45,7 @@ class Answering:
 def answering(leval: Leval, model: str, encoding: str) -> Answering:
     """What one set of answers reads and says."""
     asked, size = leval.settings, size_of(leval.llm.settings.models[model])
-    alone = leval.llm.follows_length(encoding) and asked.prefill == "exact"
+    alone = leval.llm.follows_length(model, encoding) and asked.prefill == "exact"
     flop, attention, read, count = 0.0, 0.0, 0, 0
     known = {name: _texts(leval, name) for name in asked.tasks if name in TEXTS or name in MADE_TASKS}
     for texts, questions, length in known.values():

@@ -43,13 +43,13 @@ def answer(
     threads: int,
 ) -> None:
     """Have a model answer every question, greedily. A killed run goes on when started again."""
-    run, spec = read_settings(AnswerRun, settings), read_encoding(encoding)
+    watch, run, spec = Stopwatch(), read_settings(AnswerRun, settings), read_encoding(encoding)
     from resonance.hf.module import follows_length
     from resonance.leval import answering
     from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
 
     torch_on(run.device, threads)
-    watch, made = Stopwatch(), provenance(PACKAGES)
+    made = provenance(PACKAGES)
     found, kept, code = Base.read(base), [], code_of(paths.CODE.format(stage="answer"), methods=[spec.method])
 
     def make() -> object:

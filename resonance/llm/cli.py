@@ -78,5 +78,7 @@ def evaluate(
         name, sign, folder = entry.partition("=")
         if not sign:
             raise SettingsError(f"--text must be NAME=FOLDER, got {entry!r}")
+        if name in texts:
+            raise SettingsError(f"--text must name each text once, got {name} twice")
         texts[name] = Path(folder)
     stages.evaluate(evaluation, settings, encoding, base, strategy, output, texts, train_text, model, threads)

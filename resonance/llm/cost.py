@@ -89,7 +89,7 @@ def _evaluate(llm: Llm, job: Job) -> Job:
     names, evaluation = job.wildcards, llm.evaluations()[job.wildcards["evaluation"]]
     if (size := size_of(llm.settings.models[names["model"]])) is None:
         return without_size(job)
-    follows = llm.follows_length(names["encoding"])
+    follows = llm.follows_length(names["model"], names["encoding"])
     lengths = evaluation.windows(llm.settings, names["model"], follows)
     flop, attention = (sum(each(size, length) for length in lengths) for each in (evaluate_flops, attention_flops))
     return on_device(

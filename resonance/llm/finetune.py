@@ -350,9 +350,10 @@ def _set_others_aside(checkpoints: Path, ours: dict[str, str]) -> None:
     mark = checkpoints / "identity.json"
     theirs = read_json(mark) if mark.exists() else {}
     if checkpoints.exists() and theirs != ours:
-        aside = checkpoints.with_name(OTHERS) / digest(theirs)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.parent.mkdir(exist_ok=True)
+        others, name = checkpoints.with_name(OTHERS), digest(theirs)
+        others.mkdir(exist_ok=True)
+        taken = len(list(others.glob(f"{name}*")))  # nothing that was kept is replaced
+        aside = others / (f"{name}-{taken}" if taken else name)
         checkpoints.rename(aside)
         print(f"the checkpoints of another training are kept as {aside}: {'; '.join(differences(ours, theirs))}")
     write_json(mark, ours)

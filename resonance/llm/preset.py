@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import create_model, model_validator
 
+from resonance.encoding.frequencies import depends_on_length
 from resonance.encoding.spec import EncodingSpec
 from resonance.llm.evaluations import Evaluation, evaluations
 from resonance.llm.protocol import LlmProtocol
@@ -61,9 +62,9 @@ class Llm:
         asked = {model for evaluation in self.evaluations().values() for model in evaluation.models(self.settings)}
         return [model for model in self.settings.models if model in asked]
 
-    def follows_length(self, encoding: str) -> bool:
+    def follows_length(self, model: str, encoding: str) -> bool:
         """Whether the table depends on the length of what is read, so that each length is read by itself."""
-        return self.encodings[encoding].get("method") == "dynamic_ntk"
+        return depends_on_length(self.spec(model, encoding), head_dim=64)  # of whatever head: it shows in any
 
     def model_run(self, model: str) -> ModelRun:
         asked, llm = self.settings.models[model], self.settings

@@ -41,10 +41,10 @@ def pack(settings: Path, folder: Path, base: Path | None, source: Path | None) -
 
 def base(settings: Path, output: Path, source: Path | None, text: Path | None, threads: int) -> None:
     """Get a model ready: find it, convert it, or pretrain it. Writes base.json, weights beside it."""
-    run = read_settings(ModelRun, settings)
+    watch, run = Stopwatch(), read_settings(ModelRun, settings)
     from resonance.llm import models
 
-    watch, made = Stopwatch(), provenance(models.PACKAGES)
+    made = provenance(models.PACKAGES)
     if run.tiny is None:
         models.prepare(run, output, source)  # nothing is computed: no GPU is needed
         return
@@ -90,7 +90,7 @@ def finetune(
     settings: Path, encoding: Path, base: Path, text: Path, folder: Path, threads: int, checkpoint_every: int
 ) -> None:
     """Fine-tune a model with an encoding; also under torchrun. A killed one goes on when started again."""
-    run, spec = read_settings(FinetuneRun, settings), read_encoding(encoding)
+    watch, run, spec = Stopwatch(), read_settings(FinetuneRun, settings), read_encoding(encoding)
     from resonance.llm.models import PACKAGES, Base, load, torch_on
 
     torch_on(run.device, max(1, threads // int(os.environ.get("WORLD_SIZE", "1"))))
@@ -98,7 +98,7 @@ def finetune(
     from resonance.llm import finetune as training
     from resonance.llm.text import Packed
 
-    watch, made = Stopwatch(), provenance(PACKAGES)
+    made = provenance(PACKAGES)
     found, packed, kept = Base.read(base), Packed(text), []
 
     def make() -> object:
@@ -148,17 +148,19 @@ def evaluate(
     texts       folders of packed texts by name; none may share a document with train_text
     model       fine-tuned weights in place of the base's
     """
+    if texts and train_text is None:
+        raise SettingsError("--train-text must be given with --text: no document measured may have been trained on")
     if name not in evaluations():
         raise SettingsError(f"evaluation must be one of {', '.join(evaluations())}, got {name!r}")
     evaluation = evaluations()[name]
-    run, spec = read_settings(evaluation.run, settings), read_encoding(encoding)
+    watch, run, spec = Stopwatch(), read_settings(evaluation.run, settings), read_encoding(encoding)
     from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
     from resonance.llm.text import Packed, check_disjoint
 
     torch_on(run.device, threads)
-    watch, made = Stopwatch(), provenance(PACKAGES)
+    made = provenance(PACKAGES)
     found, packed = Base.read(base), {text: Packed(folder) for text, folder in texts.items()}
-    for text, own in packed.items() if train_text else ():
+    for text, own in packed.items():
         check_disjoint(Packed(train_text), own, text)
     wanted = {"device": run.device, "precision": run.precision, "attention": run.attention}
     loaded = load(found, spec, **wanted, folder=model)

@@ -8,7 +8,7 @@ from resonance.llm.protocol import LlmProtocol
 from resonance.llm.rows import NAMES
 from resonance.llm.settings import HalfSettings, PerplexityChoices
 from resonance.record.rows import Kind
-from resonance.record.settings import Count, Settings
+from resonance.record.settings import Count, Settings, SettingsError
 
 
 class CorpusSettings(Settings):
@@ -93,6 +93,8 @@ def _windows(llm: HalfSettings, model: str, follows_length: bool) -> list[int]:
 def _measure(model, tokenizer, texts: dict, run: PerplexityRun) -> list[dict]:
     from resonance.llm.perplexity import measure
 
+    if missing := [name for name in run.settings.corpora if name not in texts]:
+        raise SettingsError(f"--text must be given for every corpus, got none for {', '.join(missing)}")
     return [row for name in run.settings.corpora for row in measure(model, texts[name], run, name)]
 
 

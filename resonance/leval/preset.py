@@ -91,9 +91,7 @@ class Leval:
             batch_size=leval.batch_size,
             prefill=leval.prefill,
             prompts=self.prompts.of(asked.family),
-            device=llm.device,
-            precision=leval.precision,
-            attention=llm.attention,
+            **(llm.running() | {"precision": leval.precision}),
         )
 
     def sets(self) -> list[tuple[str, str, str]]:

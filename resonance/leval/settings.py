@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from resonance.llm.settings import Text
+from resonance.llm.settings import Running, Text
 from resonance.record.settings import Count, Settings
 
 MADE = "made"
@@ -62,7 +62,7 @@ class TasksRun(Settings):
     text: Text | None
 
 
-class AnswerRun(Settings):
+class AnswerRun(Running):
     """What answers depend on beside the questions, the model's weights and its encoding."""
 
     model: str
@@ -73,6 +73,3 @@ class AnswerRun(Settings):
     batch_size: int
     prefill: str
     prompts: Prompts
-    device: str
-    precision: str
-    attention: str

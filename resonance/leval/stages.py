@@ -53,8 +53,7 @@ def answer(
     found, kept, code = Base.read(base), [], code_of(paths.CODE.format(stage="answer"), methods=[spec.method])
 
     def make() -> object:
-        wanted = {"device": run.device, "precision": run.precision, "attention": run.attention}
-        kept.append(load(found, spec, **wanted, folder=model, generating=True))
+        kept.append(load(found, spec, **run.where(), folder=model, generating=True))
         return kept[0]
 
     made_of = {"encoding": spec.to_dict(), "base": read_json(base), "strategy": strategy}

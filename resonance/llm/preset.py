@@ -94,9 +94,7 @@ class Llm:
             learning_rate=asked.learning_rate or protocol.learning_rate,
             train_length=source.train_length,
             settings=FinetuneLoop(**asked.model_dump(include=set(FinetuneLoop.model_fields))),
-            device=llm.device,
-            precision=llm.precision,
-            attention=llm.attention,
+            **llm.running(),
         )
 
     def evaluation_run(self, model: str, name: str) -> Settings:

@@ -208,6 +208,18 @@ class PerplexityChoices(Settings):
     """L10. Tokens that a sliding window moves by."""
 
 
+class Running(Settings):
+    """Where and how a model runs."""
+
+    device: str
+    precision: str
+    attention: str
+
+    def where(self) -> dict[str, str]:
+        """The same by name, for `models.load`."""
+        return {name: getattr(self, name) for name in Running.model_fields}
+
+
 class ModelRun(Settings):
     """What the model before any fine-tuning depends on."""
 
@@ -226,7 +238,7 @@ class TextRun(Settings):
     tokenizer: str
 
 
-class FinetuneRun(Settings):
+class FinetuneRun(Running):
     """What a fine-tuning depends on beside its model, its encoding and its text."""
 
     choices: FinetuneChoices
@@ -238,9 +250,6 @@ class FinetuneRun(Settings):
     learning_rate: float
     train_length: int
     settings: FinetuneLoop
-    device: str
-    precision: str
-    attention: str
 
     @property
     def num_tokens(self) -> int:
@@ -287,6 +296,10 @@ class HalfSettings(Settings):
             if len(set(names)) != len(names):
                 raise ValueError(f"{key} must name each entry once, got {names}")
         return self
+
+    def running(self) -> dict[str, str]:
+        """Where and how models run, for those of a run's settings."""
+        return {name: getattr(self, name) for name in Running.model_fields}
 
     def strategies_of(self, model: str, encoding: str) -> list[str]:
         """The strategies under which an encoding is measured: untuned, and what it is fine-tuned with."""

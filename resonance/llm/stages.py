@@ -102,8 +102,7 @@ def finetune(
     found, packed, kept = Base.read(base), Packed(text), []
 
     def make() -> object:
-        wanted = {"device": run.device, "precision": run.precision, "attention": run.attention}
-        kept.append(load(found, spec, **wanted, training=True))
+        kept.append(load(found, spec, **run.where(), training=True))
         return kept[0]
 
     plan = training.finetune_plan(run, f"{run.model} {encoding.stem} {run.strategy}", checkpoint_every)
@@ -162,8 +161,7 @@ def evaluate(
     found, packed = Base.read(base), {text: Packed(folder) for text, folder in texts.items()}
     for text, own in packed.items():
         check_disjoint(Packed(train_text), own, text)
-    wanted = {"device": run.device, "precision": run.precision, "attention": run.attention}
-    loaded = load(found, spec, **wanted, folder=model)
+    loaded = load(found, spec, **run.where(), folder=model)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     rows = [{**names, **row} for row in evaluation.measure(loaded, tokenizer_of(found), packed, run)]
     code = code_of(*paths.evaluate_code(name), methods=[spec.method])

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from resonance.llm.evaluations import Evaluation
 from resonance.llm.protocol import LlmProtocol
 from resonance.llm.rows import NAMES
-from resonance.llm.settings import HalfSettings
+from resonance.llm.settings import HalfSettings, Running
 from resonance.record.rows import Kind
 from resonance.record.settings import Count, Settings
 
@@ -29,16 +29,13 @@ class PasskeySettings(Settings):
         return self
 
 
-class PasskeyRun(Settings):
+class PasskeyRun(Running):
     """What a retrieval depends on beside its model and its encoding."""
 
     model: str
     lengths: list[int]
     repetitions: int
     seed: int
-    device: str
-    precision: str
-    attention: str
 
 
 # One row a length and repetition. `depth`: where the key was hidden, 0 to 1.
@@ -65,9 +62,7 @@ def _run_of(llm: HalfSettings, protocol: LlmProtocol, model: str) -> PasskeyRun:
         lengths=llm.passkey.lengths[model],
         repetitions=llm.passkey.repetitions,
         seed=llm.passkey.seed,
-        device=llm.device,
-        precision=llm.precision,
-        attention=llm.attention,
+        **llm.running(),
     )
 
 

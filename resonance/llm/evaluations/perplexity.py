@@ -6,7 +6,7 @@ from pydantic import Field
 from resonance.llm.evaluations import Evaluation
 from resonance.llm.protocol import LlmProtocol
 from resonance.llm.rows import NAMES
-from resonance.llm.settings import HalfSettings, PerplexityChoices
+from resonance.llm.settings import HalfSettings, PerplexityChoices, Running
 from resonance.record.rows import Kind
 from resonance.record.settings import Count, Settings, SettingsError
 
@@ -29,7 +29,7 @@ class PerplexitySettings(Settings):
     """Of the random choice of documents."""
 
 
-class PerplexityRun(Settings):
+class PerplexityRun(Running):
     """What an evaluation depends on beside its model, its encoding and its corpora."""
 
     choices: PerplexityChoices
@@ -37,9 +37,6 @@ class PerplexityRun(Settings):
     lengths: list[int]
     min_tokens: dict[str, int]
     settings: PerplexitySettings
-    device: str
-    precision: str
-    attention: str
 
 
 # One row a document, piece, length and metric.
@@ -70,9 +67,7 @@ def _run_of(llm: HalfSettings, protocol: LlmProtocol, model: str) -> PerplexityR
         lengths=llm.models[model].lengths,
         min_tokens={name: llm.texts[name].min_tokens for name in llm.perplexity.corpora},
         settings=llm.perplexity,
-        device=llm.device,
-        precision=llm.precision,
-        attention=llm.attention,
+        **llm.running(),
     )
 
 

@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
-
 from resonance.encoding.spec import EncodingSpec
 from resonance.llm.settings import FinetuneChoices, ModelSource, PerplexityChoices
+from resonance.record.choices import YarnChoices
 from resonance.record.settings import Settings
 
 
-class LlmProtocol(FinetuneChoices, PerplexityChoices):
+class LlmProtocol(FinetuneChoices, PerplexityChoices, YarnChoices):
     """One entry of llm_protocols.yaml."""
 
     ntk_rule: Literal["paper", "bloc97"]
@@ -18,22 +17,6 @@ class LlmProtocol(FinetuneChoices, PerplexityChoices):
     resonance_methods: list[str]
     """L8. Methods that Resonance may follow. The released code drops it in silence after the others;
     here such an encoding is an error."""
-    yarn_ramp: Literal["wavelength", "index"]
-    """What YaRN's gamma is linear in: L/lambda_j (section 3.3) or the feature's index (YaRN's code)."""
-    yarn_blend: Literal["wavelength", "frequency"]
-    """What gamma mixes: lambda_j (section 3.3) or theta_j (YaRN's paper and code)."""
-    yarn_beta_fast: float = Field(gt=0)
-    """YaRN's beta, in turns over L (appendix C.2: 32)."""
-    yarn_beta_slow: float = Field(gt=0)
-    """YaRN's alpha, in turns over L (appendix C.2: 1)."""
-
-    @model_validator(mode="after")
-    def _check_betas(self) -> "LlmProtocol":
-        if self.yarn_beta_slow >= self.yarn_beta_fast:
-            raise ValueError(
-                f"yarn_beta_slow must be < yarn_beta_fast, got {self.yarn_beta_slow} and {self.yarn_beta_fast}"
-            )
-        return self
 
     def choices(self, kind: type[Settings]) -> Settings:
         """The part of the protocol that one kind of run depends on."""
@@ -47,8 +30,7 @@ class LlmProtocol(FinetuneChoices, PerplexityChoices):
         if spec.get("method") in ("ntk", "dynamic_ntk"):
             spec.setdefault("ntk_rule", self.ntk_rule)
         if spec.get("method") == "yarn":
-            for field in ("ramp", "blend", "beta_fast", "beta_slow"):
-                spec.setdefault(field, getattr(self, f"yarn_{field}"))
+            self.fill(spec)
         if spec.get("resonance") and spec.get("method", "rope") not in self.resonance_methods:
             raise ValueError(
                 f"{name}: resonance may follow {', '.join(self.resonance_methods)} under this protocol (L8: the "

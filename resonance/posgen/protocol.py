@@ -6,10 +6,9 @@ Further protocols are further entries there; those with a choice flipped need no
 
 from typing import Literal
 
-from pydantic import Field, model_validator
-
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.settings import TrainChoices
+from resonance.record.choices import YarnChoices
 from resonance.record.settings import SettingsError, parse
 
 CHOICES = {
@@ -28,8 +27,8 @@ CHOICES = {
 """The fields that a P number stands for. P11 to P14 are the same in both protocols here."""
 
 
-class Protocol(TrainChoices):
-    """How PosGen is drawn, trained and measured."""
+class Protocol(TrainChoices, YarnChoices):
+    """How PosGen is drawn, trained and measured. P3 is YaRN's choices."""
 
     prefixes: Literal["distinct", "combinations"]
     """P1. `distinct`: drawn from all m^(j+k), none shared between splits. `combinations`: strictly
@@ -37,27 +36,11 @@ class Protocol(TrainChoices):
     train_encoding: Literal["evaluated", "unscaled"]
     """P2. `evaluated`: trained with the encoding it is tested with. `unscaled`: trained with RoPE
     (or Resonance RoPE); the scaled table is used in evaluation only."""
-    yarn_ramp: Literal["wavelength", "index"]
-    """P3. What YaRN's gamma is linear in: L/lambda_j (section 3.3) or the feature's index."""
-    yarn_blend: Literal["wavelength", "frequency"]
-    """P3. What gamma mixes: lambda_j (section 3.3) or theta_j (YaRN's paper and code)."""
-    yarn_beta_fast: float = Field(gt=0)
-    """P3. YaRN's beta, in turns over L."""
-    yarn_beta_slow: float = Field(gt=0)
-    """P3. YaRN's alpha, in turns over L."""
     yarn_lengths: Literal["sequence", "table"]
     """P3. `sequence`: L and s = L'/L. `table`: L'+1 in L's place and s = (L'+1)/(L+1), the sizes of
     the released code's tables."""
     yarn_temperature: bool
     """P4. Whether cos and sin carry YaRN's 0.1*ln(s) + 1 (wherever the scaled table is used)."""
-
-    @model_validator(mode="after")
-    def _check_betas(self) -> "Protocol":
-        if self.yarn_beta_slow >= self.yarn_beta_fast:
-            raise ValueError(
-                f"yarn_beta_slow must be < yarn_beta_fast, got {self.yarn_beta_slow} and {self.yarn_beta_fast}"
-            )
-        return self
 
     def train_choices(self) -> TrainChoices:
         return TrainChoices(**{name: getattr(self, name) for name in TrainChoices.model_fields})
@@ -76,10 +59,7 @@ class Protocol(TrainChoices):
             if self.yarn_lengths == "table":
                 spec["train_length"] = fields.get("train_length", test_length + 1)
                 spec["scale"] = fields.get("scale", (test_length + 1) / (train_length + 1))
-            spec.setdefault("ramp", self.yarn_ramp)
-            spec.setdefault("blend", self.yarn_blend)
-            spec.setdefault("beta_fast", self.yarn_beta_fast)
-            spec.setdefault("beta_slow", self.yarn_beta_slow)
+            self.fill(spec)
             if not self.yarn_temperature:
                 spec.setdefault("attention_factor", 1.0)
         return EncodingSpec.from_dict(spec)

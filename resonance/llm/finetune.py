@@ -18,16 +18,13 @@ from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from resonance.llm.checkpoints import WHOLE, last_whole, set_others_aside
 from resonance.llm.settings import FinetuneRun, TinyModel
 from resonance.llm.text import Packed, Sequences
-from resonance.record.checkpoint import OTHERS
-from resonance.record.files import read_json, write_json
-from resonance.record.identity import differences, digest, identity
+from resonance.record.files import write_json
+from resonance.record.identity import identity
 from resonance.record.progress import Progress
 from resonance.record.provenance import device_name, instruction_sets
-
-_WHOLE = "complete.json"
-"""Written into a checkpoint after everything else: without it a checkpoint is half a one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +148,10 @@ def train(
     arguments = _arguments(plan, checkpoints)
     world, rank = arguments.world_size, arguments.process_index
     if rank == 0:
-        _set_others_aside(checkpoints, _identity_of(plan, packed, made_of, code))
+        set_others_aside(checkpoints, _identity_of(plan, packed, made_of, code))
     if world > 1:
         torch.distributed.barrier()
-    start = _last_whole(checkpoints)
+    start = last_whole(checkpoints)
     done = int(start.name.rpartition("-")[2]) if start else 0
     sequences = plan.steps * plan.sequences_per_step
     # L5: the released code skips as many micro-batches as it did steps.
@@ -332,7 +329,7 @@ class _Watch(TrainerCallback):
         if args.world_size > 1:
             torch.distributed.barrier()  # every process has written its part
         if args.process_index == 0:
-            write_json(self.checkpoints / f"checkpoint-{state.global_step}" / _WHOLE, {"step": state.global_step})
+            write_json(self.checkpoints / f"checkpoint-{state.global_step}" / WHOLE, {"step": state.global_step})
 
 
 def _identity_of(plan: Plan, packed: Packed, made_of: Mapping[str, object], code: Iterable[str]) -> dict[str, str]:
@@ -343,26 +340,6 @@ def _identity_of(plan: Plan, packed: Packed, made_of: Mapping[str, object], code
     known |= {"text": packed.run, "documents": packed.documents["document"].to_list(), "torch": torch.__version__}
     known["processor"] = device_name(plan.device) if plan.device == "cuda" else instruction_sets()
     return identity({**known, **made_of}, code)
-
-
-def _set_others_aside(checkpoints: Path, ours: dict[str, str]) -> None:
-    """Keep the checkpoints of another training, which a killed job may have left in this place, beside it."""
-    mark = checkpoints / "identity.json"
-    theirs = read_json(mark) if mark.exists() else {}
-    if checkpoints.exists() and theirs != ours:
-        others, name = checkpoints.with_name(OTHERS), digest(theirs)
-        others.mkdir(exist_ok=True)
-        taken = len(list(others.glob(f"{name}*")))  # nothing that was kept is replaced
-        aside = others / (f"{name}-{taken}" if taken else name)
-        checkpoints.rename(aside)
-        print(f"the checkpoints of another training are kept as {aside}: {'; '.join(differences(ours, theirs))}")
-    write_json(mark, ours)
-
-
-def _last_whole(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end. A half-written one is left aside."""
-    whole = [mark.parent for mark in checkpoints.glob(f"checkpoint-*/{_WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _curve(history: list[dict], data: Sequences) -> list[dict]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -166,7 +167,7 @@ def train(
     model = make_model()
     with Progress(plan.title, plan.steps, quiet=rank != 0) as progress:
         trainer = _Trainer(
-            plan=plan, model=model, args=arguments, train_dataset=_Rows(data), data_collator=_stack,
+            plan=plan, model=model, args=arguments, train_dataset=data, data_collator=_stack,
             callbacks=[_Watch(progress, checkpoints)],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)  # Progress says it
@@ -276,19 +277,8 @@ def zero3_offload(plan: Plan, accumulation: int) -> dict:
     }
 
 
-class _Rows(torch.utils.data.Dataset):
-    def __init__(self, sequences: Sequences) -> None:
-        self.sequences = sequences
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self.sequences[index])
-
-
-def _stack(rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    ids = torch.stack(rows)
+def _stack(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    ids = torch.from_numpy(np.stack(rows))
     return {"input_ids": ids, "labels": ids}
 
 

@@ -134,10 +134,15 @@ def sizes_text(made: list[dict]) -> str:
         if settings["model"] != every[0]["model"]:
             raise ValueError(f"files must be of one size of model, got {every[0]['model']} and {settings['model']}")
     layers, steps = {}, {}
-    for settings in every:
-        name = settings["protocol"]
-        layers[name] = settings["model"]["num_layers"] or settings["choices"]["num_layers"]
-        steps.setdefault(name, {})[settings["task"]] = settings["steps"]
+    for settings in sorted(every, key=lambda settings: settings["protocol"]):
+        name, depth = settings["protocol"], settings["model"]["num_layers"] or settings["choices"]["num_layers"]
+        task, long = settings["task"], settings["steps"]
+        for found, ours, what in (
+            (layers.setdefault(name, depth), depth, "depth"),
+            (steps.setdefault(name, {}).setdefault(task, long), long, f"length on {task}"),
+        ):
+            if found != ours:
+                raise ValueError(f"files must be of one size of model, got a {what} of {found} and {ours} under {name}")
     return style.sizes(every[0]["model"], layers, steps)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +13,7 @@ import torch
 from resonance.posgen import tasks
 from resonance.posgen.protocol import Protocol
 from resonance.posgen.settings import DataSettings, LoopSettings, ModelSettings, TrainChoices, TrainRun
+from resonance.record import identity
 from resonance.record.settings import parse, read_yaml
 from workflow_copy import Edits, copy_of_repository, snakemake
 
@@ -118,3 +119,35 @@ def make_sequences() -> Callable[[TrainRun], dict[str, np.ndarray]]:
         return {split: tasks.generate(rule, rows, data.test_length) for split, rows in prefixes.items()}
 
     return make
+
+
+@pytest.fixture
+def change_decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Has the source of posgen/decoder.py be another, as far as identities are concerned; again: from the start."""
+    text = identity._text
+
+    def change(old: str, new: str) -> None:
+        assert old in text("resonance.posgen.decoder"), f"decoder.py no longer holds {old!r}: mend the test"
+        identity._code_of.cache_clear()
+        monkeypatch.setattr(
+            identity,
+            "_text",
+            lambda module: text(module).replace(old, new) if module == "resonance.posgen.decoder" else text(module),
+        )
+
+    yield change
+    identity._code_of.cache_clear()
+
+
+@pytest.fixture
+def bf16_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Has this CPU be one with bfloat16 products, whatever it is, or be none: bf16 computes in fp32 without them."""
+    from resonance.posgen import step
+
+    def say(known: bool) -> None:
+        step.precision_here.cache_clear()
+        monkeypatch.setattr(step, "has_bf16_products", lambda: known)
+
+    say(True)
+    yield say
+    step.precision_here.cache_clear()

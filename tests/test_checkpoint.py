@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resonance.record.checkpoint import Checkpoints, load_weights
+from resonance.record.checkpoint import OTHERS, Checkpoints, load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 IDENTITY = {"seed": "0", "threads": "1"}
@@ -129,16 +129,29 @@ def test_a_pickle_is_refused_and_not_run(checkpoints, tmp_path, capsys) -> None:
 
 @pytest.mark.parametrize("other", [{"seed": "0", "threads": "2"}, {"seed": "0"}, {**IDENTITY, "processor": "another"}])
 def test_one_of_another_run_is_refused_with_the_reason(other: dict, checkpoints, capsys) -> None:
-    save(checkpoints(other), 5)
+    content = save(checkpoints(other), 5).read_bytes()
     made = checkpoints()
     assert made.load() is None
+    (aside,) = made.folder.with_name(OTHERS).iterdir()
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "step000000005.safetensors is of another run: " in said
+    assert said.count("\n") == 1
+    assert said.startswith(f"checkpoint not used, kept as {aside}: step000000005.safetensors is of another run: ")
     assert ("threads is 1 here, " in said) or ("processor is absent here, another there" in said)
-    assert [p.name for p in made.folder.iterdir()] == ["step000000005.safetensors"], "left, until there is a new one"
+    assert list(made.folder.iterdir()) == []
     save(made, 1)
     assert [p.name for p in made.folder.iterdir()] == ["step000000001.safetensors"]
     assert loaded_step(checkpoints()) == 1
+    made.remove()
+    assert aside.read_bytes() == content, "for good, until somebody removes it"
+
+
+def test_ours_is_used_below_one_of_another_run_and_none_takes_anothers_place_aside(checkpoints, tmp_path) -> None:
+    for threads in ("2", "3"):
+        foreign = save(Checkpoints(tmp_path / "elsewhere", {"seed": "0", "threads": threads}, 0), 5)
+        save(checkpoints(), 1)
+        foreign.rename(checkpoints().folder / foreign.name)
+        assert loaded_step(checkpoints()) == 1
+    assert len(list((tmp_path / OTHERS).iterdir())) == 2
 
 
 def test_one_is_due_after_its_seconds_and_never_for_more_than_its_share(checkpoints, monkeypatch) -> None:

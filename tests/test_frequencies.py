@@ -11,11 +11,13 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from resonance.encoding import frequencies
-from resonance.encoding.frequencies import frequency_table, method_names, precritical, register, resonate
-from resonance.encoding.spec import CONTROLS, ROUNDINGS, EncodingSpec
+from resonance.encoding import methods
+from resonance.encoding.frequencies import FrequencyTable, frequency_table, precritical
+from resonance.encoding.methods import method_names, module_of, register
+from resonance.encoding.rounding import CONTROLS, ROUNDINGS, resonate
+from resonance.encoding.spec import EncodingSpec
 
-METHODS = ("rope", "linear", "ntk", "dynamic_ntk", "yarn")
+METHODS = ("rope", "dynamic_ntk", "linear", "ntk", "yarn")
 
 
 def spec(method: str = "rope", **fields: object) -> EncodingSpec:
@@ -123,7 +125,7 @@ FLOAT32 = 2e-6  # relative; theirs is computed in float32: a power, a product an
 
 @pytest.mark.parametrize(("head_dim", "base", "scale", "train_length"), GRID)
 def test_parity_with_transformers(head_dim: int, base: float, scale: float, train_length: int) -> None:
-    def ours(method: str, seq_len: int | None = None, **fields: object) -> frequencies.FrequencyTable:
+    def ours(method: str, seq_len: int | None = None, **fields: object) -> FrequencyTable:
         return frequency_table(
             spec(method, base=base, scale=scale, train_length=train_length, **fields), head_dim, seq_len
         )
@@ -376,9 +378,9 @@ def test_resonance_refuses_a_wavelength_that_rounds_to_zero() -> None:
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict:
     """The registry, put back afterwards."""
     method_names()
-    monkeypatch.setattr(frequencies, "_METHODS", dict(frequencies._METHODS))
-    monkeypatch.setattr(frequencies, "_NEEDS_TRAIN_LENGTH", set(frequencies._NEEDS_TRAIN_LENGTH))
-    return frequencies._METHODS
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    monkeypatch.setattr(methods, "_MODULES", dict(methods._MODULES))
+    return methods._METHODS
 
 
 def test_a_registered_method_gets_resonance_and_its_amplitude_for_nothing(registry: dict) -> None:
@@ -391,6 +393,12 @@ def test_a_registered_method_gets_resonance_and_its_amplitude_for_nothing(regist
         spec("halved")
     table = frequency_table(spec("halved", train_length=64, resonance=True), 8)
     assert table.period.tolist() == [10] * 4 and table.attention_factor == 1.5
+    with pytest.raises(ValueError, match=f"method halved is registered already, by {__name__}; choose another name"):
+        register("halved")(halved)
+
+
+def test_every_method_has_a_file_of_its_own() -> None:
+    assert [module_of(name) for name in METHODS] == [f"resonance.encoding.methods.{name}" for name in METHODS]
 
 
 def test_an_installed_package_adds_a_method_by_its_entry_point(registry: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,10 +407,11 @@ def test_an_installed_package_adds_a_method_by_its_entry_point(registry: dict, m
 
     def entry_points(*, group: str) -> list:
         assert group == "resonance.methods"
-        return [SimpleNamespace(name="constant", load=lambda: constant)]
+        return [SimpleNamespace(name="constant", module="a_package.constant", load=lambda: constant)]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
-    monkeypatch.setattr(frequencies, "entry_points", entry_points)
-    frequencies._load_entry_points.cache_clear()
+    monkeypatch.setattr(methods, "entry_points", entry_points)
+    methods._load.cache_clear()
     assert method_names() == [*METHODS, "constant"]
+    assert module_of("constant") == "a_package.constant"
     assert frequency_table(EncodingSpec.from_json('{"method": "constant"}'), 4).theta.tolist() == [0.5, 0.5]

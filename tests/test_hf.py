@@ -14,14 +14,13 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM, apply_rot
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
-from resonance.encoding.frequencies import frequency_table
+from resonance.encoding.frequencies import depends_on_length, frequency_table
 from resonance.encoding.methods import method_names
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.attention import apply_by_op
 from resonance.hf.swap import (
     RotaryEmbedding,
     check_table,
-    depends_on_length,
     describe,
     load_pretrained,
     spec_of,

@@ -7,8 +7,13 @@ import polars as pl
 import pytest
 
 from figures import ablation, pages, rounding, table1_posgen
-from resonance import cli
-from resonance.record import config, files, results, runs
+from resonance.posgen import stages
+from resonance.posgen.preset import Posgen
+from resonance.posgen.rows import STUDY, SUMMARIES
+from resonance.record import files
+from resonance.record.rows import read_rows, read_run
+from resonance.workflow import study as studies
+from resonance.workflow.preset import load
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = sorted((ROOT / "results-published/laptop").glob("*.parquet"))
@@ -17,8 +22,8 @@ PAGES = [ROOT / "README.md", ROOT / "docs/posgen.md"]
 
 
 @pytest.fixture(scope="module")
-def laptop() -> config.Config:
-    return config.load(ROOT / "config", "laptop")
+def laptop() -> Posgen:
+    return load(ROOT / "config", "laptop").posgen
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +32,13 @@ def tables(laptop, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     baselines = {}
     if files_of("rounding"):
-        encodings = ROOT / "config/encodings.yaml"
-        rounding.main(folder / "rounding", "laptop", files_of("rounding"), encodings, folder / "figure")
+        rounding.main(folder / "rounding", "laptop", files_of("rounding"), folder / "figure")
     if files_of("ablation"):
         ablation.main(folder / "ablation", "laptop", files_of("ablation"), folder / "figure")
     for path in KEPT:
         if path.stem.split("_")[0] not in WHOLE:
             study, protocol = path.stem.split("_")
-            lists = laptop.preset.posgen.all_studies[study]
+            lists = laptop.settings.all_studies[study]
             for key in [(protocol, task) for task in lists.tasks]:
                 baselines[key] = baselines.get(key) or baseline(laptop, folder, *key)
             table1_posgen.main(
@@ -49,12 +53,12 @@ def files_of(study: str) -> list[Path]:
     return [path for path in KEPT if path.stem.split("_")[0] == study]
 
 
-def baseline(laptop: config.Config, folder: Path, protocol: str, task: str) -> Path:
+def baseline(laptop: Posgen, folder: Path, protocol: str, task: str) -> Path:
     """What needs no training, as the workflow's rules make it."""
     here = folder / protocol / task
-    files.write_text(here / "data.json", runs.data_run(laptop, laptop.data_protocol(protocol), task).to_json())
-    cli.generate(here / "data.json", [here / f"{split}.parquet" for split in ("train", "validation", "test")])
-    cli.baseline(here / "data.json", here / "test.parquet", protocol, here / "baseline.parquet")
+    files.write_text(here / "data.json", laptop.data_run(laptop.data_protocol(protocol), task).to_json())
+    stages.generate(here / "data.json", [here / f"{split}.parquet" for split in ("train", "validation", "test")])
+    stages.baseline(here / "data.json", here / "test.parquet", protocol, here / "baseline.parquet")
     return here / "baseline.parquet"
 
 
@@ -71,25 +75,28 @@ def test_every_kept_study_is_shown_whole_on_a_page(tables: Path) -> None:
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_kept_rows_are_of_this_preset_and_whole(path: Path, laptop: config.Config) -> None:
-    rows, made = results.read_rows(path, "evaluation"), results.read_run(path)
-    assert made["preset"] == "laptop" and made["study"] == path.stem.split("_")[0]
-    posgen = laptop.preset.posgen
-    assert made["model"] == posgen.model.model_dump(mode="json")
-    assert made["data"] == posgen.data.model_dump(mode="json")
-    assert made["steps"] == {
-        protocol: {task: posgen.steps(protocol, task) for task in by_task}
-        for protocol, by_task in made["steps"].items()
-    }
-    cells = rows.select("protocol", "task", "encoding", "seed").unique()
-    assert cells.height == made["num_evaluations"]
-    for (protocol, task), part in cells.group_by("protocol", "task"):
-        seeds = {tuple(sorted(found["seed"])) for _, found in part.group_by("encoding")}
+def test_kept_rows_are_of_this_preset_and_whole(path: Path, laptop: Posgen, tmp_path: Path) -> None:
+    rows, run = read_rows(path, STUDY), read_run(path)
+    study = path.stem.split("_")[0]
+    assert (run["preset"], run["study"]) == ("laptop", study)
+    lists = laptop.settings.all_studies[study]
+    for (protocol, task), part in rows.group_by("protocol", "task"):
+        assert set(part["encoding"]) == set(lists.encodings), f"every encoding on {task} under {protocol}"
+        seeds = {tuple(sorted(set(found["seed"]))) for _, found in part.group_by("encoding")}
         assert len(seeds) == 1, f"every encoding must have the same seeds on {task} under {protocol}"
+        assert part.height == len(lists.encodings) * len(*seeds) * len(SUMMARIES)
+    # What was kept is what the preset says now: collecting takes every row again, and would refuse any other.
+    collect = "five_seeds" if study == "table1" else study
+    only = {name: rows[name].unique().to_list() for name in ("protocol", "task", "encoding", "seed")}
+    again = tmp_path / "again.parquet"
+    studies.collect(laptop, "laptop", collect, again, root=tmp_path, only=only, kept=path, any_code=True)
+    order = ["protocol", "task", "encoding", "seed", "metric"]
+    assert read_rows(again, STUDY).sort(order).equals(rows.sort(order))
+    assert read_run(again)["made"] == run["made"]
 
 
 def test_the_numbers_at_the_papers_size_are_of_the_kept_rows() -> None:
-    rows = results.read_rows(ROOT / "results-published/paper_cpu/table1_paper.parquet", "evaluation")
+    rows = read_rows(ROOT / "results-published/paper_cpu/table1_paper.parquet", STUDY)
     asked = rows.filter(pl.col("metric").is_in(["ood_accuracy", "in_distribution_accuracy"]))
     assert asked.height == 2 * rows["encoding"].n_unique(), "one training an encoding"
     for path in PAGES:

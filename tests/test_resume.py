@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import torch
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
+from resonance.posgen.rows import TRAINING
 from resonance.posgen.settings import TrainRun
-from resonance.posgen.train import Trained, identity, train
-from resonance.record import results
-from resonance.record.checkpoint import Checkpoints
+from resonance.posgen.train import Trained, identity_of, train
+from resonance.record import rows
+from resonance.record.checkpoint import OTHERS, Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC, SEED = EncodingSpec(resonance=True), 3
@@ -38,7 +40,7 @@ def fit(make_sequences, tmp_path) -> Callable[..., Trained]:
     def call(run: TrainRun, stop_at: int = 0, keep: bool = True, every: int = 1, folder: str = "c") -> Trained:
         splits = make_sequences(run)
         made_of = run, SPEC, SEED, splits["train"], splits["validation"]
-        checkpoints = Checkpoints(tmp_path / folder, identity(*made_of), **EVERY_STEP) if keep else None
+        checkpoints = Checkpoints(tmp_path / folder, identity_of(*made_of), **EVERY_STEP) if keep else None
         asked = 0
 
         def due() -> bool:
@@ -69,6 +71,7 @@ def assert_equal(one: Trained, other: Trained) -> None:
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.usefixtures("bf16_products")
 def test_stopped_at_every_step_and_gone_on_ends_bit_equal(protocol, precision, make_run, fit, capsys) -> None:
     """17 steps, batches of 8 of 40 sequences: epochs, looks and snapshots fall between the stops."""
     run = make_run(protocol, steps=17, num_looks=6, num_snapshots=3, precision=precision)
@@ -150,28 +153,88 @@ def test_a_checkpoint_of_other_settings_is_refused_and_training_starts_anew(
     assert_equal(anew, fit(make_run(**{"steps": 9, **change}), keep=False))
 
 
-def test_every_part_of_the_identity_counts(make_run, make_sequences, monkeypatch) -> None:
-    run = make_run()
+def test_every_part_of_the_identity_counts(make_run, make_sequences, bf16_products, monkeypatch) -> None:
+    run = make_run(precision="bf16")
     splits = make_sequences(run)
     made_of = {"run": run, "spec": SPEC, "seed": 0, "train_NT": splits["train"], "validation_NT": splits["validation"]}
-    base = identity(**made_of)
+    base = identity_of(**made_of)
 
     def differs(**change: object) -> set[str]:
-        other = identity(**made_of | change)
+        other = identity_of(**made_of | change)
         assert base.keys() == other.keys()
         return {name for name in base if base[name] != other[name]}
 
     assert differs() == set()
     assert differs(seed=1) == {"seed"}
-    assert differs(spec=EncodingSpec()) == {"encoding"}
+    assert differs(spec=EncodingSpec()) == {"encoding.resonance"}
+    assert differs(spec=EncodingSpec(resonance=True, rounding="odd")) == {"encoding.rounding"}
     other = splits["train"].copy()
     other[0, 0] += 1
     assert differs(train_NT=other) == {"train sequences"}
     assert differs(validation_NT=other) == {"validation sequences"}
+    bf16_products(False)
+    assert differs() == {"precision used"}
+    bf16_products(True)
     monkeypatch.setattr(torch, "__version__", "0")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    monkeypatch.setattr(training, "device_name", lambda _: "another")
+    monkeypatch.setattr(training, "instruction_sets", lambda: "another")
     assert differs() == {"torch", "threads", "processor"}
+    monkeypatch.setattr(training, "device_name", lambda device: f"a {device}")
+    assert identity_of(**made_of | {"run": make_run(device="cuda")})["processor"] == "a cuda"
+
+
+def test_a_checkpoint_tells_of_the_method_that_its_encoding_uses_and_of_no_other(make_run, make_sequences) -> None:
+    run = make_run()
+    splits = make_sequences(run)
+
+    def modules(spec: EncodingSpec) -> set[str]:
+        found = identity_of(run, spec, 0, splits["train"], splits["validation"])
+        return {name.removeprefix("code ") for name in found if name.startswith("code ")}
+
+    rope, yarn = modules(SPEC), modules(EncodingSpec(method="yarn", train_length=12))
+    assert yarn - rope == {"resonance.encoding.methods.yarn"} and rope - yarn == {"resonance.encoding.methods.rope"}
+    assert {"resonance.posgen.train", "resonance.posgen.decoder", "resonance.posgen.step"} <= rope
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# written out, since our dropout goes between softmax and values", "# see there\n            # and here"),
+        ("Sizes and the two choices that change the arithmetic.", "Sizes."),
+        ("RMS_EPSILON = 1e-6", "RMS_EPSILON = 1e-6  # T5's\n"),
+    ],
+)
+def test_a_checkpoint_outlives_other_comments_and_docstrings(old, new, make_run, fit, change_decoder, tmp_path) -> None:
+    run = make_run(steps=9)
+    with pytest.raises(Stop):
+        fit(run, stop_at=8)
+    change_decoder(old, new)
+    assert fit(run).resumed_at == [7]
+    assert not (tmp_path / OTHERS).exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("RMS_EPSILON = 1e-6", "RMS_EPSILON = 1e-5"), ("self.o(mixed_BHTD.transpose(1, 2)", "self.o(mixed_BHTD.mT")],
+)
+def test_a_checkpoint_of_other_code_is_kept_aside_and_training_starts_anew(
+    old, new, make_run, fit, change_decoder, tmp_path, capsys
+) -> None:
+    run = make_run(steps=9)
+    with pytest.raises(Stop):
+        fit(run, stop_at=8)
+    before = {path.read_bytes() for path in (tmp_path / "c").iterdir()}
+    change_decoder(old, new)
+    assert fit(run).resumed_at == []
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(before) == 2
+    for line in said:
+        assert re.fullmatch(
+            r"checkpoint not used, kept as \S+: step00000000\d\.safetensors is of another run: "
+            r"code resonance\.posgen\.decoder is [0-9a-f]{8} here, [0-9a-f]{8} there",
+            line,
+        )
+    assert {path.read_bytes() for path in (tmp_path / OTHERS).iterdir()} == before
 
 
 @pytest.mark.parametrize("deferred", [False, True], ids=["read at once", "read at looks"])
@@ -197,6 +260,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     assert_equal(resumed, good)
 
 
+@pytest.mark.usefixtures("bf16_products")
 def test_compiled_training_resumes_bit_equal(make_run, fit) -> None:
     run = make_run("released", steps=12, num_layers=1, compile=True, precision="bf16")
     with pytest.raises(Stop):
@@ -227,7 +291,7 @@ def work(run: TrainRun, splits: dict[str, np.ndarray], folder: Path) -> None:
     """In a process of its own: train with a checkpoint at every step, and leave the outcome."""
     torch.set_num_threads(1)
     made_of = run, SPEC, SEED, splits["train"], splits["validation"]
-    trained = train(*made_of, checkpoints=Checkpoints(folder / "checkpoints", identity(*made_of), **EVERY_STEP))
+    trained = train(*made_of, checkpoints=Checkpoints(folder / "checkpoints", identity_of(*made_of), **EVERY_STEP))
     torch.save(trained, folder / "half")
     (folder / "half").rename(folder / "outcome")
 
@@ -289,7 +353,7 @@ def test_a_killed_command_started_again_leaves_the_same_files(make_run, make_seq
     (tmp_path / "train.json").write_text(run.to_json())
     (tmp_path / "rope.json").write_text(SPEC.to_json())
     for split in ("train", "validation"):
-        results.write_sequences(tmp_path / f"{split}.parquet", splits[split], {})
+        rows.write_sequences(tmp_path / f"{split}.parquet", splits[split], {})
 
     def command(folder: str) -> list[str]:
         return [
@@ -310,8 +374,8 @@ def test_a_killed_command_started_again_leaves_the_same_files(make_run, make_seq
     names = {p.name for p in (tmp_path / "whole").iterdir()}
     assert names == {"model.safetensors", "snapshots.safetensors", "train.parquet", "run.json"}
     assert {p.name for p in (tmp_path / "killed").iterdir()} == names, "no checkpoints and no leftovers"
-    rows = [results.read_rows(tmp_path / folder / "train.parquet", "training") for folder in ("whole", "killed")]
-    assert rows[0].equals(rows[1])
+    curves = [rows.read_rows(tmp_path / folder / "train.parquet", TRAINING) for folder in ("whole", "killed")]
+    assert curves[0].equals(curves[1])
     for name in ("model.safetensors", "snapshots.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert json.loads((tmp_path / "whole/run.json").read_text())["resumed_at"] == []

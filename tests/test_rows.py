@@ -15,15 +15,32 @@ import scipy.stats
 import torch
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.record import results
+from resonance.leval.rows import ANSWERS
+from resonance.llm.evaluations import evaluations
+from resonance.llm.rows import DOCUMENTS
+from resonance.llm.rows import TRAINING as LLM_TRAINING
+from resonance.posgen.rows import BASELINE, EVALUATION, STUDY, TRAINING
+from resonance.record import rows as record
 from resonance.record.checkpoint import load_weights, save_weights
 from resonance.record.files import read_json, replacing, write_json, write_text
-from resonance.record.provenance import provenance, read_encoding
-from resonance.record.rows import METRICS, SCHEMAS, read_rows, read_run, read_sequences, write_rows, write_sequences
+from resonance.record.provenance import provenance
+from resonance.record.rows import Kind, kind_of, read_rows, read_run, read_sequences, write_rows, write_sequences
+from resonance.record.settings import read_encoding
 from resonance.record.stats import estimate, paired_difference
 
+KINDS = {
+    "posgen training": TRAINING,
+    "evaluation": EVALUATION,
+    "baseline": BASELINE,
+    "study": STUDY,
+    "llm training": LLM_TRAINING,
+    "documents": DOCUMENTS,
+    "leval": ANSWERS,
+    **{name: evaluation.kind for name, evaluation in evaluations().items()},
+}
+
 ROWS = {
-    "training": [{"step": s, "epoch": s / 4, "metric": "train_loss", "value": 2.5 / s} for s in (1, 2, 3)],
+    "posgen training": [{"step": s, "epoch": s / 4, "metric": "train_loss", "value": 2.5 / s} for s in (1, 2, 3)],
     "evaluation": [
         {"protocol": "paper", "task": "cot", "train_encoding": "rope", "encoding": "yarn", "seed": 42, "split": "test",
          "step": 8, "epoch": 2.0, "position": position, "metric": "accuracy", "value": 0.1}
@@ -33,6 +50,13 @@ ROWS = {
         {"protocol": "paper", "task": "cot", "encoding": "chance", "split": "test", "position": None,
          "metric": "ood_accuracy", "value": 1 / 17}
     ],
+    "study": [
+        {"protocol": "paper", "task": "cot", "train_encoding": "rope", "encoding": "yarn", "seed": 42, "step": 8,
+         "metric": metric, "value": 0.1, "made": "1f"}
+        for metric in ("ood_accuracy", "loss")
+    ],
+    "llm training": [{"step": 1, "epoch": 0.5, "metric": "gradient_norm", "value": 2.5}],
+    "documents": [{"document": "ab12", "title": "A play", "split": "train", "start": 0, "num_tokens": 7}],
     "perplexity": [
         {"model": "tiny", "encoding": "yarn", "strategy": "long", "corpus": "plays", "document": "ab12", "piece": 0,
          "length": length, "num_tokens": length - 1, "metric": "token_loss", "value": 1.9}
@@ -62,22 +86,22 @@ def refusal(call: Callable[[], object]) -> str:
 # Result files
 
 
-@pytest.mark.parametrize("kind", SCHEMAS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_and_their_run_survive_a_round_trip(kind: str, tmp_path: Path) -> None:
     path, run = tmp_path / "deep/er/x.parquet", {"seed": 42, "settings": {"lr": 2e-3}, "commit": None}
-    write_rows(path, kind, iter(ROWS[kind]), run)
-    frame = read_rows(path, kind)
+    write_rows(path, KINDS[kind], iter(ROWS[kind]), run)
+    frame = read_rows(path, KINDS[kind])
     assert frame.rows(named=True) == ROWS[kind]
-    assert dict(frame.schema) == SCHEMAS[kind]
-    assert read_run(path) == run
+    assert dict(frame.schema) == KINDS[kind].columns
+    assert read_run(path) == run and kind_of(path) == KINDS[kind].name
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_several_files_are_read_as_one(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.parquet" for i in range(3)]
     for i, path in enumerate(paths):
-        write_rows(path, "training", [ROWS["training"][i]], {})
-    assert read_rows(paths, "training").rows(named=True) == ROWS["training"]
+        write_rows(path, TRAINING, [ROWS["posgen training"][i]], {})
+    assert read_rows(paths, TRAINING).rows(named=True) == ROWS["posgen training"]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +131,8 @@ def test_negative_tokens_are_refused_not_wrapped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None])
 def test_a_value_that_is_not_finite_is_refused_and_nothing_is_written(value: float | None, tmp_path: Path) -> None:
-    rows = [*ROWS["training"], ROWS["training"][0] | {"value": value}]
-    message = refusal(lambda: write_rows(tmp_path / "x.parquet", "training", rows, {}))
+    rows = [*ROWS["posgen training"], ROWS["posgen training"][0] | {"value": value}]
+    message = refusal(lambda: write_rows(tmp_path / "x.parquet", TRAINING, rows, {}))
     assert "not a finite number" in message and "x.parquet" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -116,23 +140,23 @@ def test_a_value_that_is_not_finite_is_refused_and_nothing_is_written(value: flo
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        (ROWS["training"][0] | {"metric": "acc"}, "metric must be one of accuracy, .*, got acc"),
-        (ROWS["training"][0] | {"colour": "red"}, "colour"),
-        ({name: value for name, value in ROWS["training"][0].items() if name != "step"}, "step"),
+        (ROWS["posgen training"][0] | {"metric": "acc"}, "metric must be one of train_loss, .*, got acc"),
+        (ROWS["posgen training"][0] | {"colour": "red"}, "colour"),
+        ({name: value for name, value in ROWS["posgen training"][0].items() if name != "step"}, "step"),
     ],
     ids=["unknown metric", "column too many", "column missing"],
 )
 def test_rows_that_do_not_fit_the_schema_are_refused(row: dict, named: str, tmp_path: Path) -> None:
     """Neither lost nor filled in silently."""
-    message = refusal(lambda: write_rows(tmp_path / "x.parquet", "training", [row], {}))
+    message = refusal(lambda: write_rows(tmp_path / "x.parquet", TRAINING, [row], {}))
     assert re.search(named, message)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    write_rows(path, "training", ROWS["training"], {})
-    message = refusal(lambda: read_rows(path, "evaluation"))
+    write_rows(path, TRAINING, ROWS["posgen training"], {})
+    message = refusal(lambda: read_rows(path, EVALUATION))
     assert message.startswith(f"{path} must hold evaluation of schema version 1, got 'training' of '1'; delete it")
     assert "must hold sequences" in refusal(lambda: read_sequences(path))
 
@@ -140,30 +164,49 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_schema_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.parquet"
     with monkeypatch.context() as patch:
-        patch.setattr(results, "SCHEMA_VERSION", "0")
-        write_rows(path, "training", ROWS["training"], {})
-    assert "got 'training' of '0'" in refusal(lambda: read_rows(path, "training"))
+        patch.setattr(record, "SCHEMA_VERSION", "0")
+        write_rows(path, TRAINING, ROWS["posgen training"], {})
+    assert "got 'training' of '0'" in refusal(lambda: read_rows(path, TRAINING))
 
 
 def test_parquet_of_somebody_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pl.DataFrame({"step": [1]}).write_parquet(path)
-    assert "got None of None" in refusal(lambda: read_rows(path, "training"))
+    assert "got None of None" in refusal(lambda: read_rows(path, TRAINING))
     assert str(path) in refusal(lambda: read_run(path))
 
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_result_file_is_refused_with_its_name_and_the_cure(part: float, tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    write_rows(path, "training", 500 * ROWS["training"], {})
+    write_rows(path, TRAINING, 500 * ROWS["posgen training"], {})
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-    for call in (lambda: read_rows(path, "training"), lambda: read_run(path)):
+    for call in (lambda: read_rows(path, TRAINING), lambda: read_run(path)):
         message = refusal(call)
         assert message.startswith(f"{path} is not a whole parquet file (") and "delete it" in message
 
 
 def test_every_metric_says_what_it_means() -> None:
-    assert all(meaning.strip() for meaning in METRICS.values())
+    for kind in KINDS.values():
+        assert ("metric" in kind.columns) == ("value" in kind.columns) == bool(kind.metrics)
+        assert all(meaning.strip() for meaning in kind.metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"), [("study", "accuracy"), ("posgen training", "ood_accuracy"), ("evaluation", "credit")]
+)
+def test_a_metric_of_another_kind_is_refused(kind: str, metric: str, tmp_path: Path) -> None:
+    """A kind knows its own metrics alone."""
+    row = ROWS[kind][0] | {"metric": metric}
+    message = refusal(lambda: write_rows(tmp_path / "x", KINDS[kind], [row], {}))
+    assert message == f"metric must be one of {', '.join(KINDS[kind].metrics)}, got {metric}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kind_without_metrics_takes_what_values_it_has(tmp_path: Path) -> None:
+    mine = Kind("mine", {"n": pl.Int64, "value": pl.Float64})
+    write_rows(tmp_path / "x", mine, [{"n": 1, "value": None}], {})
+    assert read_rows(tmp_path / "x", mine).rows() == [(1, None)]
 
 
 # Files, whole or not at all
@@ -311,7 +354,7 @@ def test_estimate_by_hand() -> None:
     assert found.mean - found.low == pytest.approx(found.high - found.mean)
 
 
-@pytest.mark.parametrize("n", [2, 5, 30])
+@pytest.mark.parametrize("n", [3, 5, 30])
 def test_interval_equals_scipys(n: int) -> None:
     values = np.random.default_rng(n).normal(0.6, 0.05, n)
     found = estimate(values)
@@ -324,6 +367,12 @@ def test_one_run_has_a_mean_and_no_spread() -> None:
     found = estimate([0.25])
     assert found.mean == 0.25 and found.n == 1
     assert np.isnan([found.sd, found.low, found.high, found.variance]).all()
+
+
+def test_two_runs_have_a_spread_and_no_interval() -> None:
+    found = estimate([0.25, 0.75])
+    assert (found.mean, found.variance, found.n) == (0.5, pytest.approx(0.125), 2)
+    assert np.isnan([found.low, found.high]).all()
 
 
 def test_paired_difference_equals_scipys_paired_test_over_common_seeds() -> None:

@@ -11,8 +11,9 @@ import yaml
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.protocol import CHOICES, Protocol, with_choices
-from resonance.record import config, runs
+from resonance.posgen.tasks import TASKS
 from resonance.record.settings import SettingsError, read_yaml
+from resonance.workflow import preset as presets
 from resonance.workflow.preset import Config, Preset, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,22 +89,22 @@ def put(path: Path, name: str, **fields: object) -> None:
 
 def test_our_own_preset_is_valid(folder: Path) -> None:
     """Otherwise no test below that breaks it says anything."""
-    assert load(folder, "tiny").preset.posgen.training.learning_rate == 2e-3
+    assert load(folder, "tiny").posgen.settings.training.learning_rate == 2e-3
     assert {"laptop", "paper"} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid_and_keeps_the_papers_task(preset: str) -> None:
     loaded = load(ROOT / "config", preset)
-    data = loaded.preset.posgen.data
-    assert loaded.preset.preset == preset
+    data = loaded.posgen.settings.data
+    assert loaded.name == preset
     assert (data.modulus, data.j, data.k, data.train_length, data.test_length) == (17, 1, 3, 64, 256)
-    assert loaded.preset.posgen.model.head_dim == 64
+    assert loaded.posgen.settings.model.head_dim == 64
 
 
 def test_the_paper_preset_is_the_papers_size() -> None:
     """Section 6.1.1 and appendix C.1; P10 and P14."""
-    posgen = load(ROOT / "config", "paper").preset.posgen
+    posgen = load(ROOT / "config", "paper").posgen.settings
     assert (posgen.data.num_train, posgen.data.num_validation, posgen.data.num_test) == (10_000, 1_000, 1_000)
     assert (posgen.model.d_model, posgen.model.d_ff, posgen.model.num_heads) == (512, 2048, 8)
     assert (posgen.training.batch_size, posgen.training.learning_rate) == (128, 2e-4)
@@ -114,25 +115,25 @@ def test_the_paper_preset_is_the_papers_size() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_runs_survive_a_round_trip_through_json(preset: str) -> None:
-    loaded = load(ROOT / "config", preset)
+    posgen = load(ROOT / "config", preset).posgen
     for run in (
-        runs.data_run(loaded, "paper", "cot"),
-        runs.train_run(loaded, "released", "semi_recursive"),
-        runs.evaluate_run(loaded),
+        posgen.data_run("paper", "cot"),
+        posgen.train_run("released", "semi_recursive"),
+        posgen.evaluate_run(),
     ):
         again = type(run).model_validate_json(run.to_json())
         assert again == run and again.to_json() == run.to_json()
 
 
 def test_what_a_training_depends_on_leaves_out_what_it_does_not(folder: Path) -> None:
-    before = load(folder, "tiny")
+    before = load(folder, "tiny").posgen
     edit(folder / "tiny.yaml", "curve_sequences: 5", "curve_sequences: 4")
     edit(folder / "tiny.yaml", "checkpoint_seconds: 7", "checkpoint_seconds: 8")
     put(folder / "protocols.yaml", "paper", yarn_beta_fast=16.0)
-    after = load(folder, "tiny")
-    assert runs.train_run(before, "paper", "cot") == runs.train_run(after, "paper", "cot")
-    assert runs.evaluate_run(before) != runs.evaluate_run(after)
-    assert before.posgen_spec("paper", "yarn") != after.posgen_spec("paper", "yarn")
+    after = load(folder, "tiny").posgen
+    assert before.train_run("paper", "cot") == after.train_run("paper", "cot")
+    assert before.evaluate_run() != after.evaluate_run()
+    assert before.spec("paper", "yarn") != after.spec("paper", "yarn")
 
 
 def test_floats_may_be_written_as_everybody_writes_them(tmp_path: Path) -> None:
@@ -146,8 +147,8 @@ def test_floats_may_be_written_as_everybody_writes_them(tmp_path: Path) -> None:
 
 def test_paper_protocol_uses_yarn_as_the_text_has_it() -> None:
     """P3: L = 64, s = 4, section 3.3's ramp and blend, alpha = 1, beta = 32; P4: its own temperature."""
-    loaded = load(ROOT / "config", "laptop")
-    assert loaded.posgen_spec("paper", "resonance_yarn") == EncodingSpec(
+    loaded = load(ROOT / "config", "laptop").posgen
+    assert loaded.spec("paper", "resonance_yarn") == EncodingSpec(
         method="yarn", resonance=True, scale=4.0, train_length=64, beta_fast=32.0, beta_slow=1.0,
         ramp="wavelength", blend="wavelength",
     )  # fmt: skip
@@ -156,8 +157,8 @@ def test_paper_protocol_uses_yarn_as_the_text_has_it() -> None:
 
 def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
     """P2: trained unscaled. P3: 257 in L's place, s = 257/65, beta_fast 2."""
-    loaded = load(ROOT / "config", "laptop")
-    assert loaded.posgen_spec("released", "yarn") == EncodingSpec(
+    loaded = load(ROOT / "config", "laptop").posgen
+    assert loaded.spec("released", "yarn") == EncodingSpec(
         method="yarn", scale=257 / 65, train_length=257, beta_fast=2.0, beta_slow=1.0, ramp="index", blend="frequency"
     )
     trained = {name: loaded.train_encoding("released", name) for name in loaded.encodings}
@@ -170,10 +171,10 @@ def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 def test_unscaled_encodings_are_the_same_in_every_protocol(protocol: str) -> None:
-    loaded = load(ROOT / "config", "laptop")
-    assert loaded.posgen_spec(protocol, "rope") == EncodingSpec()
-    assert loaded.posgen_spec(protocol, "resonance_rope") == EncodingSpec(resonance=True)
-    assert loaded.posgen_spec(protocol, "linear") == EncodingSpec(method="linear", scale=4.0, train_length=64)
+    loaded = load(ROOT / "config", "laptop").posgen
+    assert loaded.spec(protocol, "rope") == EncodingSpec()
+    assert loaded.spec(protocol, "resonance_rope") == EncodingSpec(resonance=True)
+    assert loaded.spec(protocol, "linear") == EncodingSpec(method="linear", scale=4.0, train_length=64)
 
 
 def test_what_an_encodings_entry_says_wins_over_lengths_and_protocol(protocols: dict[str, Protocol]) -> None:
@@ -186,10 +187,10 @@ def test_what_an_encodings_entry_says_wins_over_lengths_and_protocol(protocols: 
 def test_a_protocol_may_leave_out_yarns_temperature(folder: Path) -> None:
     """P4."""
     put(folder / "protocols.yaml", "paper", yarn_temperature=False)
-    loaded = load(folder, "tiny")
-    assert loaded.posgen_spec("paper", "yarn").attention_factor == 1.0
-    assert loaded.posgen_spec("paper", "rope").attention_factor is None
-    assert loaded.posgen_spec("released", "yarn").attention_factor is None
+    loaded = load(folder, "tiny").posgen
+    assert loaded.spec("paper", "yarn").attention_factor == 1.0
+    assert loaded.spec("paper", "rope").attention_factor is None
+    assert loaded.spec("released", "yarn").attention_factor is None
 
 
 def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path) -> None:
@@ -197,7 +198,7 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
     message = refusal(folder)
     assert "train_encoding `unscaled` (P2) trains yarn with its unscaled encoding (method rope, base 500000" in message
     put(folder / "encodings.yaml", "slow_rope", method="rope", base=5e5)
-    assert load(folder, "tiny").train_encoding("released", "yarn") == "slow_rope"
+    assert load(folder, "tiny").posgen.train_encoding("released", "yarn") == "slow_rope"
 
 
 # One bad thing at a time
@@ -255,8 +256,8 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("num_snapshots: 2", "num_snapshots: 3"), "posgen", "training.num_snapshots must divide num_looks = 4, got 3"),
         (("paper: {recursive: 8, cot: 9,", "paper: {recursive: 8,"), "posgen", "steps.paper.cot must be given"),
         (("{recursive: 8", "{recursive: 3"), "posgen", "steps.paper.recursive must be >= num_looks = 4, got 3"),
-        (("{recursive: 8", "{recursiv: 8"), "posgen.training.steps.paper.recursiv", "should be 'recursive', 'cot', "),
-        (("tasks: [recursive,", "tasks: [recurring,"), "posgen.tasks.0", "should be 'recursive', 'cot', "),
+        (("{recursive: 8", "{recursiv: 8"), "posgen.training.steps.paper.recursiv", "must be one of recursive, cot, s"),
+        (("tasks: [recursive,", "tasks: [recurring,"), "posgen.tasks.0", "task must be one of recursive, cot, "),
         # names
         (("preset: tiny", "preset: small"), "", "preset must be the file's name tiny, got 'small'"),
         (("[rope, resonance_rope,", "[rope, resonanse_rope,"), "posgen.encodings", "'resonanse_rope' is not defined; "),
@@ -291,7 +292,7 @@ def test_bad_preset_is_one_line_with_file_key_and_rule(
 @pytest.mark.parametrize(
     ("file", "entry", "fields", "expected"),
     [
-        ("encodings", "linear", {"method": "linar"}, "linear: method must be one of rope, linear, "),
+        ("encodings", "linear", {"method": "linar"}, "linear: method must be one of rope, dynamic_ntk, "),
         ("encodings", "linear", {"scale": 0.25}, "linear: scale is L'/L and must be >= 1, got 0.25"),
         ("encodings", "linear", {"scal": 2}, "linear: scal is not a field of an encoding"),
         ("encodings", "linear", {"base": 10**400}, "linear: base must be a finite number"),
@@ -345,7 +346,7 @@ def test_a_missing_file_is_one_line(file: str, folder: Path) -> None:
 
 def test_settings_are_frozen(folder: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(folder, "tiny").preset.posgen.data.modulus = 3
+        load(folder, "tiny").posgen.settings.data.modulus = 3
 
 
 # Whatever one does to a file
@@ -409,7 +410,7 @@ def test_load_succeeds_or_refuses_in_one_line_whatever_was_done_to_a_file(
     original = yaml.safe_load(source) if breaking is broken_tree else source
     unbroken = {other.name: read_yaml(other) for other in folder.glob("*.yaml")}
     # The files left alone need not be parsed anew each time.
-    monkeypatch.setattr(config, "read_yaml", lambda p: read_yaml(p) if p.name == name else unbroken[p.name])
+    monkeypatch.setattr(presets, "read_yaml", lambda p: read_yaml(p) if p.name == name else unbroken[p.name])
     draw, accepted = random.Random(0), 0
     for case in range(150):
         path.write_text(breaking(original, draw), encoding="utf-8")
@@ -428,6 +429,7 @@ def test_the_schema_for_editors_names_every_key_with_its_meaning() -> None:
         assert kind["additionalProperties"] is False
     described = schema["$defs"]["DataSettings"]["properties"]
     assert all(re.search(r"\w", field["description"]) for field in described.values())
+    assert schema["$defs"]["Study"]["properties"]["tasks"]["items"]["enum"] == list(TASKS)
 
 
 # Studies, and protocols one choice apart
@@ -475,8 +477,8 @@ resources:
 
 def test_what_protocols_share_is_trained_once(folder: Path) -> None:
     edit(folder / "tiny.yaml", "resources:\n", STUDY)
-    loaded = load(folder, "tiny")
-    cells = loaded.study_cells("ablation")
+    loaded = load(folder, "tiny").posgen
+    cells = loaded.cells("ablation")
     assert len(cells) == 20
     trained = {(c.protocol, c.encoding): (c.train_protocol, c.train_encoding) for c in cells}
     assert trained["paper", "yarn"] == ("paper", "yarn")
@@ -484,8 +486,8 @@ def test_what_protocols_share_is_trained_once(folder: Path) -> None:
     assert trained["paper+P3", "rope"] == ("paper", "rope"), "P3 concerns YaRN alone"
     assert trained["paper+P3", "yarn"] == ("paper+P3", "yarn"), "another table to train with"
     assert trained["released+P3", "yarn"] == ("released", "rope"), "YaRN's table is used in evaluation only"
-    assert len(set(trained.values())) == 4 + 2 + 2
-    assert runs.train_run(loaded, "paper+P3", "cot").steps == runs.train_run(loaded, "paper", "cot").steps
+    assert len(set(trained.values())) == 4 + 2 + 2 == len(loaded.trainings("ablation"))
+    assert loaded.train_run("paper+P3", "cot").steps == loaded.train_run("paper", "cot").steps
 
 
 def test_a_study_shares_the_rules_of_the_presets_own_lists(folder: Path) -> None:
@@ -500,7 +502,7 @@ def test_a_study_shares_the_rules_of_the_presets_own_lists(folder: Path) -> None
 
 
 def test_keyed_tasks_have_their_own_modulus(folder: Path) -> None:
-    loaded = load(ROOT / "config", "laptop")
-    assert runs.train_run(loaded, "paper", "cot_keyed").data.modulus == 11
-    assert runs.data_run(loaded, "paper", "cot").data.modulus == 17
-    assert runs.train_run(loaded, "paper", "cot_keyed").vocab_size == 11
+    loaded = load(ROOT / "config", "laptop").posgen
+    assert loaded.train_run("paper", "cot_keyed").data.modulus == 11
+    assert loaded.data_run("paper", "cot").data.modulus == 17
+    assert loaded.train_run("paper", "cot_keyed").vocab_size == 11

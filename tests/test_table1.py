@@ -98,9 +98,7 @@ def test_an_encoding_that_the_paper_has_not_gets_no_verdict(made: SimpleNamespac
 
 def test_where_nothing_is_published_nothing_is_set_beside_it(made: SimpleNamespace) -> None:
     names = ("rope", "resonance_rope")
-    made.evaluations = [
-        write_evaluation(made.folder, "cot_keyed", name, seed, 0.4) for name in names for seed in SEEDS
-    ]
+    made.evaluations = [write_evaluation(made.folder, "cot_keyed", name, seed, 0.4) for name in names for seed in SEEDS]
     made.baselines = [write_baseline(made.folder, "cot_keyed")]
     text = Path(f"{make_table(made, study='keyed')}.md").read_text(encoding="utf-8")
     headers = [line for line in text.splitlines() if "Seeds" in line]
@@ -130,7 +128,7 @@ def test_the_repositorys_own_rows_stand_in_a_column_of_their_own(made: SimpleNam
         for seed, value in enumerate(values)
     ]
     kept = write_study(
-        made.folder / "kept.parquet", rows, {("paper", "cot"): SMALL}, dict.fromkeys(("rope", "resonance_rope"), {})
+        made.folder / "kept.parquet", rows, {("paper", "cot"): SMALL}, {"rope": {}, "resonance_rope": {}}
     )
     stem = make_table(made, kept=kept)
     cells, pairs = (

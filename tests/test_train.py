@@ -11,7 +11,7 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
 from resonance.posgen.decoder import Dropout
 from resonance.posgen.settings import TrainRun
-from resonance.posgen.step import Batches, DropoutMasks, Step
+from resonance.posgen.step import Batches, CompiledOrNot, DropoutMasks, Step, precision_here
 from resonance.posgen.train import Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
 
 RESONANCE = EncodingSpec(resonance=True)
@@ -44,6 +44,7 @@ def values(trained: Trained, metric: str) -> list[float]:
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.usefixtures("bf16_products")
 def test_equal_arguments_give_bit_equal_weights(protocol: str, precision: str, make_run, fit) -> None:
     run = make_run(protocol, precision=precision)
     torch.manual_seed(0)
@@ -316,9 +317,26 @@ def as_on_a_gpu(monkeypatch) -> list[RecordedOnTheCpu]:
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.usefixtures("bf16_products")
 def test_training_equals_a_plain_loop_bit_for_bit(protocol, precision, make_run, make_sequences, fit) -> None:
     run = make_run(protocol, steps=13, selection="last", precision=precision)
     assert all(same(fit(run).decoder.state_dict(), plain_loop(run, make_sequences(run))).values())
+
+
+def test_without_bfloat16_products_bf16_computes_in_fp32_and_is_said_once(
+    make_run, make_sequences, fit, bf16_products, capsys
+) -> None:
+    bf16, fp32 = (make_run(steps=5, precision=precision) for precision in ("bf16", "fp32"))
+    with_products = fit(bf16).decoder.state_dict()
+    assert capsys.readouterr().err == ""
+    bf16_products(False)
+    without = [fit(bf16).decoder.state_dict() for _ in range(2)]
+    said = "this CPU has no bfloat16 products: bf16 computes in fp32, faster here and more exact\n"
+    assert capsys.readouterr().err == said
+    for weights in without:
+        assert all(same(weights, plain_loop(fp32, make_sequences(fp32))).values())
+        assert not all(same(weights, with_products).values())
+    assert precision_here("cuda", "bf16") == "bf16" and precision_here("cpu", "fp32") == "fp32"
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -509,3 +527,20 @@ def test_a_compiler_that_does_not_work_is_said_aloud_and_trained_without(make_ru
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
     assert "torch.compile does not work here (no C++ compiler)" in warning and "compile: false" in warning
+
+
+def test_a_compiled_bf16_transpose_keeps_every_row() -> None:
+    """The keys' gradient under `released`, as small as g++ 12 spoiled it where it tuned for no processor it knows."""
+    draw = torch.Generator().manual_seed(0)
+    q, cos, sin = (torch.randn(shape, generator=draw) for shape in ((8, 4, 64, 64), (64, 32), (64, 32)))
+    k = torch.randn((8, 64, 256), generator=draw).bfloat16().requires_grad_()
+
+    def loss_of(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        a, b = k.unflatten(-1, (4, 64)).transpose(1, 2).float().unflatten(-1, (32, 2)).unbind(-1)
+        turned = torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).to(torch.bfloat16)
+        return (q @ turned.transpose(-1, -2)).float().square().mean()
+
+    expected, found = (
+        torch.autograd.grad(CompiledOrNot(loss_of, compile_it)(q.bfloat16(), k), k)[0] for compile_it in (False, True)
+    )
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=1e-3)

@@ -16,6 +16,7 @@ from resonance.record.rows import read_rows, read_run, write_rows
 
 SETTINGS = ("settings", "train_spec", "evaluation", "spec")
 """What a row's numbers depend on, of what its run says; the code beside them."""
+NEEDED = (*SETTINGS, "train_code", "code", "train_precision", "precision")
 
 
 def evaluation_path(preset: str, cell: Cell, root: Path = Path()) -> Path:
@@ -63,12 +64,20 @@ def collect(
                 _check(wanted(posgen, cell), each, f"{kept}: {_title(cell)}", code=not any_code)
         else:
             run = read_run(path)
+            if missing := [key for key in NEEDED if key not in run]:
+                raise ValueError(f"{path} must say what made it, got no {', '.join(missing)}; run the workflow again")
             own = dict([_made_of(run)])
             _check(wanted(posgen, cell), run, str(path), code=False)  # whether the code is today's Snakemake asks
             found = read_rows(path, EVALUATION).filter(pl.col("position").is_null(), pl.col("split") == "test")
             found = found.with_columns(made=pl.lit(next(iter(own))))
         made |= own
         rows += found.select(list(STUDY.columns)).iter_rows(named=True)
+    computed = {(each["train_precision"], each["precision"]) for each in made.values()}
+    if kept and len(computed) > 1 and not any_code:
+        raise ValueError(
+            f"{kept}: must be computed in the precision of the rows here, got {sorted(computed)} of training and "
+            "evaluation; --any-code takes both"
+        )
     write_rows(output, STUDY, rows, {"study": study, "preset": preset, "made": made})
     return f"{output}: {len(cells)} evaluations of {study}"
 
@@ -89,9 +98,7 @@ def wanted(posgen: Posgen, cell: Cell) -> dict:
 def _made_of(run: dict) -> tuple[str, dict]:
     """What made one evaluation, without what is its own (seed, time, cost), under a name of its contents."""
     provenance = run["provenance"]
-    made = {
-        key: run[key] for key in (*SETTINGS, "train_code", "code", "train_precision", "precision", "threads", "device")
-    }
+    made = {key: run[key] for key in (*NEEDED, "threads", "device")}
     made |= {"commit": provenance["commit"], "versions": provenance["versions"], "recorded": "with the run"}
     return digest(identity(made)), made
 
@@ -101,7 +108,7 @@ def _check(ours: dict, theirs: dict, where: str, *, code: bool) -> None:
     parts = [({key: side[key] for key in SETTINGS}) for side in (ours, theirs)]
     flat = [identity({f"{key}.{name}": value for key in part for name, value in part[key].items()}) for part in parts]
     if code:
-        if not theirs["code"]:
+        if not (theirs["code"] and theirs["train_code"]):
             raise ValueError(
                 f"{where}: nobody recorded what code made it (commit {theirs['commit']}); --any-code takes it"
             )

@@ -6,9 +6,13 @@ min_version("9.0")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/posgen_names.smk"
 include: "workflow/rules/posgen.smk"
+include: "workflow/rules/llm_names.smk"
 include: "workflow/rules/llm.smk"
+include: "workflow/rules/leval_names.smk"
 include: "workflow/rules/leval.smk"
+include: "workflow/rules/figures_names.smk"
 include: "workflow/rules/figures.smk"
 
 

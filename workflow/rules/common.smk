@@ -1,4 +1,4 @@
-# What every rule file needs: the preset, read and checked before the graph is built, and names turned into paths.
+# What all rule files need; the preset, read and checked before the graph is built, and names turned into paths.
 # Knows names and paths; never torch.
 import os
 import sys
@@ -27,7 +27,7 @@ FIGURE_KINDS = ["pdf", "svg", "png"]
 TABLE_KINDS = ["csv", "md", "tex", "html"]
 PAIRED_KINDS = [".csv", "_pairs.csv", ".md", ".tex", ".html"]
 DRAWING = "../../envs/figures.yaml"
-# What `all` makes; every rule file adds its own.
+# What `all` makes; the other files add to it.
 TABLES, FIGURES = [], []
 
 # profiles/default, which every run reads, gives this machine's cores: they bound the threads of what runs here,

@@ -1,38 +1,5 @@
 # L-Eval: questions -> answers -> scores -> Table 2, and a table of its own for every stand-in. Without the key
 # `leval` in the preset no model is asked, and Table 2 has the paper's half alone.
-from resonance.leval import paths as leval_paths
-
-LEVAL = CONFIG.leval
-LEVAL_STAND_INS = LEVAL.stand_ins() if LEVAL else []
-
-
-def leval_settings_json(wildcards):
-    """What the questions, or one model's answers, depend on, as JSON."""
-    stage, _, model = wildcards.stage.partition("_")
-    return (LEVAL.tasks_run() if stage == "tasks" else LEVAL.answer_run(model)).to_json()
-
-
-def leval_tasks_inputs(wildcards):
-    """The package of the plays that questions are made of; nothing for L-Eval's own."""
-    made = LEVAL.settings.made
-    return llm_source(LLM_SETTINGS.texts[made.text]) if made else {}
-
-
-def leval_scores(*models, but=()):
-    """The scores of every set of answers of some models; of all but some, where none is named."""
-    return [
-        at(leval_paths.SCORES).format(model=model, encoding=encoding, strategy=strategy)
-        for model, encoding, strategy in (LEVAL.sets() if LEVAL else [])
-        if (model in models if models else model not in but)
-    ]
-
-
-def leval_code(stage):
-    return leval_paths.CODE.format(stage=stage)
-
-
-TABLE2_FILES = [at(leval_paths.TABLE2) + kind for kind in PAIRED_KINDS]
-TABLE2_FILES += expand(at(leval_paths.TABLE2_STAND_IN) + "{kind}", model=LEVAL_STAND_INS, kind=PAIRED_KINDS)
 
 
 localrules:

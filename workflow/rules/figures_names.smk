@@ -1,0 +1,239 @@
+# The registry of tables and figures, for figures.smk. One entry of DRAWINGS, one rule: a script of figures/ that is told
+# where to write, of which preset, the files of its inputs (--NAME=path), and what the entry adds.
+
+# Of every study; {protocol}: one for each of its protocols.
+STUDY_STEMS = {
+    "table1": (["table1_{protocol}"], ["fig3_validation_loss_{protocol}", "shortcuts_table1_{protocol}"]),
+    "five_seeds": (["five_seeds_{protocol}"], []),
+    "extended": (["extended_{protocol}"], []),
+    "keyed": (["keyed_{protocol}"], ["shortcuts_keyed_{protocol}"]),
+    "rounding": (["rounding"], ["rounding"]),
+    "ablation": (["ablation"], ["ablation"]),
+}
+# Files of measured rows that the repository keeps, STUDY_PART.parquet: the same scripts draw them, and hours of
+# training are not run again.
+KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
+
+
+def table_at(stem, caption, title, protocol="-", kinds=PAIRED_KINDS):
+    """The files of a table, its page in the report; without a caption it is in none."""
+    labels, page = {"table": title, "protocol": protocol}, f"{stem}.html"
+    if caption:
+        page = report(page, caption=f"../report/{caption}.rst", category="Tables", labels=labels)
+    return [page, *(f"{stem}{kind}" for kind in kinds if kind != ".html")]
+
+
+def figure_at(stem, caption, title, protocol="-"):
+    """The files of a figure, its picture in the report."""
+    labels, picture = {"figure": title, "protocol": protocol}, f"{stem}.png"
+    if caption:
+        picture = report(picture, caption=f"../report/{caption}.rst", category="Figures", labels=labels)
+    return [picture, f"{stem}.pdf", f"{stem}.svg"]
+
+
+def figure(name):
+    return at(f"{paths.FIGURES}/{name}")
+
+
+def table(name):
+    return at(f"{paths.TABLES}/{name}")
+
+
+def published(name):
+    """A file drawn of the kept rows."""
+    return f"{at(paths.PUBLISHED)}/{name}"
+
+
+def kept(study):
+    """A study's kept files."""
+    return [f"{at(paths.KEPT)}/{stem}.parquet" for stem in KEPT if stem.split("_")[0] == study]
+
+
+def kept_beside(wildcards):
+    """Table 1's kept rows of this preset, shown beside a run's own."""
+    stem = f"table1_{wildcards.protocol}"
+    return [f"{at(paths.KEPT)}/{stem}.parquet"] if wildcards.study == "table1" and stem in KEPT else []
+
+
+def study_files(study, place, kinds, stems):
+    """The files of some stems of a study, none where the preset leaves it out."""
+    if study not in STUDIES:
+        return []
+    return expand([place(f"{stem}.{{kind}}") for stem in stems], protocol=STUDIES[study].protocols, kind=kinds)
+
+
+def study_tables(study):
+    return study_files(study, table, TABLE_KINDS, STUDY_STEMS[study][0])
+
+
+def study_figures(study):
+    return study_files(study, figure, FIGURE_KINDS, STUDY_STEMS[study][1])
+
+
+def published_files(wildcards):
+    """Every table of the kept rows, and the figures of those that have one."""
+    if not KEPT:
+        raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
+    whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
+    stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
+    return expand(published("tables/{stem}.{kind}"), stem=stems, kind=TABLE_KINDS) + expand(
+        published("figures/{stem}.{kind}"), stem=whole, kind=FIGURE_KINDS
+    )
+
+
+def evaluations_of_study(wildcards):
+    return posgen_evaluations(wildcards.study, wildcards.protocol)
+
+
+def baselines_of_study(wildcards):
+    """What needs no training, for every task of a study."""
+    return expand(at(posgen_paths.BASELINE), protocol=wildcards.protocol, task=STUDIES[wildcards.study].tasks)
+
+
+def told_of_protocol(wildcards):
+    return [f"--protocol={wildcards.protocol}"]
+
+
+def told_of_study(wildcards):
+    """The study, laid out like Table 1, and its rows."""
+    layout = "table1" if wildcards.study == "five_seeds" else wildcards.study
+    rows = [f"--encoding={name}" for name in STUDIES[wildcards.study].encodings]
+    return [f"--study={layout}", f"--protocol={wildcards.protocol}", *rows]
+
+
+def told_of_model(evaluation, numbers):
+    """Where the table of a language model's figure goes, and which model it is."""
+
+    def told(wildcards):
+        model = LLM_SETTINGS.models[llm_drawn(evaluation)[wildcards.drawn]]
+        named = [f"--title={model.title}", "--stand-in" if model.stand_in else "--no-stand-in"]
+        return [f"--table={at(numbers).format(drawn=wildcards.drawn)}", *named]
+
+    return told
+
+
+def drawing(script, output, told=lambda wildcards: [], methods=(), of="", studies=".*", **inputs):
+    """of: the wildcards of its log, as folders; studies: which ones it is of."""
+    return {
+        "script": script, "output": output, "told": told, "methods": methods, "of": of, "studies": studies,
+        "inputs": inputs,
+    }  # fmt: skip
+
+
+def study_table(output, studies, **inputs):
+    """A study laid out like Table 1."""
+    numbers = {"published": "config/published.yaml", "baseline": baselines_of_study}
+    return drawing(
+        "table1_posgen", output, told_of_study, of="{study}/{protocol}", studies=studies, **numbers, **inputs
+    )
+
+
+def collected(script, files, table_stem, figure_stem, *reported):
+    """A study that is collected in one file or several, as a table and a figure."""
+    output = table_at(table_stem, *reported, kinds=[".csv", ".md", ".tex"]) + figure_at(figure_stem, *reported)
+    return drawing(script, output, lambda wildcards: [f"--draw={figure_stem}"], study=files)
+
+
+def of_model(script, evaluation, figure_stem, table_stem, caption, title):
+    """One evaluation of one language model, as a figure and a table."""
+
+    def measured(wildcards):
+        return llm_measured(evaluation, llm_drawn(evaluation)[wildcards.drawn])
+
+    output = figure_at(at(figure_stem), caption, title, "{drawn}")
+    output += table_at(at(table_stem), caption, f"{title} in numbers", "{drawn}")
+    return drawing(script, output, told_of_model(evaluation, table_stem), of="{drawn}", **{evaluation: measured})
+
+
+DRAWINGS = {
+    "figure1": drawing(
+        "fig1_rotation_angles", figure_at(figure("fig1_rotation_angles"), "fig1", "Figure 1"), methods=["rope"]
+    ),
+    "figure2": drawing("fig2_dependencies", figure_at(figure("fig2_dependencies"), "fig2", "Figure 2")),
+    "figure3_one": drawing(
+        "fig3_validation_loss",
+        figure_at(figure("fig3_validation_loss_{protocol}"), "fig3", "Figure 3", "{protocol}"),
+        told_of_protocol,
+        of="{protocol}",
+        evaluation=lambda wildcards: posgen_evaluations("table1", wildcards.protocol),
+    ),
+    "study_table": study_table(
+        table_at(table("{study}_{protocol}"), "table1", "{study}", "{protocol}"),
+        "table1|five_seeds|extended|keyed",
+        evaluation=evaluations_of_study,
+        kept=kept_beside,
+    ),
+    "published_study_table": study_table(
+        table_at(published("tables/{study}_{protocol}"), None, None),
+        "table1|extended|keyed",
+        evaluation=f"{at(paths.KEPT)}/{{study}}_{{protocol}}.parquet",
+    ),
+    "study_shortcuts": drawing(
+        "shortcuts",
+        figure_at(figure("shortcuts_{study}_{protocol}"), "shortcuts", "Shortcuts, {study}", "{protocol}"),
+        told_of_protocol,
+        of="{study}/{protocol}",
+        studies="table1|keyed",
+        evaluation=evaluations_of_study,
+        baseline=baselines_of_study,
+    ),
+    "rounding_table": collected(
+        "rounding",
+        at(posgen_paths.STUDY).replace("{study}", "rounding"),
+        table("rounding"),
+        figure("rounding"),
+        "rounding",
+        "Rules of rounding",
+        "both",
+    ),
+    "published_rounding_table": collected(
+        "rounding", kept("rounding"), published("tables/rounding"), published("figures/rounding"), None, None
+    ),
+    "ablation_table": collected(
+        "ablation",
+        at(posgen_paths.STUDY).replace("{study}", "ablation"),
+        table("ablation"),
+        figure("ablation"),
+        "ablation",
+        "Ablation of the protocols",
+        "both",
+    ),
+    "published_ablation_table": collected(
+        "ablation", kept("ablation"), published("tables/ablation"), published("figures/ablation"), None, None
+    ),
+    "figure4_one": of_model(
+        "fig4_perplexity", "perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE, "fig4", "Figure 4"
+    ),
+    # An extra beside perplexity (L14): asked of the models that `llm.passkey.lengths` names.
+    "passkey_figure": of_model(
+        "passkey", "passkey", llm_paths.PASSKEY, llm_paths.PASSKEY_TABLE, "passkey", "Passkey retrieval"
+    ),
+    "table2_one": drawing(
+        "table2_leval",
+        table_at(at(leval_paths.TABLE2), "table2", "Table 2"),
+        published="config/published.yaml",
+        scores=leval_scores(but=LEVAL_STAND_INS),
+    ),
+    "table2_stand_in": drawing(
+        "table2_stand_in",
+        table_at(at(leval_paths.TABLE2_STAND_IN), "table2_stand_in", "Table 2, stand-in", "{model}"),
+        lambda wildcards: [f"--title={LLM_SETTINGS.models[wildcards.model].title}"],
+        of="{model}",
+        scores=lambda wildcards: leval_scores(wildcards.model),
+    ),
+}
+
+TABLES += study_tables("table1") + TABLE2_FILES
+FIGURES += study_figures("table1") + PERPLEXITY_FILES + PASSKEY_FILES
+FIGURES += expand(figure("{name}.{kind}"), name=["fig1_rotation_angles", "fig2_dependencies"], kind=FIGURE_KINDS)
+
+
+def told_to(drawn):
+    """What a script is told: every file of its inputs by name, and what its entry adds."""
+
+    def told(wildcards, input):
+        files = [(name, input.get(name)) for name in drawn["inputs"]]
+        given = [(name, [found] if isinstance(found, str) else found) for name, found in files]
+        return [f"--{name}={path}" for name, paths in given for path in paths] + drawn["told"](wildcards)
+
+    return told

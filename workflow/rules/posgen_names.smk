@@ -1,0 +1,61 @@
+# Names and paths of PosGen, for posgen.smk: what a preset's key `posgen` asks for.
+from resonance.posgen import paths as posgen_paths
+from resonance.posgen.tasks import SPLITS
+
+POSGEN = CONFIG.posgen
+STUDIES = POSGEN.settings.all_studies
+POSGEN_ENVIRONMENT = environment("posgen", POSGEN.settings.training.device)
+
+
+def settings_json(wildcards):
+    """What one stage of one task depends on, as JSON: the file changes if and only if this does."""
+    made = {
+        "data": lambda: POSGEN.data_run(wildcards.protocol, wildcards.task),
+        "train": lambda: POSGEN.train_run(wildcards.protocol, wildcards.task),
+        "evaluate": POSGEN.evaluate_run,
+    }
+    return made[wildcards.stage]().to_json()
+
+
+def posgen_data(template, **wildcards):
+    """A template of a task's data, over every study's protocols and tasks, each drawn once."""
+    return sorted(
+        {
+            path
+            for study in STUDIES.values()
+            for protocol in study.protocols
+            for path in expand(at(template), protocol=POSGEN.data_protocol(protocol), task=study.tasks, **wildcards)
+        }
+    )
+
+
+def posgen_evaluations(study, protocol=None):
+    """Every evaluation of a study, or those under one of its protocols."""
+    cells = [cell for cell in POSGEN.cells(study) if protocol in (None, cell.protocol)]
+    return [at(posgen_paths.EVALUATION).format(**cell._asdict()) for cell in cells]
+
+
+def posgen_trained(template, study):
+    """A template over every training of a study."""
+    return [at(template).format(**training._asdict()) for training in POSGEN.trainings(study)]
+
+
+def posgen_code(stage):
+    return posgen_paths.CODE.format(stage=stage)
+
+
+def settings_of(stage):
+    return at(posgen_paths.SETTINGS).replace("{stage}", stage)
+
+
+def drawn(split):
+    """The sequences that a protocol uses, drawn under the first protocol that uses the same."""
+    template = at(posgen_paths.SEQUENCES).replace("{split}", split)
+    return lambda wildcards: expand(template, protocol=POSGEN.data_protocol(wildcards.protocol), task=wildcards.task)
+
+
+def trained(template):
+    """A file of the run that an evaluation measures."""
+    return lambda wildcards: at(template).format(
+        **(dict(wildcards) | {"protocol": POSGEN.train_protocol(wildcards.protocol, wildcards.train_encoding)})
+    )

@@ -1,100 +1,109 @@
-"""The plan: what is counted, FLOP beside torch's own count, and the prediction beside a measured run."""
+"""The plan: the jobs of Snakemake's dry run, FLOP beside torch's own count, the prediction beside a measured run."""
 
 import csv
 import dataclasses
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from resonance.plan import llm, posgen, show
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from resonance import plan
 from resonance.cli import app
 from resonance.encoding.spec import EncodingSpec
+from resonance.llm import cost as llm
+from resonance.posgen import cost as posgen
 from resonance.posgen import train as training
 from resonance.posgen.train import generator, make_decoder
-from resonance.record.job import DEVICES, Job
-from resonance.record.provenance import train_run
-from resonance.workflow.preset import Cell, Config, load
+from resonance.record.job import DEVICES, Job, RuleResources
+from resonance.record.settings import SettingsError
+from resonance.workflow import plan
+from resonance.workflow.preset import Config, load
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Mean seconds and largest MB of a job of a whole laptop run on two quiet cores (Xeon with AMX, torch
 # 2.13.0, 2026-11-22; 14 min 53 s), by rule, protocol and task, as Snakemake's benchmarks have them.
 MEASURED = {
-    ("posgen_train", "paper", "recursive"): (33.4, 545),
-    ("posgen_train", "paper", "cot"): (33.4, 550),
-    ("posgen_train", "paper", "semi_recursive"): (40.5, 580),
-    ("posgen_train", "released", "recursive"): (51.7, 625),
-    ("posgen_train", "released", "cot"): (69.1, 686),
-    ("posgen_train", "released", "semi_recursive"): (50.5, 626),
+    ("posgen_train_one", "paper", "recursive"): (33.4, 545),
+    ("posgen_train_one", "paper", "cot"): (33.4, 550),
+    ("posgen_train_one", "paper", "semi_recursive"): (40.5, 580),
+    ("posgen_train_one", "released", "recursive"): (51.7, 625),
+    ("posgen_train_one", "released", "cot"): (69.1, 686),
+    ("posgen_train_one", "released", "semi_recursive"): (50.5, 626),
     **{("posgen_evaluate", "paper", task): (3.1, 367) for task in ("recursive", "cot", "semi_recursive")},
     **{("posgen_evaluate", "released", task): (4.6, 403) for task in ("recursive", "cot", "semi_recursive")},
 }
 WALL = 14 * 60 + 53
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def laptop() -> Config:
     return load(ROOT / "config", "laptop")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def paper() -> Config:
     return load(ROOT / "config", "paper")
 
 
-def planned(config: Config) -> list[Job]:
-    return plan.jobs(config)
+@pytest.fixture(scope="module")
+def laptop_jobs(laptop: Config) -> list[Job]:
+    return plan.jobs(laptop)
+
+
+@pytest.fixture(scope="module")
+def paper_jobs(paper: Config) -> list[Job]:
+    return plan.jobs(paper)
 
 
 def count(made: list[Job], rule: str, protocol: str | None = None) -> int:
-    return sum(job.rule == rule and protocol in (None, *job.names[:1]) for job in made)
+    return sum(job.rule == rule and protocol in (None, job.wildcards.get("protocol")) for job in made)
 
 
-def test_what_is_shared_is_counted_once(paper: Config) -> None:
+def of(config: Config, rule: str, **wildcards: str) -> Job:
+    """A job of PosGen or of the language models with its cost, without Snakemake."""
+    asked = RuleResources(threads=1, mem_mb=1000, runtime=10, gpu=0)
+    wing, costs = (config.posgen, posgen.COSTS) if rule in posgen.COSTS else (config.llm, llm.COSTS)
+    return costs[rule](wing, Job(rule, wildcards, asked))
+
+
+@pytest.mark.workflow
+def test_what_is_shared_is_counted_once(paper_jobs: list[Job]) -> None:
     """P2: under `released` RoPE and YaRN are one training, measured with two encodings."""
-    made = planned(paper)
-    assert count(made, "posgen_train", "paper") == 4 * 3 * 5
-    assert count(made, "posgen_train", "released") == 2 * 3 * 5
-    assert count(made, "posgen_evaluate", "released") == 4 * 3 * 5
-    assert count(made, "posgen_data") == count(made, "posgen_baseline") == 2 * 3
-    assert count(made, "study_table") == count(made, "figure3") == count(made, "study_shortcuts") == 2
+    assert count(paper_jobs, "posgen_train_one", "paper") == 4 * 3 * 5
+    assert count(paper_jobs, "posgen_train_one", "released") == 2 * 3 * 5
+    assert count(paper_jobs, "posgen_evaluate", "released") == 4 * 3 * 5
+    assert count(paper_jobs, "posgen_data_one") == count(paper_jobs, "posgen_baseline") == 2 * 3
+    for rule in ("study_table", "figure3_one", "study_shortcuts"):
+        assert count(paper_jobs, rule) == 2
 
 
-def test_cells_may_come_from_anywhere_in_any_order_and_twice(laptop: Config) -> None:
-    cells = laptop.study_cells("table1")
-    more = Cell("paper", "ntk", "paper", "ntk", "cot", 7)
-    made = posgen.jobs_of_cells(laptop, cells)
-    assert posgen.jobs_of_cells(laptop, iter(cells[::-1] + cells)) == made
-    extended = posgen.jobs_of_cells(laptop, [*cells, more])
-    for rule in ("posgen_train", "posgen_evaluate"):
-        assert count(extended, rule) == count(made, rule) + 1
-    assert len(extended) == len(made) + 2
-    assert count(posgen.jobs_of_cells(laptop, [more]), "posgen_data") == 1
+@pytest.mark.workflow
+def test_a_job_has_the_resources_and_the_benchmark_of_its_rule(paper: Config, paper_jobs: list[Job]) -> None:
+    kinds = {"posgen_train_one": "train", "posgen_evaluate": "evaluate", "llm_finetune": "llm_train"}
+    for job in paper_jobs:
+        if job.rule in kinds:
+            assert job.asks == paper.resources.of(kinds[job.rule]), job.rule
+        assert job.benchmark.startswith(f"results/paper/benchmarks/{job.rule}") and job.benchmark.endswith(".tsv")
+    assert not [job for job in paper_jobs if job.rule.endswith(("_settings", "_encoding")) or job.rule == "all"]
 
 
-def test_studies_share_their_trainings_and_sequences(laptop: Config) -> None:
-    ablation, both = plan.jobs(laptop, ["ablation"]), plan.jobs(laptop, ["table1", "ablation"])
-    assert count(both, "posgen_train") == count(ablation, "posgen_train") == 414, "Table 1's seeds are among them"
-    assert count(ablation, "posgen_data") == 2 * 3, "P1 decides what is drawn, and has two values"
-    assert count(ablation, "posgen_train", "paper+P2") == 0 and count(ablation, "posgen_evaluate", "paper+P2") == 36
-    assert count(plan.jobs(laptop, ["rounding"]), "posgen_train") == 1080
+def test_studies_share_their_trainings(laptop: Config) -> None:
+    trained = {study: set(laptop.posgen.trainings(study)) for study in laptop.posgen.settings.all_studies}
+    assert trained["table1"] <= trained["ablation"] and len(trained["ablation"]) == 414
+    assert trained["table1"] <= trained["five_seeds"] and len(trained["five_seeds"]) == 90
+    assert len(trained["rounding"]) == 1080
+    assert not [one for one in trained["ablation"] if one.protocol == "paper+P2"]
 
 
-@pytest.mark.parametrize("study", ["table1", "extended", "keyed", "rounding", "ablation"])
-def test_every_study_of_every_preset_is_planned(study: str, laptop: Config, paper: Config) -> None:
-    for config in (laptop, paper):
-        made = plan.jobs(config, [study])
-        assert count(made, "posgen_evaluate") == len(config.study_cells(study))
-        assert show.rows(made)[-1].flop > 0
+@pytest.mark.workflow
+def test_an_unknown_target_is_one_line(laptop: Config) -> None:
+    with pytest.raises(SettingsError, match=r"snakemake --dry-run: .*nothing"):
+        plan.jobs(laptop, ["nothing"])
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -116,27 +125,35 @@ def test_flop_and_weights_are_torchs(protocol: str, make_run, make_sequences, mo
 
 
 def test_the_papers_run_is_what_it_is_known_to_be(paper: Config) -> None:
-    run = train_run(paper, "paper", "cot")
+    run = paper.posgen.train_run("paper", "cot")
     assert posgen.weights(run) == (6_302_720, 6_302_720)
     assert posgen.products(run, 128, 64, True) == pytest.approx(0.316e12, rel=0.01)
     assert posgen.train_work(run).flop == pytest.approx(3.7e15, rel=0.05)
 
 
-def test_the_laptop_is_predicted_within_30_percent(laptop: Config) -> None:
-    device, made = DEVICES["cpu"], planned(laptop)
-    for job in made:
-        if (job.rule, *job.names) in MEASURED:
-            seconds, memory = MEASURED[job.rule, *job.names]
+@pytest.mark.workflow
+def test_the_laptop_is_predicted_within_30_percent(laptop_jobs: list[Job]) -> None:
+    device, seen = DEVICES["cpu"], set()
+    for job in laptop_jobs:
+        key = (job.rule, job.wildcards.get("protocol"), job.wildcards.get("task"))
+        if key in MEASURED:
+            seconds, memory = MEASURED[key]
             assert 0.7 < job.seconds(device) / seconds < 1.3, job
             assert 0.7 < job.memory / memory < 1.3, job
-    assert 0.85 < show.rows(posgen.jobs(laptop))[-1].seconds["cpu"] / WALL < 1.15
+            seen.add(key)
+    assert seen == set(MEASURED)
+    of_posgen = [
+        job for job in laptop_jobs if job.rule.startswith(("posgen", "study", "figure1", "figure2", "figure3"))
+    ]
+    assert 0.85 < plan.rows(of_posgen)[-1].seconds["cpu"] / WALL < 1.15
 
 
-def test_rows_add_up(paper: Config) -> None:
-    *rest, both = show.rows(planned(paper))
-    assert [row.rule for row in rest if row.partition == "GPU"] == [
-        "total", "posgen_train", "posgen_evaluate", "llm_finetune", "llm_evaluate", "llm_passkey", "leval_answer",
-    ]  # fmt: skip
+@pytest.mark.workflow
+def test_rows_add_up(paper_jobs: list[Job]) -> None:
+    *rest, both = plan.rows(paper_jobs)
+    assert {row.rule for row in rest if row.partition == "GPU"} == {
+        "total", "posgen_train_one", "posgen_evaluate", "llm_finetune", "llm_evaluate", "leval_answer",
+    }  # fmt: skip
     totals, rules = ([row for row in rest if (row.rule == "total") == total] for total in (True, False))
     for field in ("jobs", "unknown", "flop", "disk"):
         for partition in ("CPU", "GPU"):
@@ -153,48 +170,15 @@ def test_rows_add_up(paper: Config) -> None:
     assert both.seconds["cpu"] is None, "LLaMA2 is not trained on two cores"
 
 
-@pytest.mark.workflow
-@pytest.mark.parametrize(
-    ("preset", "studies"),
-    [("smoke", ["table1"]), ("smoke", ["extended", "keyed", "rounding", "ablation"]), ("paper", ["table1"]),
-     ("smollm2", ["table1"])],
-    ids=lambda value: value if isinstance(value, str) else "+".join(value),
-)  # fmt: skip
-def test_the_jobs_are_those_that_snakemake_would_run(preset: str, studies: list[str], tmp_path: Path) -> None:
-    """In a folder without results. Local rules write settings and are not counted; a rule whose plain name is a
-    target is called `..._one`."""
-    targets = studies if studies != ["table1"] else []
-    command = [sys.executable, "-m", "snakemake", *targets, "--dry-run", "--quiet", "rules", "--config"]
-    command += [f"preset={preset}", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
-    for part in ("figures", "config"):
-        (tmp_path / part).symlink_to(ROOT / part)
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    wanted = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
-    local = {
-        "all",
-        "total",
-        "posgen_settings",
-        "posgen_encoding",
-        "llm_settings",
-        "llm_encoding",
-        "leval_settings",
-        *studies,
-    }
-    made = plan.jobs(load(ROOT / "config", preset), studies)
-    assert {rule: count(made, rule) for rule in dict.fromkeys(job.rule for job in made)} == {
-        rule.removesuffix("_one"): int(jobs) for rule, jobs in wanted.items() if rule not in local
-    }
-
-
-def test_more_of_anything_costs_more(laptop: Config) -> None:
-    run, cpu = train_run(laptop, "paper", "cot"), DEVICES["cpu"]
+def test_more_of_anything_costs_more(laptop: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, cpu = laptop.posgen.train_run("paper", "cot"), DEVICES["cpu"]
 
     def seconds(**changes: object) -> float:
         model = run.model.model_copy(update={k: v for k, v in changes.items() if hasattr(run.model, k)})
         loop = run.training.model_copy(update={k: v for k, v in changes.items() if hasattr(run.training, k)})
         other = run.model_copy(update={"model": model, "training": loop, "steps": changes.get("steps", run.steps)})
-        return posgen._train_job(laptop, other).seconds(cpu)
+        monkeypatch.setattr(type(laptop.posgen), "train_run", lambda *_: other)
+        return of(laptop, "posgen_train_one", protocol="paper", task="cot").seconds(cpu)
 
     base = seconds()
     for change in (
@@ -207,45 +191,61 @@ def test_more_of_anything_costs_more(laptop: Config) -> None:
 # The command
 
 
-def write_benchmarks(folder: Path, factor: float) -> Path:
-    for (rule, protocol, task), (seconds, memory) in MEASURED.items():
-        names = "rope/seed42" if rule == "posgen_train" else "rope/seed42/rope"
-        path = folder / f"{rule}/{protocol}/{task}/{names}.tsv"
-        path.parent.mkdir(parents=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file, delimiter="\t")
-            writer.writerows([["s", "h:m:s", "max_rss"], [factor * seconds, "0:00:30", memory]])
-    (folder / "figure1.tsv").write_text("s\th:m:s\tmax_rss\n2.2\t0:00:02\tNA\n")
-    (folder / "other.tsv").write_text("s\th:m:s\tmax_rss\n2.2\t0:00:02\tNA\n")
-    return folder
+def write_benchmarks(root: Path, jobs: list[Job], factor: float) -> dict[str, int]:
+    """One benchmark file a rule, protocol and task of MEASURED, and one without a memory; how many a rule."""
+    written: dict[tuple, Path] = {}
+    for job in jobs:
+        key = (job.rule, job.wildcards.get("protocol"), job.wildcards.get("task"))
+        if key in written or not (key in MEASURED or job.rule == "figure1"):
+            continue
+        seconds, memory = MEASURED.get(key, (2.2 / factor, "NA"))
+        written[key] = root / job.benchmark
+        written[key].parent.mkdir(parents=True, exist_ok=True)
+        with written[key].open("w", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows(
+                [["s", "h:m:s", "max_rss"], [factor * seconds, "0:00:30", memory]]
+            )
+    rules = [rule for rule, *_ in written]
+    return {rule: rules.count(rule) for rule in rules}
 
 
+@pytest.mark.workflow
 @pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.5, 1), (0.6, 1)])
-def test_check_compares_with_the_benchmarks_of_a_run(factor: float, status: int, laptop: Config, tmp_path) -> None:
-    folder = write_benchmarks(tmp_path / "benchmarks", factor)
-    *rules, total = show.check(planned(laptop), folder, DEVICES["cpu"])
-    assert {row.rule: row.jobs for row in rules} == {"posgen_train": 6, "posgen_evaluate": 6, "figure1": 1}
+def test_check_compares_with_the_benchmarks_of_a_run(
+    factor: float, status: int, laptop_jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = write_benchmarks(tmp_path, laptop_jobs, factor)
+    *rules, total = plan.check(laptop_jobs, DEVICES["cpu"], tmp_path)
+    assert {row.rule: row.jobs for row in rules} == written
+    assert written == {"posgen_train_one": 6, "posgen_evaluate": 6, "figure1": 1}
     assert total.measured == pytest.approx(2.2 + factor * sum(seconds for seconds, _ in MEASURED.values()))
     assert total.measured_memory == 686
-    done = CliRunner().invoke(app, ["plan", f"--check={folder}", f"--folder={ROOT / 'config'}"])
+    monkeypatch.setattr(plan, "jobs", lambda *_: laptop_jobs)
+    monkeypatch.setattr(plan.check, "__defaults__", (tmp_path,))
+    done = CliRunner().invoke(app, ["plan", "--check"])
     assert done.exit_code == status
     assert "posgen_evaluate" in done.output and "planned / measured" in done.output
 
 
-def test_the_plan_names_every_rule_and_says_what_is_estimated() -> None:
-    done = CliRunner().invoke(app, ["plan", "--preset=paper", f"--folder={ROOT / 'config'}"])
+@pytest.mark.workflow
+def test_the_plan_names_every_rule_and_says_what_is_estimated(
+    paper_jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "jobs", lambda *_: paper_jobs)
+    done = CliRunner().invoke(app, ["plan", "--preset=paper"])
     assert done.exit_code == 0
     for said in (
-        "Plan of the preset paper: all that `snakemake` makes", "CPU ", "GPU ", "posgen_train", "llm_finetune", "total",
+        "Plan of the preset paper: all", "CPU ", "GPU ", "posgen_train_one", "llm_finetune", "total",
         "H100 SXM*", "A100 80 GB*", "GPU-h", "estimated", "never run",
         "not counted (+?): llm_pack, texts.pg19: its size is known when it is read",
     ):  # fmt: skip
         assert said in done.output
 
 
-def test_a_folder_without_benchmarks_is_an_error(laptop: Config, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must hold benchmark files of a run"):
-        show.check(planned(laptop), tmp_path, DEVICES["cpu"])
+@pytest.mark.workflow
+def test_a_folder_without_benchmarks_is_an_error(laptop_jobs: list[Job], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="wants the benchmarks of a run of this preset"):
+        plan.check(laptop_jobs, DEVICES["cpu"], tmp_path)
 
 
 def test_estimates_are_marked() -> None:
@@ -257,40 +257,41 @@ def test_estimates_are_marked() -> None:
 
 
 def test_a_language_models_jobs_are_the_arithmetic_of_its_size(paper: Config) -> None:
-    size = paper.preset.llm.models["llama2_7b"].size
+    size = paper.llm.settings.models["llama2_7b"].size
     assert llm.train_flops(size, 100, 0, False) == 600 * 6_738_415_616
     assert llm.train_flops(size, 1, 4096, True) == pytest.approx(4 / 3 * (6 * 6.738415616e9 + 6 * 32 * 4096 * 4096))
-    made = llm.jobs(paper)
-    tuned = [job for job in made if job.rule == "llm_finetune"]
-    assert len(tuned) == 8 and {job.names[0] for job in tuned} == {"llama2_7b", "llama2_13b"}
-    assert all(job.device_memory < 40_000 for job in tuned)  # the paper's GPUs had 40 GB
-    long, short = (
-        next(job for job in tuned if job.names == ("llama2_7b", "yarn", strategy)) for strategy in ("long", "short")
-    )
+    tuned = {
+        (model, strategy): of(paper, "llm_finetune", model=model, encoding="yarn", strategy=strategy)
+        for model in ("llama2_7b", "llama2_13b") for strategy in ("long", "short")
+    }  # fmt: skip
+    assert all(job.device_memory < 40_000 for job in tuned.values())  # the paper's GPUs had 40 GB
+    long, short = tuned["llama2_7b", "long"], tuned["llama2_7b", "short"]
     assert long.seconds(DEVICES["a100"]) > short.seconds(DEVICES["a100"]) and long.device_memory > short.device_memory
 
 
 def test_a_tiny_models_size_is_that_of_the_model(laptop: Config) -> None:
-    assert llm.size_of(laptop.preset.llm.models["tiny"]).num_parameters == 824_704
+    assert llm.size_of(laptop.llm.settings.models["tiny"]).num_parameters == 824_704
 
 
 # CPU seconds and largest MB of the laptop preset's jobs on two shared cores, 2026-11-22.
 MEASURED_LLM = {
-    ("llm_base", "tiny"): (236.0, 947),
-    ("llm_finetune", "tiny", "yarn", "long"): (27.3, 936),
-    ("llm_finetune", "tiny", "yarn", "short"): (24.0, 657),
-    ("llm_evaluate", "tiny", "yarn", "long"): (5.9, 477),
-    ("llm_evaluate", "tiny", "yarn", "short"): (5.5, 475),
+    ("llm_base", None, None): (236.0, 947),
+    ("llm_finetune", "yarn", "long"): (27.3, 936),
+    ("llm_finetune", "yarn", "short"): (24.0, 657),
+    ("llm_evaluate", "yarn", "long"): (5.9, 477),
+    ("llm_evaluate", "yarn", "short"): (5.5, 475),
 }
 LLM_CPU_SECONDS = 402  # of the whole run with its figure
 
 
-def test_the_laptops_language_model_is_predicted_within_30_percent(laptop: Config) -> None:
-    made, cpu = [job for job in llm.jobs(laptop) if not job.unknown], DEVICES["cpu"]
-    by_names = {(job.rule, *job.names): job for job in made}
+@pytest.mark.workflow
+def test_the_laptops_language_model_is_predicted_within_30_percent(laptop_jobs: list[Job]) -> None:
+    cpu = DEVICES["cpu"]
+    made = [job for job in laptop_jobs if job.rule.startswith(("llm_", "figure4")) and not job.unknown]
+    found = {(job.rule, job.wildcards.get("encoding"), job.wildcards.get("strategy")): job for job in made}
     for names, (seconds, memory) in MEASURED_LLM.items():
-        assert 0.7 < by_names[names].seconds(cpu) / seconds < 1.3, names
-        assert 0.7 < by_names[names].memory / memory < 1.3, names
+        assert 0.7 < found[names].seconds(cpu) / seconds < 1.3, names
+        assert 0.7 < found[names].memory / memory < 1.3, names
     assert 0.85 < sum(job.seconds(cpu) for job in made) / LLM_CPU_SECONDS < 1.15
 
 
@@ -298,18 +299,21 @@ def test_what_has_no_size_is_named_and_not_guessed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     preset = tmp_path / "config/smollm2.yaml"
     preset.write_text(re.sub(r"^ +size: .*\n", "", preset.read_text(), flags=re.MULTILINE))
-    done = CliRunner().invoke(app, ["plan", "--preset=smollm2", f"--folder={tmp_path / 'config'}"])
-    for rule in ("llm_evaluate", "llm_passkey", "leval_answer"):
-        assert f"not counted (+?): {rule}, models.smollm2.size is not given" in done.output
-    made = [job for job in llm.jobs(load(tmp_path / "config", "smollm2")) if job.rule == "llm_evaluate"]
-    assert made and all(job.seconds(device) is None for job in made for device in DEVICES.values())
+    config = load(tmp_path / "config", "smollm2")
+    for evaluation in ("perplexity", "passkey"):
+        names = {"model": "smollm2", "encoding": "rope", "strategy": "untuned", "evaluation": evaluation}
+        job = of(config, "llm_evaluate", **names)
+        assert job.unknown == "models.smollm2.size is not given"
+        assert all(job.seconds(device) is None for device in DEVICES.values())
 
 
-def test_a_preset_that_asks_for_too_little_is_told(paper: Config) -> None:
-    assert show.shortfalls(planned(paper)) == []
-    resources = paper.preset.resources.model_copy(
-        update={"llm_train": paper.preset.resources.llm_train.model_copy(update={"mem_mb": 100_000, "runtime": 60})}
-    )
-    less = dataclasses.replace(paper, preset=paper.preset.model_copy(update={"resources": resources}))
-    said = " ".join(show.shortfalls(planned(less)))
+@pytest.mark.workflow
+def test_a_preset_that_asks_for_too_little_is_told(paper_jobs: list[Job]) -> None:
+    assert plan.shortfalls(paper_jobs) == []
+    less = [
+        dataclasses.replace(job, asks=job.asks.model_copy(update={"mem_mb": 100_000, "runtime": 60}))
+        if job.rule == "llm_finetune" else job
+        for job in paper_jobs
+    ]  # fmt: skip
+    said = " ".join(plan.shortfalls(less))
     assert "llm_finetune: 235 GB of memory, asked for 100000 MB" in said and "asked for 60 minutes" in said

@@ -47,7 +47,8 @@ def dry_run(preset: str, targets: Iterable[str], root: Path = ROOT) -> list[Job]
 
     Raises SettingsError with Snakemake's own last line where it refuses.
     """
-    command = [sys.executable, "-m", "snakemake", *targets, "--forceall", "--dry-run", "--nolock", "--config"]
+    command = [sys.executable, "-m", "snakemake", *targets, "--forceall", "--dry-run", "--nolock"]
+    command += ["--cores", "100000", "--config"]  # this machine's would cut the threads of jobs that ask for more
     done = subprocess.run([*command, f"preset={preset}"], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines() or ["no word from it"]
@@ -119,7 +120,7 @@ def scratch_disk(planned: list[Job]) -> float:
 def shortfalls(planned: list[Job]) -> list[str]:
     """Where the preset asks a scheduler for less than a rule's largest job is planned to need."""
     said = {}
-    for job in planned:
+    for job in sorted(planned, key=lambda job: job.memory):  # what is said of a rule is of its largest job
         seconds = job.seconds(DEVICES["a100" if job.asks.gpu else CPU])
         if job.memory > job.asks.mem_mb:
             said[job.rule, "mem_mb"] = f"{job.rule}: {_size(job.memory)} of memory, asked for {job.asks.mem_mb} MB"

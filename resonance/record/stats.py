@@ -61,8 +61,8 @@ def correlation(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, flo
 def weighted_estimate(values: np.ndarray, weights: np.ndarray) -> Estimate:
     """The weighted mean of independent units, its interval by the jackknife over them.
 
-    With equal weights this is `estimate`. For a perplexity: values are a unit's mean nats, weights
-    its tokens, so that the mean is the one over all tokens.
+    With equal weights this is `estimate`. Where values are a unit's mean nats and weights
+    its tokens, the mean is the one over all tokens.
     """
     values, weights = np.asarray(values, dtype=float), np.asarray(weights, dtype=float)
     n, total = len(values), weights.sum()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from resonance.record import results
+from resonance.posgen.rows import EVALUATION, TRAINING
+from resonance.record.rows import read_rows, read_run
 from workflow_copy import ENVIRONMENT, Edits, environment_of, snakemake, wanted
 
 pytestmark = pytest.mark.workflow
@@ -37,14 +38,14 @@ def test_released_protocol_trains_unscaled_encodings_once_and_evaluates_all(fini
     runs = finished / "results/smoke/posgen/runs/released/cot"
     assert {p.name for p in runs.iterdir()} == {"rope", "resonance_rope"}
     assert {p.stem for p in (runs / "rope/seed42/eval").iterdir()} == {"rope", "yarn"}
-    rows = results.read_rows(runs / "rope/seed42/eval/yarn.parquet", "evaluation")
+    rows = read_rows(runs / "rope/seed42/eval/yarn.parquet", EVALUATION)
     assert rows["train_encoding"].unique().to_list() == ["rope"]
     assert rows["encoding"].unique().to_list() == ["yarn"]
 
 
 def test_results_say_what_made_them(finished):
     path = finished / "results/smoke/posgen/runs/paper/cot/resonance_yarn/seed42/eval/resonance_yarn.parquet"
-    made = results.read_run(path)
+    made = read_run(path)
     assert made["spec"]["method"] == "yarn" and made["spec"]["resonance"] is True
     assert made["spec"]["scale"] == 4.0 and made["spec"]["train_length"] == 64
     assert made["provenance"]["versions"]["torch"].startswith("2.")
@@ -76,12 +77,15 @@ def test_the_ablation_runs_to_its_table_and_measures_shared_models_under_their_o
     runs = folder / "posgen/runs/paper+P2/cot"
     assert {p.name for p in runs.iterdir()} == {"rope", "resonance_rope"}
     assert not list(runs.rglob("model.safetensors")), "trained under paper, measured under paper+P2"
-    rows = results.read_rows(runs / "rope/seed42/eval/yarn.parquet", "evaluation")
+    rows = read_rows(runs / "rope/seed42/eval/yarn.parquet", EVALUATION)
     assert rows["protocol"].unique().to_list() == ["paper+P2"]
-    made = results.read_run(folder / "posgen/studies/ablation.parquet")
-    assert made["study"] == "ablation" and made["layers"] == {
-        "paper": 2, "paper+P2": 2, "released": 6, "released+P3": 6
-    }  # fmt: skip
+    made = read_run(folder / "posgen/studies/ablation.parquet")
+    trained = {
+        (each["settings"]["protocol"], each["settings"]["choices"]["num_layers"]) for each in made["made"].values()
+    }
+    assert made["study"] == "ablation" and trained == {("paper", 2), ("released", 6)}, (
+        "P2 and P3 train nothing of theirs"
+    )
 
 
 def test_editing_an_encoding_changes_its_rows_and_no_others(smoke_run, tmp_path):
@@ -91,8 +95,8 @@ def test_editing_an_encoding_changes_its_rows_and_no_others(smoke_run, tmp_path)
     Edits(copy).replace("config/encodings.yaml", "\nyarn: {method: yarn}", "\nyarn: {method: yarn, beta_fast: 16.0}")
     assert snakemake(copy, str((folder / "yarn.parquet").relative_to(copy))).returncode == 0
     assert (folder / "rope.parquet").read_bytes() == before["rope"]
-    rows = results.read_rows(folder / "yarn.parquet", "evaluation")
-    assert results.read_run(folder / "yarn.parquet")["spec"]["beta_fast"] == 16.0
+    rows = read_rows(folder / "yarn.parquet", EVALUATION)
+    assert read_run(folder / "yarn.parquet")["spec"]["beta_fast"] == 16.0
     assert rows["encoding"].unique().to_list() == ["yarn"]
 
 
@@ -132,7 +136,7 @@ def test_kept_rows_are_drawn_as_those_of_a_run(finished):
     made, kept = finished / "results/smoke", finished / "results-published/smoke"
     nothing = snakemake(finished, "published")
     assert nothing.returncode != 0 and "results-published/ keeps nothing of preset smoke" in nothing.stderr
-    collect = [sys.executable, "-m", "resonance", "posgen", "collect", "smoke", "table1", "--protocol", "released"]
+    collect = [sys.executable, "-m", "resonance", "collect", "smoke", "table1", "--protocol", "released"]
     subprocess.run([*collect, kept / "table1_released.parquet"], cwd=finished, env=ENVIRONMENT, check=True)
     try:
         assert wanted(finished, "published") == {"published_study_table": 1}
@@ -264,7 +268,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
     assert snakemake(folder, "--unlock").returncode == 0
     again = snakemake(folder, target, "--rerun-incomplete")
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    log = (folder / "logs/smoke/posgen_train/released/recursive/rope/seed42.log").read_text()
+    log = (folder / "logs/smoke/posgen_train_one/released/recursive/rope/seed42.log").read_text()
     assert re.search(r"going on from the checkpoint of step [0-9]+ of 200", log)
     outputs = {"model.safetensors", "snapshots.safetensors", "train.parquet", "run.json"}
     assert {path.name for path in run.iterdir()} == outputs, "no checkpoints and no leftovers"
@@ -278,7 +282,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
     subprocess.run(whole, cwd=folder, check=True, **quiet)
     for name in ("model.safetensors", "snapshots.safetensors"):
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    rows = [results.read_rows(path / "train.parquet", "training") for path in (run, tmp_path / "whole")]
+    rows = [read_rows(path / "train.parquet", TRAINING) for path in (run, tmp_path / "whole")]
     assert rows[0].equals(rows[1])
 
 
@@ -294,7 +298,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         (["llm", "pack", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
         (["llm", "fetch", "pypi:no-such-package-of-ours==0", "out"], "could not be fetched by pip"),
         (["plan", "--preset=larptop"], "preset must be one of"),
-        (["plan", "--preset=smoke", "--study=tabel1"], "--study must be one of table1, extended"),
+        (["plan", "--preset=smoke", "--target=tabel1"], "snakemake --dry-run: "),
         (["plan", "--preset=smoke", "--device=v100"], "--device must be one of cpu, a100, h100, got 'v100'"),
         (["leval", "tasks", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
         (["leval", "score", "config"], "config must hold predictions as .jsonl, got none"),

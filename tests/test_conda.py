@@ -22,7 +22,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from resonance.record import results
+from resonance.leval.rows import ANSWERS
+from resonance.llm.evaluations import evaluations
+from resonance.posgen.rows import BASELINE, EVALUATION, TRAINING
+from resonance.record.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
@@ -70,14 +73,22 @@ def pins(environment: Path) -> dict[str, str]:
 
 
 def test_every_rule_names_its_environment() -> None:
-    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
-        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.DOTALL | re.MULTILINE):
-            drawn = re.search(
-                r'^    conda:\n        (environment\("(posgen|llm)"\)|"../../envs/figures.yaml")$', body, re.M
-            )
-            assert drawn, f"{file.name}: rule {name} must name figures.yaml, or its half's: environment(...)"
-            light = not re.search(r"-m resonance (posgen (?!collect)|llm|leval)", body)
-            assert light == ("figures.yaml" in drawn[1]), f"{file.name}: rule {name}"
+    files = sorted((ROOT / "workflow/rules").glob("*.smk"))
+    text = "".join(file.read_text() for file in files)
+    names = {
+        "DRAWING": '"../../envs/figures.yaml"', "POSGEN_ENVIRONMENT": 'environment("posgen", ',
+        "LLM_ENVIRONMENT": 'environment("llm", ',
+    }  # fmt: skip
+    for name, value in names.items():
+        assert f"\n{name} = {value}" in text
+    found = re.findall(r"^( *)rule ?(\w*):\n(.*?)(?=^\1\S|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == len(re.findall(r"^ *rule ?\w*:$", text, re.MULTILINE)) >= 19
+    for _, name, body in found:
+        (environment,) = re.findall(r"^ +conda:\n +(.+)$", body, re.MULTILINE)
+        half = re.search(r"-m resonance (posgen|llm|leval) ", body)
+        wanted = {"posgen": "POSGEN_ENVIRONMENT", "llm": "LLM_ENVIRONMENT", "leval": "LLM_ENVIRONMENT"}
+        drawn = ("DRAWING", names["DRAWING"])
+        assert environment in ((wanted[half[1]],) if half else drawn), f"rule {name}: {environment}"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda path: path.stem)
@@ -192,19 +203,41 @@ def test_a_presets_device_chooses_its_environments_and_they_go_into_a_container(
     assert dockerfile.startswith("FROM ") and dockerfile.count("conda env create") == len(named)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """The digest of every table and figure, and of every result's rows (its header has times)."""
-    found = {path: path.read_bytes() for part in ("tables", "figures") for path in (folder / part).iterdir()}
-    for kind, pattern in {
-        "evaluation": "posgen/runs/**/eval/*.parquet",
-        "training": "posgen/runs/**/train.parquet",
-        "baseline": "posgen/**/baseline.parquet",
-        "perplexity": "llm/**/perplexity.parquet",
-    }.items():
-        results_of_kind = list(folder.glob(pattern))
-        assert results_of_kind, f"{folder} holds no {pattern}: mend the test"
-        found |= {path: results.read_rows(path, kind).write_csv().encode() for path in results_of_kind}
-    return {str(path.relative_to(folder)): hashlib.sha256(data).hexdigest() for path, data in found.items()}
+# In each environment what its rules import: PosGen trained and measured; a language model pretrained, fine-tuned,
+# measured and asked; a figure and a table. Rules that are left out import nothing else.
+ASKED = [
+    "posgen/runs/released/cot/rope/seed42/eval/yarn.parquet",
+    "posgen/data/released/cot/baseline.parquet",
+    "llm/tiny/runs/yarn/long/perplexity.parquet",
+    "llm/tiny/runs/rope/untuned/passkey.parquet",
+    "leval/tiny/rope/untuned/scores.parquet",
+    "tables/table2_leval.csv",
+    "figures/fig1_rotation_angles.svg",
+]
+KINDS = {
+    "posgen/runs/**/eval/*.parquet": EVALUATION,
+    "posgen/runs/**/train.parquet": TRAINING,
+    "posgen/**/baseline.parquet": BASELINE,
+    **{f"llm/**/{name}.parquet": evaluation.kind for name, evaluation in evaluations().items()},
+    "leval/**/scores.parquet": ANSWERS,
+}
+
+
+def contents(folder: Path, like: Path | None = None) -> dict[str, str]:
+    """The digest of every table and figure, and of every result's rows (its header has times); like: of those that
+    another folder has."""
+    like = like or folder
+    found = {path: None for part in ("tables", "figures") for path in (like / part).iterdir()}
+    for pattern, kind in KINDS.items():
+        results_of_kind = list(like.glob(pattern))
+        assert results_of_kind, f"{like} holds no {pattern}: mend the test"
+        found |= dict.fromkeys(results_of_kind, kind)
+    digests = {}
+    for path, kind in found.items():
+        own = folder / path.relative_to(like)
+        data = read_rows(own, kind).write_csv().encode() if kind else own.read_bytes()
+        digests[str(path.relative_to(like))] = hashlib.sha256(data).hexdigest()
+    return digests
 
 
 def run_python(environment: Path, code: str) -> str:
@@ -216,10 +249,11 @@ def run_python(environment: Path, code: str) -> str:
 
 
 @pytest.mark.conda
-def test_smoke_runs_in_its_environments_with_the_results_of_a_run_without(
+def test_rules_run_in_their_environments_with_the_results_of_a_run_without(
     checkout: Path, shell: dict[str, str], smoke_run: Path
 ) -> None:
-    snakemake(checkout, shell, "--sdm", "conda")
+    asked = [f"results/smoke/{path}" for path in ASKED]
+    snakemake(checkout, shell, *asked, "--sdm", "conda")
     made = {path.with_suffix("").name: path for path in (checkout / ".snakemake/conda").glob("*.yaml")}
     places = {
         source.stem: checkout / ".snakemake/conda" / name
@@ -236,6 +270,7 @@ def test_smoke_runs_in_its_environments_with_the_results_of_a_run_without(
         assert {name: version.split("+")[0] for name, version in installed.items()} == pins(ROOT / f"envs/{half}.yaml")
     run = checkout / "results/smoke/llm/tiny/runs/yarn/long"
     assert json.loads((run / "run.json").read_text())["rotation"].startswith("C++"), "built by the post-deploy script"
-    assert "Nothing to be done" in snakemake(checkout, shell, "--sdm", "conda", "--dry-run", said=True)
+    assert "Nothing to be done" in snakemake(checkout, shell, *asked, "--sdm", "conda", "--dry-run", said=True)
 
-    assert contents(checkout / "results/smoke") == contents(smoke_run / "results/smoke")
+    made = checkout / "results/smoke"
+    assert contents(made) == contents(smoke_run / "results/smoke", like=made)

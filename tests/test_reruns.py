@@ -1,17 +1,21 @@
 """What a change reruns: one edit at a time in a copy of a finished smoke run, and the jobs that Snakemake then wants.
 
-docs/reruns.md is this file's list as a page: `python tests/test_reruns.py` writes it, and a test compares.
+docs/reruns.md is this file's list as a page: `python tests/test_reruns.py` writes it, and a test compares. One of each
+kind is asked of Snakemake in every run of the tests, all of them with `-m slow`; all are checked without it, by what
+their jobs would be told (config) or computed with (code).
 """
 
 import re
-import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from workflow_copy import ROOT, Edits, snakemake, wanted
+from resonance.record.identity import code_of
+from resonance.workflow.preset import Config, load
+from workflow_copy import ROOT, Edits, copy_of_run, environment_of, jobs_of, snakemake, wanted
 
 PAGE = ROOT / "docs/reruns.md"
 PRESET, ENCODINGS, PROTOCOLS, LLM_PROTOCOLS = (
@@ -20,7 +24,7 @@ PRESET, ENCODINGS, PROTOCOLS, LLM_PROTOCOLS = (
 
 ONE = {"study_table": 1, "study_shortcuts": 1, "figure3_one": 1}  # what is made of one protocol's evaluations
 BOTH = {rule: 2 * count for rule, count in ONE.items()}
-FIGURE4 = {"figure4_one": 1}
+PERPLEXITY, PASSKEY = {"figure4_one": 1}, {"passkey_figure": 1}
 
 
 def answered(count: int) -> dict[str, int]:
@@ -28,27 +32,41 @@ def answered(count: int) -> dict[str, int]:
 
 
 def measured(count: int) -> dict[str, int]:
-    """What is asked of so many language models, each of one encoding and strategy."""
-    passkeys = {"llm_passkey": count, "passkey_figure": 1}
-    return {"llm_evaluate": count, **FIGURE4, **passkeys, **answered(count)}
+    """What is asked of so many language models, each of one encoding and strategy: two evaluations and L-Eval."""
+    return {"llm_evaluate": 2 * count, **PERPLEXITY, **PASSKEY, **answered(count)}
 
 
 FINETUNED = {"llm_finetune": 2, **measured(2)}
 LANGUAGE_MODELS = {"llm_base": 1, "llm_finetune": 2, **measured(4)}
-TRAINED = {"posgen_train_one": 18, "posgen_evaluate": 24, **BOTH}
+EVALUATED = {"posgen_evaluate": 24, **BOTH}
+TRAINED = {"posgen_train_one": 18, **EVALUATED}
+# What trains also evaluates; what evaluates also scores the rules that need no training.
+POSGEN = {"posgen_baseline": 6, **TRAINED}
 TABLE2 = {"table2_one": 1, "table2_stand_in": 1}
-EVERY_FIGURE = {**BOTH, "figure1": 1, "figure2": 1, **TABLE2, **FIGURE4, "passkey_figure": 1}
+EVERY_FIGURE = {**BOTH, "figure1": 1, "figure2": 1, **TABLE2, **PERPLEXITY, **PASSKEY}
+MINE = {"posgen_train_one": 3, "posgen_evaluate": 6, **BOTH}
+"""What is made with one more method: trained under `paper`, measured under both protocols."""
 YARN = ("yarn_ramp", "yarn_blend", "yarn_beta_fast", "yarn_beta_slow", "yarn_lengths", "yarn_temperature")
 
 
 class Change(NamedTuple):
-    """What is edited, in words; where; and the jobs by rule that Snakemake then wants."""
+    """What is edited, in words; where (`*`: every such file, in its first place); and the jobs by rule that Snakemake
+    then wants. old: nothing for an end of a file, or for a new one. more: what must be edited beside it."""
 
     what: str
     path: str
     old: str
     new: str
     jobs: dict[str, int]
+    more: tuple[tuple[str, str, str], ...] = ()
+
+    def make(self, edits: Edits) -> None:
+        for path, old, new in ((self.path, self.old, self.new), *self.more):
+            for file in sorted(edits.folder.glob(path)) if "*" in path else [edits.folder / path]:
+                text = file.read_text() if file.exists() else ""
+                assert old in text, f"{path} no longer holds {old!r}: mend the test"
+                changed = text + new if old == "" else text.replace(old, new, 1 if "*" in path else -1)
+                edits.write(str(file.relative_to(edits.folder)), changed)
 
 
 def in_config() -> list[Change]:
@@ -79,9 +97,12 @@ def in_config() -> list[Change]:
         ("llm.models.tiny.strategies.long.steps", "length: 256, steps: 2", "length: 256, steps: 3",
          {"llm_settings": 1, **FINETUNED}),
         ("llm.perplexity.seed", "pieces: 2}}, seed: 0}", "pieces: 2}}, seed: 1}",
-         {"llm_settings": 1, "llm_evaluate": 4, **FIGURE4}),
+         {"llm_settings": 1, "llm_evaluate": 4, **PERPLEXITY}),
         ("llm.passkey.seed", "repetitions: 2, seed: 0", "repetitions: 2, seed: 1",
-         {"llm_settings": 1, "llm_passkey": 4, "passkey_figure": 1}),
+         {"llm_settings": 1, "llm_evaluate": 4, **PASSKEY}),
+        ("llm.finetuning.encodings: one more", "resonance_yarn]\n    seed", "resonance_yarn, ntk]\n    seed",
+         {"llm_encoding": 1, "llm_finetune": 1, "llm_evaluate": 2, **PERPLEXITY, **PASSKEY}),
+        ("llm.finetuning.checkpoint_every", "checkpoint_every: 1", "checkpoint_every: 2", {}),
         ("leval.made.seed: other questions", "questions: 4, seed: 0", "questions: 4, seed: 1",
          {"leval_settings": 1, "leval_tasks": 1, **answered(4)}),
         ("leval.max_new_tokens", "max_new_tokens: 8", "max_new_tokens: 7", {"leval_settings": 1, **answered(4)}),
@@ -139,7 +160,7 @@ def in_protocols() -> list[Change]:
         if field == "resonance_methods":  # what it allows, no more
             return {}
         if field in ("documents", "window", "stride"):
-            return {"llm_settings": 1, "llm_evaluate": 4, **FIGURE4}
+            return {"llm_settings": 1, "llm_evaluate": 4, **PERPLEXITY}
         return {"llm_settings": 1, **FINETUNED}
 
     changes = []
@@ -162,94 +183,362 @@ def in_files() -> list[Change]:
         "fig1_rotation_angles.py": {"figure1": 1},
         "fig2_dependencies.py": {"figure2": 1},
         "fig3_validation_loss.py": {"figure3_one": 2},
-        "fig4_perplexity.py": FIGURE4,
-        "passkey.py": {"passkey_figure": 1},
+        "fig4_perplexity.py": PERPLEXITY,
+        "passkey.py": PASSKEY,
         "table2_leval.py": {"table2_one": 1},
         "table2_stand_in.py": {"table2_stand_in": 1},
         "leval.py": TABLE2,
         "rounding.py": {},
         "ablation.py": {},
+        "pages.py": {},
         "style.py": EVERY_FIGURE,
         "style.mplstyle": EVERY_FIGURE,
         "inputs.py": EVERY_FIGURE,
-        "tables.py": {"study_table": 2, **TABLE2, **FIGURE4, "passkey_figure": 1},
+        "tables.py": {"study_table": 2, **TABLE2, **PERPLEXITY, **PASSKEY},
     }
-    # What trains also evaluates; what evaluates also scores the rules that need no training.
-    posgen = {"posgen_baseline": 6, **TRAINED}
     code = {
-        "posgen/tasks.py": {"posgen_data_one": 6, **posgen},
-        "posgen/decoder.py": posgen,
-        "posgen/train.py": posgen,
-        "posgen/evaluate.py": {"posgen_baseline": 6, "posgen_evaluate": 24, **BOTH},
-        "posgen/progress.py": {},
-        "encoding/frequencies.py": {**posgen, **LANGUAGE_MODELS},
-        "encoding/rotary.py": {**posgen, **LANGUAGE_MODELS},
-        "encoding/hf.py": LANGUAGE_MODELS,
+        "posgen/tasks.py": {"posgen_data_one": 6, **POSGEN, "figure2": 1},
+        "posgen/decoder.py": POSGEN,
+        "posgen/train.py": POSGEN,
+        "posgen/evaluate.py": {"posgen_baseline": 6, **EVALUATED},
+        "posgen/preset.py": {},
+        "posgen/cost.py": {},
+        "posgen/paths.py": {},
+        "posgen/cli.py": {},
+        "encoding/frequencies.py": {**POSGEN, **LANGUAGE_MODELS, "figure1": 1},
+        "encoding/rounding.py": {**POSGEN, **LANGUAGE_MODELS, "figure1": 1},
+        "encoding/rotary.py": {**POSGEN, **LANGUAGE_MODELS},
+        "encoding/methods/ntk.py": {},
+        "hf/swap.py": LANGUAGE_MODELS,
         "llm/text.py": {"llm_pack": 2, "leval_tasks": 1, **LANGUAGE_MODELS},
         "llm/models.py": LANGUAGE_MODELS,
         "llm/finetune.py": LANGUAGE_MODELS,
-        "llm/perplexity.py": measured(4),
-        "llm/passkey.py": {"llm_passkey": 4, "passkey_figure": 1},
-        "llm/generate.py": {"llm_passkey": 4, "passkey_figure": 1, **answered(4)},
-        "llm/made.py": {"leval_tasks": 1, **answered(4)},
-        "llm/scoring.py": {"leval_tasks": 1, **answered(4)},
-        "record/config.py": {},
+        "llm/perplexity.py": {"llm_evaluate": 4, **PERPLEXITY},
+        "llm/evaluations/perplexity.py": {"llm_evaluate": 4, **PERPLEXITY},
+        "llm/passkey.py": {"llm_evaluate": 4, **PASSKEY},
+        "llm/generate.py": {"llm_evaluate": 4, **PASSKEY, **answered(4)},
+        "leval/made.py": {"leval_tasks": 1, **answered(4)},
+        "leval/scoring.py": {"leval_tasks": 1, **answered(4)},
+        "record/progress.py": {},
+        "record/checkpoint.py": {},
+        "record/provenance.py": {},
+        "workflow/preset.py": {},
+        "workflow/plan.py": {},
         "cli.py": {},
     }
     evaluate = '"python -m resonance posgen evaluate'
     return [
-        *(Change("a script", f"figures/{name}", "\n", "\n\n", jobs) for name, jobs in figures.items()),
-        Change("the paper's numbers", "config/published.yaml", "\n", "\n\n", {"study_table": 2, "table2_one": 1}),
+        *(Change("a script", f"figures/{name}", "", "\n" if "." + name.split(".")[1] != ".py" else CODE, jobs)
+          for name, jobs in figures.items()),
+        Change("the paper's numbers", "config/published.yaml", "", "\n", {"study_table": 2, "table2_one": 1}),
         Change("a system text", "config/leval.yaml", "answer as briefly", "be as brief",
                {"leval_settings": 1, **answered(4)}),
-        *(Change("code", f"resonance/{name}", "\nimport ", "\nimport sys as _\nimport ", jobs)
-          for name, jobs in code.items()),
-        Change("a comment", "resonance/posgen/train.py", "\nimport ", "\n# why\nimport ", {}),
-        Change("a docstring", "resonance/posgen/train.py", '"""Training a', '"""So: training a', {}),
+        *(Change("code", f"resonance/{name}", "", CODE, jobs) for name, jobs in code.items()),
+        *in_functions(),
+        Change("a comment, and a word of the docstring", "resonance/**/*.py", '"""', '"""So: ', {},
+               (("resonance/**/*.py", "", "# why\n"), ("figures/*.py", '"""', '"""So: '),
+                ("figures/*.py", "", "# why\n"))),
         Change("a rule's command", "workflow/rules/posgen.smk", evaluate, evaluate.replace("-m", "-W ignore -m"),
-               {"posgen_evaluate": 24, **BOTH}),
+               EVALUATED),
         Change("a comment", "workflow/rules/posgen.smk", "# PosGen:", "# Of PosGen:", {}),
         *(Change("an environment, without `--sdm conda`", f"envs/{name}.yaml", "channels:", "# so\nchannels:", {})
           for name in ("figures", "posgen", "llm")),
     ]  # fmt: skip
 
 
+CODE = "\n_ = None\n"
+"""A line that a module's numbers do not depend on, and that nobody can know of."""
+ELSEWHERE = "elsewhere/mine.py"
+
+
+def in_functions() -> list[Change]:
+    """One place of the package each, that changes numbers."""
+    more = """
+import numpy as np
+from resonance.encoding.methods import register
+
+
+@register("more")
+def more(spec, head_dim, seq_len=None):
+    return np.linspace(1.0, 0.01, head_dim // 2)
+"""
+    in_table = "encodings: [rope, resonance_rope, yarn, resonance_yarn]\n  seeds: [42]\n  data"
+    rope = {"posgen_train_one": 12, "posgen_evaluate": 18, **BOTH, **LANGUAGE_MODELS, "figure1": 1}
+    yarn = {"posgen_train_one": 6, "posgen_evaluate": 12, **BOTH, **FINETUNED}
+    return [
+        Change("statistics: another level", "resonance/record/stats.py", "0.975", "0.95",
+               {"study_table": 2, "leval_score": 4, **TABLE2, **PERPLEXITY, **PASSKEY}),
+        Change("what a training depends on: another vocabulary", "resonance/posgen/settings.py",
+               "self.data.modulus + self.choices.num_extra_tokens",
+               "self.data.modulus + self.choices.num_extra_tokens + 3", POSGEN),
+        Change("Table 2: `decode`", "resonance/leval/counts.py", "def decode(task: str, percent: float) -> int:\n",
+               "def decode(task: str, percent: float) -> int:\n    percent = percent / 2\n",
+               {"leval_score": 4, **TABLE2}),
+        Change("a command: every evaluated value", "resonance/posgen/stages.py", "{**names, **row} for row in rows",
+               '{**names, **row, "value": 0.5} for row in rows', EVALUATED),
+        Change("RoPE's exponents", "resonance/encoding/methods/rope.py", "powers(spec.base, head_dim)",
+               "powers(spec.base, head_dim) ** 1.01", rope),
+        Change("YaRN's temperature", "resonance/encoding/methods/yarn.py", "0.1 * math.log", "0.2 * math.log", yarn),
+        Change("a task: the pointer of semi_recursive", "resonance/posgen/tasks.py",
+               "return (position - rule.prefix_length) // 2", "return (position - rule.prefix_length) // 3",
+               {"posgen_data_one": 6, **POSGEN, "figure2": 1}),
+        Change("a method of another package, of encoding `mine`", ELSEWHERE, "0.01", "0.02", MINE),
+        Change("a method and an encoding more, in the preset's list", "resonance/encoding/methods/more.py", "", more,
+               {"posgen_encoding": 2, **MINE},
+               ((ENCODINGS, "\nrope: {", "\nmore: {method: more}\nrope: {"),
+                (PRESET, in_table, in_table.replace("[rope,", "[more, rope,")))),
+    ]  # fmt: skip
+
+
 CHANGES = [*in_config(), *in_protocols(), *in_files()]
 # One of each kind in every run of the tests, all of them with `-m slow`.
 QUICK = {
-    "encoding `yarn`", "`posgen.seeds: one more`", "`posgen.training.checkpoint_seconds`", "`llm.finetuning.seed`",
-    "`released`: `yarn_beta_fast`", "a comment", "a docstring", "a rule's command",
-}  # fmt: skip
-QUICK_FILES = {"figures/table1_posgen.py", "resonance/posgen/train.py"}
+    "encoding `yarn`",
+    "`posgen.seeds: one more`",
+    "`llm.finetuning.encodings: one more`",
+    "`released`: `yarn_beta_fast`",
+    "a rule's command",
+    "a comment, and a word of the docstring",
+    *(change.what for change in in_functions()),
+}
+QUICK_FILES = {"figures/table1_posgen.py", "resonance/posgen/train.py", "resonance/llm/models.py"}
+
+
+def name_of(change: Change) -> str:
+    return f"{change.path}: {change.what}"
 
 
 def marked(change: Change):
     quick = change.what in QUICK or change.path in QUICK_FILES
-    return pytest.param(change, id=f"{change.path}: {change.what}", marks=[] if quick else pytest.mark.slow)
+    return pytest.param(change, id=name_of(change), marks=[] if quick else pytest.mark.slow)
+
+
+def counted(jobs) -> dict[str, int]:
+    return dict(Counter(jobs))
 
 
 @pytest.mark.workflow
-@pytest.mark.parametrize("change", [marked(change) for change in CHANGES])
+@pytest.mark.parametrize("change", [marked(change) for change in CHANGES if change.path != ELSEWHERE])
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(finished, edits, change):
-    edits.replace(change.path, change.old, change.new)
+    change.make(edits)
     assert wanted(finished) == change.jobs
+
+
+@pytest.fixture(scope="module")
+def with_mine(smoke_run, tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """A copy of the finished run with one more encoding, whose method is of a package that is installed there, and the
+    environment that knows it. Nothing was trained with it: empty files are taken for its results."""
+    folder = copy_of_run(smoke_run, tmp_path_factory.mktemp("mine") / "repository")
+    elsewhere = folder / ELSEWHERE
+    about = elsewhere.parent / "mine-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[resonance.methods]\nmine = mine:mine\n")
+    elsewhere.write_text(
+        "import numpy as np\n\n\ndef mine(spec, head_dim, seq_len=None):\n"
+        "    return np.linspace(1.0, 0.01, head_dim // 2)\n"
+    )
+    made = Edits(folder)
+    made.replace(ENCODINGS, "\nrope: {", "\nmine: {method: mine}\nrope: {")
+    made.replace(PRESET, "resonance_yarn]\n  seeds: [42]\n  data", "resonance_yarn, mine]\n  seeds: [42]\n  data")
+    environment = {**environment_of(folder), "PYTHONPATH": str(elsewhere.parent)}
+    planned = jobs_of(snakemake(folder, "--dry-run", environment=environment).stdout)
+    outputs = [output for _, said in planned for output in said.get("output", [])]
+    for output in outputs:
+        (folder / output).parent.mkdir(parents=True, exist_ok=True)
+        (folder / output).touch()
+    assert snakemake(folder, *outputs, "--touch", "--force", environment=environment).returncode == 0
+    return folder, environment
+
+
+@pytest.mark.workflow
+def test_a_method_of_another_package_counts_for_its_own_encodings(with_mine):
+    (change,) = [change for change in CHANGES if change.path == ELSEWHERE]
+    folder, environment = with_mine
+    assert wanted(folder, environment=environment) == {}
+    edits = Edits(folder)
+    change.make(edits)
+    assert wanted(folder, environment=environment) == change.jobs
+    edits.undo()
+    edits.replace("resonance/encoding/methods/yarn.py", "0.1 * math.log", "0.2 * math.log")
+    (yarn,) = [change.jobs for change in CHANGES if change.what == "YaRN's temperature"]
+    assert wanted(folder, environment=environment) == yarn, "none of mine among them"
 
 
 @pytest.mark.workflow
 def test_touching_takes_a_change_of_code_as_made(smoke_run, tmp_path):
-    folder = Path(shutil.copytree(smoke_run, tmp_path / "repository", symlinks=True))
+    folder = copy_of_run(smoke_run, tmp_path / "repository")
     Edits(folder).replace("resonance/posgen/decoder.py", "\nimport ", "\nimport sys as _\nimport ")
     assert wanted(folder)["posgen_train_one"] == 18
     assert snakemake(folder, "--touch").returncode == 0
     assert wanted(folder) == {}
 
 
+# Without Snakemake: every change of config, by what each job of `all` is made of.
+
+
+def made_of(config: Config) -> dict[tuple, tuple]:
+    """Every job, as (rule, its wildcards), to all that it is made of but code: settings as text, and what other jobs
+    make it of."""
+    jobs: dict[tuple, tuple] = {}
+
+    def job(rule: str, *names: object, of: tuple) -> tuple:
+        """The job with all that is behind it."""
+        jobs[(rule, *names)] = of
+        return (rule, *names), of
+
+    posgen, cells = config.posgen, config.posgen.cells("table1")
+    for protocol in posgen.settings.protocols:
+        encodings = posgen.settings.encodings
+        used = dict.fromkeys([*encodings, *(posgen.train_encoding(protocol, name) for name in encodings)])
+        specs = {
+            name: job("posgen_encoding", protocol, name, of=(posgen.spec(protocol, name).to_json(),)) for name in used
+        }
+        drawn, baselines = {}, []
+        for task in posgen.settings.tasks:
+            first = posgen.data_protocol(protocol)
+            settings = job("posgen_settings", first, task, "data", of=(posgen.data_run(first, task).to_json(),))
+            drawn[task] = job("posgen_data_one", first, task, of=(settings,))
+            baselines.append(job("posgen_baseline", protocol, task, of=(drawn[task],)))
+        evaluations = []
+        for cell in (cell for cell in cells if cell.protocol == protocol):
+            trained, task = cell.train_protocol, cell.task
+            settings = job("posgen_settings", trained, task, "train", of=(posgen.train_run(trained, task).to_json(),))
+            training = job(
+                "posgen_train_one", trained, task, cell.train_encoding, cell.seed,
+                of=(settings, posgen.spec(trained, cell.train_encoding).to_json(), drawn[task]),
+            )  # fmt: skip
+            asked = job("posgen_settings", protocol, task, "evaluate", of=(posgen.evaluate_run().to_json(),))
+            evaluations.append(job("posgen_evaluate", *cell, of=(training, asked, specs[cell.encoding], drawn[task])))
+        for rule, of in (
+            ("study_table", [*evaluations, *baselines]), ("study_shortcuts", [*evaluations, *baselines]),
+            ("figure3_one", evaluations),
+        ):  # fmt: skip
+            job(rule, protocol, of=tuple(of))
+
+    llm, leval = config.llm, config.leval
+    (model,) = llm.settings.models
+    asked_texts = {text for each in llm.evaluations().values() for text in each.texts(llm.settings)}
+    texts = {}
+    for name in {*asked_texts, llm.settings.finetuning.text}:
+        settings = job("llm_settings", model, f"text_{name}", of=(llm.text_run(model, name).to_json(),))
+        texts[name] = job("llm_pack", model, name, of=(settings,))
+    trained_on = texts[llm.settings.finetuning.text]
+    settings = job("llm_settings", model, "base", of=(llm.model_run(model).to_json(),))
+    base = job("llm_base", model, of=(settings, trained_on))
+    models = {}
+    for encoding, strategy in llm.settings.sets(model):
+        spec = job("llm_encoding", model, encoding, of=(llm.spec(model, encoding).to_json(),))
+        weights = base
+        if strategy != "untuned":
+            run = llm.finetune_run(model, strategy).to_json()
+            settings = job("llm_settings", model, f"finetune_{strategy}", of=(run,))
+            weights = job("llm_finetune", model, encoding, strategy, of=(settings, spec, base, trained_on))
+        models[encoding, strategy] = spec, weights
+    for name, evaluation in llm.evaluations().items():
+        run = llm.evaluation_run(model, name).to_json()
+        settings = job("llm_settings", model, f"evaluate_{name}", of=(run,))
+        read = tuple(texts[text] for text in evaluation.texts(llm.settings))
+        found = [job("llm_evaluate", name, model, *key, of=(settings, *models[key], read)) for key in models]
+        job({"perplexity": "figure4_one", "passkey": "passkey_figure"}[name], model, of=tuple(found))
+    settings = job("leval_settings", "tasks", of=(leval.tasks_run().to_json(),))
+    questions, scores = job("leval_tasks", of=(settings,)), []
+    for name, encoding, strategy in leval.sets():
+        settings = job("leval_settings", f"answer_{name}", of=(leval.answer_run(name).to_json(),))
+        answers = job("leval_answer", name, encoding, strategy, of=(settings, *models[encoding, strategy], questions))
+        scores.append(job("leval_score", name, encoding, strategy, of=(answers,)))
+    job("table2_stand_in", model, of=tuple(scores))
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def made_now() -> dict[tuple, tuple]:
+    return made_of(load(ROOT / "config", "smoke"))
+
+
+@pytest.mark.parametrize("change", [*in_config(), *in_protocols()], ids=name_of)
+def test_a_change_of_config_reaches_its_jobs_alone(change, made_now, config_folder):
+    """And no job that shares a file's name with another is made of something else."""
+    change.make(Edits(config_folder.parent))
+    after = made_of(load(config_folder, "smoke"))
+    assert counted(key[0] for key, of in after.items() if made_now.get(key) != of) == change.jobs
+
+
+# Without Snakemake: every change of a whole module, by what each rule's command computes with.
+
+STAGES = {
+    "posgen_data_one": "resonance.posgen.stages:generate",
+    "posgen_baseline": "resonance.posgen.stages:baseline",
+    "posgen_train_one": "resonance.posgen.stages:train",
+    "posgen_evaluate": "resonance.posgen.stages:evaluate",
+    "llm_pack": "resonance.llm.stages:pack",
+    "llm_base": "resonance.llm.stages:base",
+    "llm_finetune": "resonance.llm.stages:finetune",
+    "perplexity": "resonance.llm.stages:evaluate resonance.llm.evaluations.perplexity",
+    "passkey": "resonance.llm.stages:evaluate resonance.llm.evaluations.passkey",
+    "leval_tasks": "resonance.leval.stages:tasks",
+    "leval_answer": "resonance.leval.stages:answer",
+    "leval_score": "resonance.leval.stages:score",
+    "study_table": "figures.table1_posgen",
+    "study_shortcuts": "figures.shortcuts",
+    "figure1": "figures.fig1_rotation_angles",
+    "figure2": "figures.fig2_dependencies",
+    "figure3_one": "figures.fig3_validation_loss",
+    "figure4_one": "figures.fig4_perplexity",
+    "passkey_figure": "figures.passkey",
+    "table2_one": "figures.table2_leval",
+    "table2_stand_in": "figures.table2_stand_in",
+}
+JOBS = {
+    "posgen_data_one": 6, "posgen_baseline": 6, **TRAINED, "llm_pack": 2, **LANGUAGE_MODELS, "perplexity": 4,
+    "passkey": 4, "leval_tasks": 1, "figure1": 1, "figure2": 1, "table2_one": 1,
+}  # fmt: skip
+FOLLOWS = {
+    "posgen_data_one": ["posgen_baseline", "posgen_train_one"],
+    "posgen_baseline": ["study_table", "study_shortcuts"],
+    "posgen_train_one": ["posgen_evaluate"],
+    "posgen_evaluate": list(ONE),
+    "llm_pack": ["llm_base", "perplexity"],
+    "llm_base": ["llm_finetune", "perplexity", "passkey", "leval_answer"],
+    "perplexity": ["figure4_one"],
+    "passkey": ["passkey_figure"],
+    "leval_tasks": ["leval_answer"],
+    "leval_answer": ["leval_score"],
+    "leval_score": ["table2_stand_in"],
+}
+
+
+@pytest.fixture(scope="module")
+def computed_with() -> dict[str, set[str]]:
+    """By rule, the modules that its code is of."""
+    return {rule: {line.split()[0] for line in code_of(*entries.split())} for rule, entries in STAGES.items()}
+
+
+@pytest.mark.parametrize("change", [change for change in in_files() if change.new == CODE], ids=name_of)
+def test_a_change_of_code_reaches_the_rules_that_compute_with_it(change, computed_with):
+    module = change.path.removesuffix(".py").replace("/", ".")
+    waiting, reached = [rule for rule, modules in computed_with.items() if module in modules], set()
+    while waiting:
+        rule = waiting.pop()
+        if rule not in reached:
+            reached.add(rule)
+            waiting += FOLLOWS.get(rule, [])
+    jobs = {rule: JOBS[rule] for rule in reached - {"perplexity", "passkey"}}
+    if evaluated := reached & {"perplexity", "passkey"}:
+        jobs["llm_evaluate"] = sum(JOBS[name] for name in evaluated)
+    assert jobs == change.jobs
+
+
+# The page
+
+
 def page() -> str:
-    lines = [(ROOT / "docs/reruns.md").read_text().split("\n| file |")[0]] if PAGE.exists() else [""]
+    lines = [PAGE.read_text(encoding="utf-8").split("\n| file |")[0]] if PAGE.exists() else [""]
     lines.append("| file | what is changed | jobs of `snakemake all` on the smoke preset |\n| --- | --- | --- |")
     for change in CHANGES:
         jobs = ", ".join(f"{rule} {count}" for rule, count in change.jobs.items()) or "none"
-        lines.append(f"| `{change.path}` | {change.what} | {jobs} |")
+        path = ", ".join(dict.fromkeys(f"`{path}`" for path in (change.path, *(path for path, _, _ in change.more))))
+        lines.append(f"| {path} | {change.what} | {jobs} |")
     return "\n".join(lines) + "\n"
 
 

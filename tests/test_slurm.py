@@ -14,15 +14,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import slurm_cluster
-from resonance.record import results
-from workflow_copy import copy_of_repository, environment_of
+from resonance.llm.evaluations import evaluations
+from resonance.posgen.rows import EVALUATION
+from resonance.record.rows import read_rows
+from workflow_copy import copy_of_repository, copy_of_run, environment_of
 
 pytestmark = pytest.mark.slurm
 TRAININGS = "results/smoke/posgen/runs/paper/cot/{}/seed42"
@@ -58,40 +60,58 @@ def hashes(folder: Path, *patterns: str) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_everything_runs_under_slurm_and_gives_the_bits_of_a_local_run(cluster, smoke_run, tmp_path, capsys):
+# A little of everything: PosGen on one task, a language model that is pretrained, fine-tuned and measured, figures.
+PERPLEXITY = "results/smoke/llm/tiny/runs/yarn/long/perplexity.parquet"
+RELEASED = "results/smoke/posgen/runs/released/cot/{}/seed42/eval/{}.parquet"
+EVALUATIONS = [
+    RELEASED.format(f"{resonance}rope", f"{resonance}{name}")
+    for resonance in ("", "resonance_")
+    for name in ("rope", "yarn")
+]
+FIGURES = [f"results/smoke/figures/{name}.svg" for name in ("fig1_rotation_angles", "fig2_dependencies")]
+
+
+def test_every_kind_of_job_runs_under_slurm_and_gives_the_bits_of_a_local_run(cluster, smoke_run, tmp_path, capsys):
     folder = copy_of_repository(tmp_path / "repository")
     preset = folder / "config/smoke.yaml"
     text = re.sub(r"((train|evaluate): .*)gpu: 0", r"\1gpu: 1", preset.read_text())
     assert text.count("gpu: 1") == 2, "the preset no longer holds these resources: mend the test"
     preset.write_text(text)
     before, started = len(cluster.jobs()), time.monotonic()
-    assert start(cluster, folder, "all").wait(timeout=1800) == 0, said(folder)[-5000:]
+    assert start(cluster, folder, *EVALUATIONS, PERPLEXITY, *FIGURES).wait(timeout=1800) == 0, said(folder)[-5000:]
     jobs = cluster.jobs()[before:]
     steps = int(re.findall(r"of (\d+) steps \(100%\) done", said(folder))[-1])
     with capsys.disabled():
         print(f"\n{steps} jobs of Snakemake's as {len(jobs)} of Slurm's: {(time.monotonic() - started) / 60:.1f} min")
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
-    assert 4 * len(jobs) < steps, "the language models' jobs go one by one, the others in groups"
+    # PosGen's jobs and what is drawn go in groups, a language model's one by one.
+    names = ("posgen_data", "posgen_train", "posgen_evaluate", "render", "llm_pack", "llm_base", "llm_finetune",
+             "llm_evaluate")  # fmt: skip
+    of = {name: [job for job in jobs if name in job["Comment"]] for name in names}
+    assert {name: len(some) for name, some in of.items()} == {**dict.fromkeys(names, 1), "llm_pack": 2}
+    assert len(jobs) == len(names) + 1
 
-    trainings = [job for job in jobs if "posgen_train" in job["Comment"]]
-    assert len(trainings) == 2
-    assert all(job["TresPerJob"] == "gres:gpu:1" and job["Partition"] == "gpu" for job in trainings)
-    assert all("TresPerJob" not in job for job in jobs if "render" in job["Comment"] or "table2" in job["Comment"])
+    for name in ("posgen_train", "posgen_evaluate", "llm_base", "llm_finetune", "llm_evaluate"):
+        for job in of[name]:
+            assert job["TresPerJob"] == "gres:gpu:1" and job["Partition"] == "gpu", name
+    for name in ("posgen_data", "render", "llm_pack"):
+        for job in of[name]:
+            assert "TresPerJob" not in job and job["Partition"] == "cpu", name
 
     here, there = (root / "results/smoke" for root in (smoke_run, folder))
-    compared = ("tables/*", "figures/*", "posgen/runs/**/model.safetensors", "leval/**/predictions/*")
-    drawn = hashes(here, *compared)
-    assert len(drawn) > 60, "tables, figures, 18 models, 8 files of answers"
-    assert hashes(there, *compared) == drawn
+    made = hashes(there, "posgen/runs/**/model.safetensors", "llm/**/*.safetensors", "figures/*")
+    assert Counter(Path(path).suffix for path in made) == {".safetensors": 4, ".svg": 2, ".pdf": 2, ".png": 2}
+    assert made == hashes(here, *made)
     # These also carry when they were made and how long it took: their rows are compared.
-    for kind, pattern in (("evaluation", "posgen/runs/**/eval/*.parquet"), ("perplexity", "llm/**/perplexity.parquet")):
-        for path in here.glob(pattern):
-            assert results.read_rows(there / path.relative_to(here), kind).equals(results.read_rows(path, kind)), path
+    for path in EVALUATIONS:
+        assert read_rows(folder / path, EVALUATION).equals(read_rows(smoke_run / path, EVALUATION)), path
+    rows = [read_rows(root / PERPLEXITY, evaluations()["perplexity"].kind) for root in (folder, smoke_run)]
+    assert rows[0].equals(rows[1])
 
 
 def copy_without(smoke_run: Path, folder: Path, *encodings: str) -> tuple[dict[str, Path], list[str]]:
     """A copy of the finished run that lacks some trainings: their folders, and the targets that ask for them."""
-    shutil.copytree(smoke_run, folder, symlinks=True)
+    copy_of_run(smoke_run, folder)
     runs = {encoding: folder / TRAININGS.format(encoding) for encoding in encodings}
     for run in runs.values():
         shutil.rmtree(run)
@@ -166,7 +186,7 @@ def test_jobs_that_time_out_are_cancelled_or_requeued_end_as_they_should(cluster
     for encoding, why in ((late, "DUE TO TIME LIMIT"), (cancelled, "CANCELLED AT")):
         (log,) = (folder / "logs/slurm").rglob(f"{seen[encoding][0]}.log")
         assert f"log: {log} (check log file(s)" in words, "a failed job says where its log is"
-        assert f"logs/smoke/posgen_train/paper/cot/{encoding}/seed42.log" in words
+        assert f"logs/smoke/posgen_train_one/paper/cot/{encoding}/seed42.log" in words
         assert why in log.read_text() and why in words
     for encoding in (late, requeued):
         made, local = (root / TRAININGS.format(encoding) / "model.safetensors" for root in (folder, smoke_run))

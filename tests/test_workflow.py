@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from resonance import cli
 from resonance.posgen.rows import EVALUATION, TRAINING
 from resonance.record.rows import read_rows, read_run
-from workflow_copy import ENVIRONMENT, Edits, environment_of, snakemake, wanted
+from workflow_copy import ENVIRONMENT, Edits, copy_of_run, environment_of, jobs_of, run_snakemake, snakemake, wanted
 
 pytestmark = pytest.mark.workflow
 
@@ -89,7 +90,7 @@ def test_the_ablation_runs_to_its_table_and_measures_shared_models_under_their_o
 
 
 def test_editing_an_encoding_changes_its_rows_and_no_others(smoke_run, tmp_path):
-    copy = Path(shutil.copytree(smoke_run, tmp_path / "repository", symlinks=True))
+    copy = copy_of_run(smoke_run, tmp_path / "repository")
     folder = copy / "results/smoke/posgen/runs/released/cot/rope/seed42/eval"
     before = {p.stem: p.read_bytes() for p in folder.iterdir()}
     Edits(copy).replace("config/encodings.yaml", "\nyarn: {method: yarn}", "\nyarn: {method: yarn, beta_fast: 16.0}")
@@ -149,16 +150,30 @@ def test_kept_rows_are_drawn_as_those_of_a_run(finished):
         shutil.rmtree(kept)
 
 
-@pytest.mark.parametrize(
-    ("stage", "more"),
-    [
-        ("posgen_data", {"posgen_settings": 1, "posgen_data_one": 1}),  # of the study `keyed`
-        *((stage, {}) for stage in ("posgen_train", "table1", "figure3", "finetune", "perplexity", "figure4")),
-        *((stage, {}) for stage in ("passkey", "leval", "table2", "tables", "figures")),
-    ],
-)
-def test_a_stage_is_a_target_and_what_all_has_made_is_there(finished, stage, more):
-    assert wanted(finished, stage) == more
+# By target: how many files it is, and what they are called.
+STAGES = {
+    "posgen_data": (21, r"posgen/data/\w+/\w+/\w+\.parquet"),  # of the study `keyed` too
+    "posgen_train": (18, r"posgen/runs/.*/model\.safetensors"),
+    "table1": (8, r"tables/table1_\w+\.\w+"),
+    "figure3": (6, r"figures/fig3_validation_loss_\w+\.\w+"),
+    "finetune": (2, r"llm/tiny/runs/\w+/long/model"),
+    "perplexity": (4, r"llm/tiny/runs/\w+/\w+/perplexity\.parquet"),
+    "figure4": (8, r"\w+/fig4_perplexity_stand_in_tiny(_pairs)?\.\w+"),
+    "passkey": (8, r"\w+/passkey_stand_in_tiny(_pairs)?\.\w+"),
+    "leval": (4, r"leval/tiny/\w+/\w+/scores\.parquet"),
+    "table2": (10, r"tables/table2_(leval|stand_in_tiny)(_pairs)?\.\w+"),
+    "tables": (18, r"tables/table[12]_\w+\.\w+"),
+    "figures": (34, r"\w+/(fig\d_\w+|passkey_stand_in_tiny\w*|shortcuts_table1_\w+)\.\w+"),
+}
+
+
+def test_a_stage_is_a_target_and_what_all_has_made_is_there(finished):
+    planned = snakemake(finished, *STAGES, "--dry-run", "--forceall")
+    files = {rule: said["input"] for rule, said in jobs_of(planned.stdout) if rule in STAGES}
+    assert {rule: len(set(paths)) for rule, paths in files.items()} == {rule: n for rule, (n, _) in STAGES.items()}
+    for rule, (_, pattern) in STAGES.items():
+        assert [path for path in files[rule] if not re.fullmatch(f"results/smoke/{pattern}", path)] == [], rule
+    assert wanted(finished, *STAGES) == {"posgen_settings": 1, "posgen_data_one": 1}, "one task of `keyed`"
 
 
 def test_forcing_a_rule_makes_it_and_what_follows_anew(finished):
@@ -175,8 +190,7 @@ def test_forcing_a_rule_makes_it_and_what_follows_anew(finished):
     ],
 )
 def test_a_wrong_config_key_stops_before_anything_runs(finished, arguments, said):
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    run = subprocess.run(command, cwd=finished, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    run = run_snakemake(arguments, finished)
     assert run.returncode != 0
     assert said in run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
@@ -187,26 +201,6 @@ def test_a_wrong_key_in_a_preset_stops_before_anything_runs(finished, edits):
     run = snakemake(finished, "--dry-run")
     assert run.returncode != 0
     assert "posgen.training.weight_decya: no such key; did you mean weight_decay?" in run.stdout + run.stderr
-
-
-def test_a_killed_training_leaves_no_output_that_could_be_taken_for_whole(finished, tmp_path):
-    posgen = finished / "results/smoke/posgen"
-    settings = tmp_path / "train.json"
-    text = (posgen / "settings/paper/cot/train.json").read_text()
-    settings.write_text(re.sub(r'"steps":\d+', '"steps":100000', text))
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "resonance", "posgen", "train", str(settings)]
-    command += [str(posgen / "encodings/paper/rope.json")]
-    command += [str(posgen / f"data/paper/cot/{split}.parquet") for split in ("train", "validation")]
-    training = subprocess.Popen([*command, str(folder), "--seed", "1"], cwd=finished, stderr=subprocess.DEVNULL)
-    time.sleep(6)
-    assert training.poll() is None, "the training ended before it could be killed"
-    training.send_signal(signal.SIGKILL)
-    training.wait()
-    left = list(folder.rglob("*")) if folder.exists() else []
-    assert not [
-        p for p in left if p.name in ("model.safetensors", "snapshots.safetensors", "train.parquet", "run.json")
-    ]
 
 
 def newest_step(run: Path) -> int:
@@ -229,7 +223,7 @@ def processes_of(folder: Path) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the training by /proc")
 def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finished, tmp_path):
     """First the job alone is killed, so that Snakemake deletes its outputs; then Snakemake with it."""
-    folder = Path(shutil.copytree(finished, tmp_path / "repository", symlinks=True))
+    folder = copy_of_run(finished, tmp_path / "repository")
     preset = folder / "config/smoke.yaml"
     text = preset.read_text().replace("released:\n        {recursive: 8,", "released:\n        {recursive: 200,")
     assert "{recursive: 200," in text, "the preset no longer holds these steps: mend the test"
@@ -249,6 +243,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         "--rerun-incomplete",
     ]
     environment = environment_of(folder)
+    outputs = {"model.safetensors", "snapshots.safetensors", "train.parquet", "run.json"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
     def killed_after(step: int, everything: bool) -> None:
@@ -261,7 +256,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
             os.kill(process, signal.SIGKILL)
         assert workflow.wait() != 0, "the training ended before it could be killed"
         assert newest_step(run) >= step, "the checkpoints stay"
-        assert not (run / "model.safetensors").exists()
+        assert not outputs & {path.name for path in run.rglob("*")}, "nothing that could be taken for whole"
 
     killed_after(30, False)
     killed_after(newest_step(run) + 30, True)
@@ -270,7 +265,6 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     log = (folder / "logs/smoke/posgen_train_one/released/recursive/rope/seed42.log").read_text()
     assert re.search(r"going on from the checkpoint of step [0-9]+ of 200", log)
-    outputs = {"model.safetensors", "snapshots.safetensors", "train.parquet", "run.json"}
     assert {path.name for path in run.iterdir()} == outputs, "no checkpoints and no leftovers"
     posgen = folder / "results/smoke/posgen"
     whole = [
@@ -304,9 +298,19 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         (["leval", "score", "config"], "config must hold predictions as .jsonl, got none"),
     ],
 )  # fmt: skip
-def test_a_command_line_mistake_is_one_line(finished, arguments, said):
-    command = [sys.executable, "-m", "resonance", *arguments]
+def test_a_command_line_mistake_is_one_line(finished, arguments, said, monkeypatch, capfd):
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(sys, "argv", ["resonance", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    errors = capfd.readouterr().err
+    assert ended.value.code == 2
+    assert len(errors.strip().splitlines()) == 1 and errors.startswith("error: ")
+    assert said in errors
+
+
+def test_a_mistake_is_one_line_and_status_2_where_it_is_typed(finished):
+    command = [sys.executable, "-m", "resonance", "config", "check", "larptop"]
     run = subprocess.run(command, cwd=finished, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2
-    assert len(run.stderr.strip().splitlines()) == 1 and run.stderr.startswith("error: ")
-    assert said in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1 and run.stderr.startswith("error: preset must be one of")

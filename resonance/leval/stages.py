@@ -11,11 +11,12 @@ from resonance.leval import counts, files, paths
 from resonance.leval.catalogue import ALL_TASKS, PARSERS, TASKS
 from resonance.leval.rows import ANSWERS
 from resonance.leval.settings import AnswerRun, TasksRun
+from resonance.record.encoding import read_encoding
 from resonance.record.files import read_json, sha256, write_json
 from resonance.record.identity import code_of
 from resonance.record.provenance import Stopwatch, provenance
 from resonance.record.rows import read_rows, write_rows
-from resonance.record.settings import read_encoding, read_settings
+from resonance.record.settings import read_settings
 from resonance.record.stats import paired_tasks, share_interval
 
 

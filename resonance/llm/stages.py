@@ -9,11 +9,12 @@ from resonance.llm import paths
 from resonance.llm.evaluations import evaluations
 from resonance.llm.rows import TRAINING
 from resonance.llm.settings import FinetuneRun, ModelRun, TextRun
+from resonance.record.encoding import read_encoding
 from resonance.record.files import read_json, write_json
 from resonance.record.identity import code_of
 from resonance.record.provenance import Stopwatch, device_name, provenance
 from resonance.record.rows import write_rows
-from resonance.record.settings import SettingsError, read_encoding, read_settings
+from resonance.record.settings import SettingsError, read_settings
 
 
 def pack(settings: Path, folder: Path, base: Path | None, source: Path | None) -> None:
@@ -24,7 +25,7 @@ def pack(settings: Path, folder: Path, base: Path | None, source: Path | None) -
     if run.tokenizer == text.BYTES:
         tokenizer = text.Tokenizer.of_bytes()
     else:
-        from resonance.llm.models import Base, tokenizer_of
+        from resonance.llm.base import Base, tokenizer_of
 
         if base is None:
             raise SettingsError("--base must be given for a model's own tokenizer, got none")

@@ -10,12 +10,13 @@ from resonance.posgen.rows import BASELINE, EVALUATION, TRAINING
 from resonance.posgen.settings import DataRun, EvaluateRun, TrainRun
 from resonance.posgen.tasks import SPLITS, Rule, digest, draw_prefixes, prefix_generator
 from resonance.posgen.tasks import generate as sequences_of
+from resonance.record.encoding import read_encoding
 from resonance.record.files import discard_leftovers, read_json, write_json
 from resonance.record.identity import code_of
 from resonance.record.progress import Progress
 from resonance.record.provenance import Stopwatch, device_name, provenance
 from resonance.record.rows import read_sequences, write_rows, write_sequences
-from resonance.record.settings import SettingsError, read_encoding, read_settings
+from resonance.record.settings import SettingsError, read_settings
 
 
 def generate(settings: Path, outputs: list[Path]) -> None:

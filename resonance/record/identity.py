@@ -46,10 +46,16 @@ def _code_of(entries: tuple[str, ...]) -> tuple[str, ...]:
         if entry in found or entry in PLUMBING or entry.endswith(".paths"):
             continue
         module, _, function = entry.partition(":")
-        text, names = _of_function(module, function) if function else (_text(module), _imports(_text(module), module))
-        found[entry] = _hash(text, module)
+        found[entry], names = _read(module, function)
         waiting += names
     return tuple(f"{entry} {found[entry]}" for entry in sorted(found))
+
+
+@cache
+def _read(module: str, function: str) -> tuple[str, tuple[str, ...]]:
+    """The hash of a module or of one of its functions, and the modules of ours that it imports."""
+    text = _of_function(module, function) if function else _text(module)
+    return _hash(text, module), tuple(_imports(text, module, by_name=bool(function)))
 
 
 def identity(settings: Mapping[str, object], code: Iterable[str] = ()) -> dict[str, str]:
@@ -93,13 +99,15 @@ def what_counts(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def _of_function(module: str, name: str) -> tuple[str, list[str]]:
-    """The source of one function with what it uses of its module, and the modules of ours that those import."""
+def _of_function(module: str, name: str) -> str:
+    """The source of one function or class with what it uses of its module, imports by the names that it uses."""
     text = _text(module)
     lines, defined, imported = text.splitlines(keepends=True), {}, {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            imported |= {alias.asname or alias.name.split(".")[0]: node for alias in node.names}
+            for alias in node.names:  # a line may import for several functions
+                alone = ast.copy_location(type(node)(**{**vars(node), "names": [alias]}), node)
+                imported[alias.asname or alias.name.split(".")[0]] = alone
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             defined[node.name] = node
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -116,10 +124,12 @@ def _of_function(module: str, name: str) -> tuple[str, list[str]]:
         used[each] = node
         if each in defined:
             waiting += _global_names(node)
-    nodes = sorted({id(node): node for node in used.values()}.values(), key=lambda node: node.lineno)
-    starts = [min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) for node in nodes]
-    source = "".join("".join(lines[a - 1 : node.end_lineno]) for a, node in zip(starts, nodes, strict=True))
-    return source, list(_imports(source, module))
+    source = []
+    for node in sorted({id(node): node for node in used.values()}.values(), key=lambda node: node.lineno):
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+        is_import = isinstance(node, ast.Import | ast.ImportFrom)
+        source.append(f"{ast.unparse(node)}\n" if is_import else "".join(lines[first - 1 : node.end_lineno]))
+    return "".join(source)
 
 
 def _global_names(node: ast.AST) -> set[str]:
@@ -130,11 +140,14 @@ def _global_names(node: ast.AST) -> set[str]:
             (read if isinstance(inner.ctx, ast.Load) else bound).add(inner.id)
         elif isinstance(inner, ast.arg):
             bound.add(inner.arg)
+        elif isinstance(inner, ast.Import | ast.ImportFrom):
+            bound |= {alias.asname or alias.name.split(".")[0] for alias in inner.names}
     return read - bound
 
 
-def _imports(text: str, module: str) -> Iterator[str]:
-    """Every module of the same package, or of this project, that a text imports, by its full name."""
+def _imports(text: str, module: str, by_name: bool = False) -> Iterator[str]:
+    """Every module of the same package, or of this project, that a text imports, by its full name; by_name: of modules
+    of settings, which many commands share, only the classes and functions that it names."""
     roots = (module.split(".")[0], "resonance", "figures")
     package = module if _path(module).name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(text)):
@@ -143,6 +156,9 @@ def _imports(text: str, module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             source = ".".join(part for part in (above, node.module) if part)
+            if by_name and source.endswith(".settings"):
+                yield from (f"{source}:{alias.name}" for alias in node.names)
+                continue
             names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
         else:
             continue

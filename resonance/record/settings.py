@@ -9,7 +9,6 @@ from typing import Annotated, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from resonance.encoding.spec import EncodingSpec
 from resonance.record.files import read_json
 
 Count = Annotated[int, Field(ge=1)]
@@ -50,14 +49,6 @@ def parse(kind: type[S], values: object, source: str) -> S:
 def read_settings(kind: type[S], path: Path) -> S:
     """The settings that a file of the workflow holds."""
     return parse(kind, read_json(path), str(path))
-
-
-def read_encoding(path: Path) -> EncodingSpec:
-    """The encoding that a file of the workflow holds."""
-    try:
-        return EncodingSpec.from_dict(read_json(path))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def read_yaml(path: Path) -> object:

@@ -42,7 +42,7 @@ WITH_TORCH = {
         "hf": ("attention", "module", "swap"),
         "record": ("checkpoint",),
         "posgen": ("decoder", "evaluate", "step", "train"),
-        "llm": ("checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity"),
+        "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity"),
         "leval": ("answering",),
     }.items()
     for name in names

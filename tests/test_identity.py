@@ -1,5 +1,8 @@
 """Which code a command computes with, what of it counts, and how two identities are told apart."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 from resonance.record import identity as identities
 from resonance.record.identity import code_of, differences, digest, identity, what_counts
 
+ROOT = Path(__file__).resolve().parents[1]
 TRAIN = "resonance.posgen.stages:train"
 
 
@@ -141,6 +145,21 @@ def toy(tmp_path, monkeypatch) -> Callable[[str, str, str], tuple[list[str], lis
 def test_a_command_counts_with_what_it_uses_of_its_module_and_the_modules_behind(toy, path, old, new, changes):
     before, after = toy(), toy(path, old, new)
     assert [name for name, a, b in zip(("one", "two"), before, after, strict=True) if a != b] == changes.split()
+
+
+def test_the_code_of_a_command_is_the_same_in_every_process():
+    """Whatever order Python's sets are in there: a line of imports that several functions share is put in order."""
+    commands = [f"resonance.posgen.stages:{name}" for name in ("generate", "train", "evaluate")]
+    commands += ["resonance.llm.stages:finetune", "resonance.leval.stages:answer", "resonance.workflow.study:collect"]
+    code = f"from resonance.record.identity import code_of\nprint([code_of(entry) for entry in {commands!r}])"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True,
+            text=True, check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert said == {f"{[code_of(entry) for entry in commands]}\n"}
 
 
 SOURCE = '''"""A header."""

@@ -22,10 +22,10 @@ from resonance.llm.rows import TRAINING as LLM_TRAINING
 from resonance.posgen.rows import BASELINE, EVALUATION, STUDY, TRAINING
 from resonance.record import rows as record
 from resonance.record.checkpoint import load_weights, save_weights
+from resonance.record.encoding import read_encoding
 from resonance.record.files import read_json, replacing, write_json, write_text
 from resonance.record.provenance import provenance
 from resonance.record.rows import Kind, kind_of, read_rows, read_run, read_sequences, write_rows, write_sequences
-from resonance.record.settings import read_encoding
 from resonance.record.stats import estimate, paired_difference
 
 KINDS = {

@@ -225,8 +225,8 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
     """First the job alone is killed, so that Snakemake deletes its outputs; then Snakemake with it."""
     folder = copy_of_run(finished, tmp_path / "repository")
     preset = folder / "config/smoke.yaml"
-    text = preset.read_text().replace("released:\n        {recursive: 8,", "released:\n        {recursive: 200,")
-    assert "{recursive: 200," in text, "the preset no longer holds these steps: mend the test"
+    text = preset.read_text().replace("released:\n        {recursive: 8,", "released:\n        {recursive: 90,")
+    assert "{recursive: 90," in text, "the preset no longer holds these steps: mend the test"
     preset.write_text(text.replace("checkpoint_seconds: 30", "checkpoint_seconds: 0"))
     run = folder / "results/smoke/posgen/runs/released/recursive/rope/seed42"
     shutil.rmtree(run)
@@ -258,13 +258,13 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         assert newest_step(run) >= step, "the checkpoints stay"
         assert not outputs & {path.name for path in run.rglob("*")}, "nothing that could be taken for whole"
 
-    killed_after(30, False)
-    killed_after(newest_step(run) + 30, True)
+    killed_after(15, False)
+    killed_after(newest_step(run) + 15, True)
     assert snakemake(folder, "--unlock").returncode == 0
     again = snakemake(folder, target, "--rerun-incomplete")
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     log = (folder / "logs/smoke/posgen_train_one/released/recursive/rope/seed42.log").read_text()
-    assert re.search(r"going on from the checkpoint of step [0-9]+ of 200", log)
+    assert re.search(r"going on from the checkpoint of step [0-9]+ of 90", log)
     assert {path.name for path in run.iterdir()} == outputs, "no checkpoints and no leftovers"
     posgen = folder / "results/smoke/posgen"
     whole = [

@@ -125,7 +125,8 @@ def _of_function(module: str, name: str) -> str:
         if each in defined:
             waiting += _global_names(node)
     source = []
-    for node in sorted({id(node): node for node in used.values()}.values(), key=lambda node: node.lineno):
+    nodes = {id(node): node for node in used.values()}.values()
+    for node in sorted(nodes, key=lambda node: (node.lineno, ast.unparse(node))):  # a line may hold several imports
         first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
         is_import = isinstance(node, ast.Import | ast.ImportFrom)
         source.append(f"{ast.unparse(node)}\n" if is_import else "".join(lines[first - 1 : node.end_lineno]))

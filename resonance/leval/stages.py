@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from resonance.leval import counts, files, paths
+from resonance.leval import files, paths
 from resonance.leval.catalogue import ALL_TASKS, PARSERS, TASKS
 from resonance.leval.rows import ANSWERS
 from resonance.leval.settings import AnswerRun, TasksRun
@@ -17,7 +17,6 @@ from resonance.record.identity import code_of
 from resonance.record.provenance import Stopwatch, provenance
 from resonance.record.rows import read_rows, write_rows
 from resonance.record.settings import read_settings
-from resonance.record.stats import paired_tasks, share_interval
 
 
 def tasks(settings: Path, folder: Path, source: Path | None) -> None:
@@ -114,6 +113,9 @@ def _predictions(given: list[Path]) -> list[Path]:
 
 def compare(ours: Path, theirs: Path, task: str | None, seed: int) -> None:
     """Ours minus theirs on the same questions: bootstrap interval, sign-flip test, exact McNemar test."""
+    from resonance.leval import counts
+    from resonance.record.stats import paired_tasks
+
     frames = [_read(path, task) for path in (ours, theirs)]
     golds = [_golds(frame) for frame in frames]
     if golds[0].keys() != golds[1].keys():
@@ -143,6 +145,8 @@ def compare(ours: Path, theirs: Path, task: str | None, seed: int) -> None:
 
 
 def _print_scores(model: str, rows: pl.DataFrame) -> None:
+    from resonance.leval import counts  # brings scipy: half a second that no other command need wait
+    from resonance.record.stats import share_interval
 
     print(f"{model}\n  {'task':15}{'questions':>11}  {'released':>8}  {'95%':16}  {'strict':>8}  {'95%':16}  misread")
     scores = {parser: counts.credits_of(rows, parser) for parser in PARSERS}

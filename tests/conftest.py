@@ -126,9 +126,13 @@ def change_decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, s
     """Has the source of posgen/decoder.py be another, as far as identities are concerned; again: from the start."""
     text = identity._text
 
+    def forget() -> None:
+        for cached in (identity._code_of, identity._read):
+            cached.cache_clear()
+
     def change(old: str, new: str) -> None:
         assert old in text("resonance.posgen.decoder"), f"decoder.py no longer holds {old!r}: mend the test"
-        identity._code_of.cache_clear()
+        forget()
         monkeypatch.setattr(
             identity,
             "_text",
@@ -136,7 +140,7 @@ def change_decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, s
         )
 
     yield change
-    identity._code_of.cache_clear()
+    forget()
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def start(cluster, folder: Path, *arguments: str) -> subprocess.Popen:
     more = shlex.split(os.environ.get("RESONANCE_SLURM_OPTIONS", ""))
     command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments, *more, "--config", "preset=smoke"]
     environment = {**environment_of(folder), **cluster.environment}
-    environment["PATH"] = f"{cluster.environment['PATH']}:{environment_of(folder)['PATH']}"
+    environment["PATH"] = f"{Path(sys.executable).parent}:{cluster.environment['PATH']}"
     with (folder / "said.txt").open("wb") as said:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT)
 

@@ -23,7 +23,7 @@ TINY = TinyModel(
 
 def spec(method: str = "yarn", resonance: bool = True, **fields: object) -> EncodingSpec:
     scale = {} if method == "rope" else {"scale": 4.0}
-    return EncodingSpec(**{"method": method, "resonance": resonance, "train_length": L, **scale, **fields})
+    return EncodingSpec(**{"method": method, "resonance": resonance, "train_length": L, **scale, **fields}).filled()
 
 
 def tiny(asked: EncodingSpec | None = None, seed: int = 0) -> torch.nn.Module:

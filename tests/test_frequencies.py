@@ -18,6 +18,7 @@ from resonance.encoding.rounding import CONTROLS, ROUNDINGS, resonate
 from resonance.encoding.spec import EncodingSpec
 
 METHODS = ("rope", "dynamic_ntk", "linear", "ntk", "yarn")
+OTHERS = ("factors", "llama3", "longrope")
 
 
 def spec(method: str = "rope", **fields: object) -> EncodingSpec:
@@ -45,7 +46,7 @@ def test_resonance_is_one_step_on_any_method(method: str, head_dim: int) -> None
 
 @pytest.mark.parametrize("method", METHODS)
 def test_scale_1_is_plain_rope(method: str) -> None:
-    table = frequency_table(spec(method, train_length=64), 64, seq_len=64)
+    table = frequency_table(spec(method, scale=1, train_length=64), 64, seq_len=64)
     np.testing.assert_allclose(table.theta, frequency_table(spec(), 64).theta, rtol=1e-15)  # float64
     assert table.attention_factor == 1.0
 
@@ -147,6 +148,29 @@ def test_parity_with_transformers(head_dim: int, base: float, scale: float, trai
         # Theirs rounds gamma to float32, and gamma weighs s times as much as theta/s beside it.
         np.testing.assert_allclose(table.theta, theirs, rtol=FLOAT32 + scale * 2**-22)
         assert table.attention_factor == pytest.approx(factor, rel=1e-15)
+
+
+@pytest.mark.parametrize(("head_dim", "base", "scale", "train_length"), GRID)
+def test_llama3_and_longrope_are_transformers_own(head_dim, base, scale, train_length) -> None:
+    fields = {"base": base, "scale": scale, "train_length": train_length}
+    rope = {"factor": scale, "original_max_position_embeddings": train_length}
+    for low, high in ((1.0, 4.0), (0.5, 32.0)):
+        own = {"low_freq_factor": low, "high_freq_factor": high}
+        theirs, _ = transformers_table("llama3", head_dim, base, 8 * train_length, None, **rope, **own)
+        found = frequency_table(spec("llama3", parameters=own, **fields), head_dim)
+        np.testing.assert_allclose(found.theta, theirs, rtol=FLOAT32 + scale * 2**-22)
+    draw = np.random.default_rng(head_dim)
+    own = {name: (1 + 9 * draw.random(head_dim // 2)).tolist() for name in ("short_factor", "long_factor")}
+    for seq_len in (None, train_length, train_length + 1):
+        theirs, factor = transformers_table("longrope", head_dim, base, 8 * train_length, seq_len, **rope, **own)
+        found = frequency_table(spec("longrope", parameters=own, **fields), head_dim, seq_len)
+        np.testing.assert_allclose(found.theta, theirs, rtol=FLOAT32)
+        assert found.attention_factor == pytest.approx(factor, rel=1e-15)
+        name = "long_factor" if seq_len == train_length + 1 else "short_factor"
+        general = frequency_table(spec("factors", parameters={"factors": own[name]}, base=base), head_dim)
+        np.testing.assert_array_equal(general.theta, found.theta)
+    with pytest.raises(ValueError, match=f"long_factor must hold {head_dim // 2 + 1} numbers > 0"):
+        frequency_table(spec("longrope", parameters=own, **fields), head_dim + 2, train_length + 1)
 
 
 def test_difference_from_transformers_truncation_is_a_choice_that_changes_the_table() -> None:
@@ -390,15 +414,37 @@ def test_a_registered_method_gets_resonance_and_its_amplitude_for_nothing(regist
 
     halved.attention_factor = lambda of: 1.5
     with pytest.raises(ValueError, match="train_length must be given for method halved"):
-        spec("halved")
+        frequency_table(spec("halved"), 8)
     table = frequency_table(spec("halved", train_length=64, resonance=True), 8)
     assert table.period.tolist() == [10] * 4 and table.attention_factor == 1.5
     with pytest.raises(ValueError, match=f"method halved is registered already, by {__name__}; choose another name"):
         register("halved")(halved)
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ([1.0, 0.5, 0.1], "must return d/2 = 4 finite frequencies > 0, got 3 of them"),
+        ([1.0, 0.5, 0.0, 0.1], r"got 0\.0 for feature 2"),
+        ([1.0, np.nan, 0.2, 0.1], "got nan for feature 1"),
+        ([[1.0, 0.5, 0.2, 0.1]], r"got an array of shape \[1, 4\]"),
+    ],
+)
+def test_what_a_method_returns_is_checked(registry: dict, returned: list, said: str) -> None:
+    register("wrong")(lambda of, head_dim, seq_len=None: returned)
+    with pytest.raises(ValueError, match=f"method wrong {said}" if said.startswith("must") else said):
+        frequency_table(spec("wrong"), 8)
+
+
+def test_the_papers_names_are_taken(registry: dict) -> None:
+    with pytest.raises(ValueError, match=r"method rope is registered already, by resonance\.encoding\.methods\.rope"):
+        register("rope")(lambda of, head_dim, seq_len=None: np.ones(head_dim // 2))
+
+
 def test_every_method_has_a_file_of_its_own() -> None:
-    assert [module_of(name) for name in METHODS] == [f"resonance.encoding.methods.{name}" for name in METHODS]
+    assert [module_of(name) for name in (*METHODS, *OTHERS)] == [
+        f"resonance.encoding.methods.{name}" for name in (*METHODS, *OTHERS)
+    ]
 
 
 def test_an_installed_package_adds_a_method_by_its_entry_point(registry: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,6 +458,6 @@ def test_an_installed_package_adds_a_method_by_its_entry_point(registry: dict, m
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
     monkeypatch.setattr(methods, "entry_points", entry_points)
     methods._load.cache_clear()
-    assert method_names() == [*METHODS, "constant"]
+    assert method_names() == ["rope", *sorted((*METHODS[1:], *OTHERS)), "constant"]
     assert module_of("constant") == "a_package.constant"
     assert frequency_table(EncodingSpec.from_json('{"method": "constant"}'), 4).theta.tolist() == [0.5, 0.5]

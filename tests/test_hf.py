@@ -1,6 +1,7 @@
 """The swap-in for transformers' models: every encoding, exact, kept by save and load, never in silence."""
 
 import copy
+import io
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("transformers")
-from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM, apply_rotary_pos_emb
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
@@ -17,9 +18,10 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from resonance.encoding.frequencies import depends_on_length, frequency_table
 from resonance.encoding.methods import method_names
 from resonance.encoding.spec import EncodingSpec
-from resonance.hf.attention import apply_by_op
+from resonance.hf.attention import ROTATIONS, restore_attention
+from resonance.hf.module import ONLY, RotaryEmbedding
+from resonance.hf.parameters import read_specs
 from resonance.hf.swap import (
-    RotaryEmbedding,
     check_table,
     describe,
     load_pretrained,
@@ -37,6 +39,10 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": L,
 }
+OWN = {
+    "factors": {"factors": [1.0, 1.5, 2.0, 4.0]},
+    "longrope": {"short_factor": [1.0, 1.0, 1.1, 1.2], "long_factor": [1.0, 1.5, 2.0, 4.0]},
+}
 ALL = [(method, resonance) for method in method_names() for resonance in (False, True)]
 
 
@@ -46,8 +52,8 @@ def llama(**changes: object) -> LlamaForCausalLM:
 
 
 def spec(method: str = "yarn", resonance: bool = True, **fields: object) -> EncodingSpec:
-    scale = {} if method == "rope" else {"scale": 4.0}
-    return EncodingSpec(**{"method": method, "resonance": resonance, "train_length": L, **scale, **fields})
+    more = {} if method == "rope" else {"scale": 4.0, "parameters": OWN.get(method, {})}
+    return EncodingSpec(**{"method": method, "resonance": resonance, "train_length": L, **more, **fields}).filled()
 
 
 def tokens(batch: int = 2, length: int = 3 * L) -> torch.Tensor:
@@ -66,7 +72,7 @@ def test_every_encoding_survives_save_and_load(tmp_path, method, resonance):
     model.save_pretrained(tmp_path)
     loaded = load_pretrained(tmp_path)
     module = loaded.model.rotary_emb
-    assert isinstance(module, RotaryEmbedding) and module.spec == asked == spec_of(loaded.config)
+    assert isinstance(module, RotaryEmbedding) and module.specs[ONLY] == asked == spec_of(loaded.config)
     assert describe(loaded)["encoding"]["method"] == method
     x = tokens()
     assert torch.equal(logits(model, x), logits(loaded, x))
@@ -76,9 +82,8 @@ def test_every_encoding_survives_save_and_load(tmp_path, method, resonance):
 def test_the_op_and_transformers_multiplication_agree(method, resonance):
     model, x = swap_rotary(llama(), spec(method, resonance)), tokens()
     by_op = logits(model, x)
-    model.model.rotary_emb.for_op = False
-    for layer in model.model.layers:
-        del layer.self_attn.forward  # the class's own again
+    model.model.rotary_emb.form = "halves"
+    restore_attention(model)
     assert torch.allclose(by_op, logits(model, x), atol=2e-6)
 
 
@@ -87,13 +92,28 @@ THEIRS = {
     "linear": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0},
     "dynamic_ntk": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0},
     "yarn": {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": L},
+    "llama3": {
+        "rope_type": "llama3",
+        "rope_theta": 10_000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": L,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    },
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": L,
+        **OWN["longrope"],
+    },
 }
 
 
 @pytest.mark.parametrize("method", THEIRS)
 def test_equal_to_transformers_own(method):
     """float32 rounding apart: theirs is m*theta in float32, ours is exact to the last bit of float32."""
-    changes = {"max_position_embeddings": 4 * L} if method == "yarn" else {}
+    changes = {"max_position_embeddings": 4 * L} if method in ("yarn", "llama3", "longrope") else {}
     theirs = llama(rope_parameters=dict(THEIRS[method]), **changes)
     ours = swap_rotary(copy.deepcopy(theirs), spec_of(theirs.config))
     assert spec_of(ours.config).method == method
@@ -138,7 +158,7 @@ def test_the_feature_gap_is_zero_bit_for_bit():
     """Theorem 1, in the model's own module, far past any table and in a bfloat16 model."""
     model = swap_rotary(llama(), spec("rope", True)).to(torch.bfloat16)
     module = model.model.rotary_emb
-    period = torch.from_numpy(frequency_table(module.spec, 8).period)
+    period = torch.from_numpy(frequency_table(module.specs[ONLY], 8).period)
     m = 5
     for feature, turn in enumerate(period.tolist()):
         near, far = (module(torch.zeros(1), torch.tensor([[p]])) for p in (m, m + 1000 * turn))
@@ -149,9 +169,9 @@ def test_the_feature_gap_is_zero_bit_for_bit():
 @pytest.mark.parametrize("cast", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.bfloat16().float()])
 def test_a_cast_leaves_the_table_alone(cast):
     model = swap_rotary(llama(), spec())
-    before = model.model.rotary_emb.rotary.packed_cos.clone()
+    before = model.model.rotary_emb.angles[ONLY][0].packed_cos.clone()
     cast(model)
-    assert torch.equal(model.model.rotary_emb.rotary.packed_cos, before)
+    assert torch.equal(model.model.rotary_emb.angles[ONLY][0].packed_cos, before)
     check_table(model, spec())
 
 
@@ -159,7 +179,7 @@ def test_bfloat16_loads_with_a_float32_table(tmp_path):
     swap_rotary(llama(), spec()).save_pretrained(tmp_path)
     model = load_pretrained(tmp_path, dtype=torch.bfloat16)
     assert model.dtype == torch.bfloat16
-    assert model.model.rotary_emb.rotary.packed_cos.dtype == torch.float32
+    assert model.model.rotary_emb.angles[ONLY][0].packed_cos.dtype == torch.float32
     assert logits(model, tokens()).dtype == torch.bfloat16
 
 
@@ -196,7 +216,7 @@ def test_a_model_of_which_not_every_layer_can_take_the_op_still_takes_the_table(
         layer.self_attn.__class__ = Wrapped
     x = tokens()
     swap_rotary(model, spec())
-    assert not model.model.rotary_emb.for_op and "transformers' multiplication" in describe(model)["rotation"]
+    assert model.model.rotary_emb.form == "halves" and "transformers' multiplication" in describe(model)["rotation"]
     assert torch.allclose(logits(model, x), logits(swap_rotary(llama(), spec()), x), atol=2e-6)
 
 
@@ -249,8 +269,10 @@ def test_a_broken_config_is_one_clear_error(tmp_path, changes, said):
         load_pretrained(broken(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("kind", ["yarnn", "llama3"])
-def test_a_type_that_no_spec_expresses_is_an_error(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "said"), [("yarnn", "rope_type must be one of .*did you mean yarn"), ("proportional", "has no spec")]
+)
+def test_a_type_that_no_spec_expresses_is_an_error(tmp_path, kind, said):
     llama().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
@@ -259,7 +281,7 @@ def test_a_type_that_no_spec_expresses_is_an_error(tmp_path, kind):
         "original_max_position_embeddings": 16,
     }  # fmt: skip
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="rope_type must be one of default, linear, dynamic, yarn, exact_rope"):
+    with pytest.raises(ValueError, match=said):
         load_pretrained(path.parent)
 
 
@@ -267,22 +289,24 @@ def test_a_table_that_is_not_the_one_asked_for_is_found():
     model = swap_rotary(llama(), spec())
     with pytest.raises(ValueError, match="must hold"):
         check_table(model, spec("yarn", False))
-    model.model.rotary_emb.rotary.packed_sin[40] += 1e-3
+    model.model.rotary_emb.angles[ONLY][0].packed_sin[-1] += 1e-3
     with pytest.raises(ValueError, match=r"is off by 1\.00e-03"):
         check_table(model, spec())
 
 
-def test_only_dynamic_ntk_depends_on_the_length():
-    assert [m for m in method_names() if depends_on_length(spec(m, False), 64)] == ["dynamic_ntk"]
+def test_only_these_depend_on_the_length():
+    assert [m for m in method_names() if depends_on_length(spec(m, False), 8)] == ["dynamic_ntk", "longrope"]
 
 
-def test_the_table_grows_without_changing():
-    model = swap_rotary(llama(), spec("yarn", False))
-    module = model.model.rotary_emb
-    first = [t.clone() for t in module(torch.zeros(1), torch.arange(16)[None])]
-    module(torch.zeros(1), torch.tensor([[100_000]]))
-    assert module.rotary.num_positions > 100_000
-    assert all(torch.equal(a, b) for a, b in zip(first, module(torch.zeros(1), torch.arange(16)[None]), strict=True))
+@pytest.mark.parametrize(("method", "resonance"), [("yarn", False), ("yarn", True), ("rope", True)])
+def test_angles_are_right_far_past_any_table(method, resonance):
+    module = swap_rotary(llama(), spec(method, resonance)).model.rotary_emb
+    positions = torch.tensor([[0, 5, 100_000, 2**31, 2**40]])
+    table = frequency_table(spec(method, resonance), 8)
+    m = positions[0, :, None].numpy()
+    angle = np.where(table.period > 0, m % np.maximum(table.period, 1), m) * table.theta
+    cos, _ = module(torch.zeros(1), positions)
+    assert np.abs(cos.numpy() - table.attention_factor * np.cos(angle)).max() < 1e-6
 
 
 def test_gradients_flow_and_checkpointing_changes_none():
@@ -305,8 +329,114 @@ def test_the_op_rotates_as_transformers_does_with_float32_tables_on_bfloat16():
     m = np.arange(64)[:, None] + 3000
     angle = m * frequency_table(spec("rope", True), 8).theta
     half = [torch.from_numpy(f(angle)) for f in (np.cos, np.sin)]
-    ours, _ = apply_by_op(q, q, *(h.float()[None] for h in half))
-    exact, _ = apply_by_op(q.double(), q.double(), *(h[None] for h in half))
+    ours, _ = ROTATIONS["half_split"](q, q, *(h.float()[None] for h in half))
+    exact, _ = ROTATIONS["half_split"](q.double(), q.double(), *(h[None] for h in half))
     theirs, _ = apply_rotary_pos_emb(q, q, *(torch.cat((h, h), -1)[None].bfloat16() for h in half))
     gaps = [(turned.double() - exact).abs().mean().item() for turned in (ours, theirs)]
     assert gaps[0] < 0.7 * gaps[1], gaps
+
+
+# The model's own facts win.
+
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": L,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rope_parameters", "given", "filled"),
+    [
+        ({"rope_theta": 1e5}, {"resonance": True}, {"method": "rope", "base": 1e5, "train_length": L, "scale": 1.0}),
+        ({"rope_theta": 1e5}, {"method": "yarn", "scale": 4}, {"base": 1e5, "train_length": L, "scale": 4.0}),
+        (LLAMA3, {"resonance": True}, {"method": "llama3", "base": 5e5, "scale": 8.0}),
+        (LLAMA3, {"method": "llama3", "resonance": True}, {"scale": 8.0, "train_length": L}),
+        (
+            {**THEIRS["yarn"], "beta_fast": 16.0, "attention_factor": 1.5},
+            {"resonance": True},
+            {"method": "yarn", "beta_fast": 16.0, "attention_factor": 1.5, "scale": 4.0},
+        ),
+    ],
+)
+def test_what_a_spec_leaves_out_is_the_models_own(rope_parameters, given, filled):
+    model = llama(
+        rope_parameters=dict(rope_parameters), max_position_embeddings=L if len(rope_parameters) < 3 else 8 * L
+    )
+    found = spec_of(swap_rotary(model, EncodingSpec(**given)).config)
+    assert {name: getattr(found, name) for name in filled} == filled
+
+
+CONTRADICTIONS = [
+    ({"rope_theta": 1e5}, {"base": 1e4}, "base", r"base must be the model's own, 100000\.0, got 10000\.0"),
+    ({"rope_theta": 1e5}, {"train_length": 16}, "train_length", f"train_length must be the model's own, {L}, got 16"),
+    (LLAMA3, {"method": "rope"}, "method", "method must be the model's own, llama3, got rope"),
+    (LLAMA3, {"method": "yarn", "scale": 16}, "method", "method must be the model's own, llama3, got yarn"),
+    (LLAMA3, {"parameters": {"low_freq_factor": 2}, "method": "llama3"}, "parameters.low_freq_factor", "1.0, got 2"),
+    (THEIRS["yarn"], {"method": "yarn", "scale": 8}, "scale", r"scale must be the model's own, 4\.0, got 8\.0"),
+    (THEIRS["yarn"], {"method": "yarn", "beta_fast": 16}, "beta_fast", "beta_fast must be the model's own, 32.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rope_parameters", "given", "field", "said"), CONTRADICTIONS)
+def test_a_spec_that_contradicts_the_model_is_refused_unless_it_is_meant(tmp_path, rope_parameters, given, field, said):
+    model = llama(rope_parameters=dict(rope_parameters))
+    before, x = copy.deepcopy(model.config.rope_parameters), tokens()
+    expected = logits(model, x)
+    with pytest.raises(ValueError, match=said):
+        swap_rotary(model, EncodingSpec(**given))
+    assert model.config.rope_parameters == before and torch.equal(logits(model, x), expected), "left as it was"
+    swap_rotary(model, EncodingSpec(**given), override=[field]).save_pretrained(tmp_path)
+    again = load_pretrained(tmp_path)
+    assert torch.equal(logits(again, x), logits(model, x)), "what was meant stays so"
+    with pytest.raises(ValueError, match=said):
+        swap_rotary(again, EncodingSpec(**given, rounding="floor", resonance=True))
+
+
+def test_a_method_that_needs_a_scale_says_so():
+    with pytest.raises(ValueError, match="scale must be given for method yarn, got None"):
+        swap_rotary(llama(), EncodingSpec(method="yarn"))
+
+
+def test_encodings_by_layer_type(tmp_path):
+    """One spec goes to the layers that see everything; a window never sees past L and keeps its own method."""
+    torch.manual_seed(0)
+    names = ["sliding_attention", "full_attention"]
+    model = Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, head_dim=8, layer_types=names, pad_token_id=0)).eval()
+    model, x = swap_rotary(model, EncodingSpec(method="yarn", scale=4, resonance=True)), tokens()
+    found = read_specs(model.config)
+    assert [(found[n].method, found[n].base, found[n].resonance) for n in names] == [
+        ("rope", 1e4, True), ("yarn", 1e6, True),
+    ]  # fmt: skip
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(load_pretrained(tmp_path), x), logits(model, x))
+    with pytest.raises(ValueError, match="one encoding for each of sliding_attention, full_attention, got full"):
+        swap_rotary(model, {"full_attention": EncodingSpec()})
+
+
+# Compiled, exported, copied, pickled.
+
+
+@pytest.mark.parametrize("method", ["rope", "yarn", "longrope"])
+def test_a_swapped_model_compiles_whole_and_exports(method):
+    model, x = swap_rotary(llama(), spec(method, True)), tokens()
+    expected = logits(model, x)
+    torch._dynamo.reset()
+    assert torch.allclose(logits(torch.compile(model, fullgraph=True, backend="aot_eager"), x), expected, atol=1e-6)
+    exported = torch.export.export(model, (x,), {"use_cache": False}).module()
+    assert torch.allclose(exported(x, use_cache=False).logits, expected, atol=1e-6)
+
+
+def test_a_swapped_model_can_be_copied_and_pickled():
+    model, x = swap_rotary(llama(), spec()), tokens()
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert describe(other) == describe(model) and torch.equal(logits(other, x), logits(model, x))
+
+
+def test_a_module_that_the_model_never_calls_is_refused():
+    model = llama()
+    model.model.rotary_emb, model.model.spare = None, model.model.rotary_emb
+    with pytest.raises(ValueError, match="LlamaForCausalLM cannot take our table"):
+        swap_rotary(model, spec())

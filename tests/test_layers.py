@@ -39,7 +39,7 @@ WITH_TORCH = {
     f"resonance.{room}.{name}"
     for room, names in {
         "encoding": ("ops", "reference", "rotary"),
-        "hf": ("attention", "module", "swap"),
+        "hf": ("attention", "module", "parameters", "swap"),
         "record": ("checkpoint",),
         "posgen": ("decoder", "evaluate", "step", "train"),
         "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity"),

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("accelerate")
 from llm_cases import make_plan, make_text, protocols, spec, tiny
-from resonance.hf.swap import load_pretrained
+from resonance.hf.swap import load_pretrained, spec_of
 from resonance.llm import finetune
 from resonance.llm.finetune import train, warm_up
 from resonance.llm.settings import TinyModel
@@ -44,7 +44,7 @@ def test_it_learns_and_leaves_a_model_that_loads(packed, tmp_path):
     curve = losses(trained)
     assert len(curve) == 60 and curve[-1] < 0.6 * curve[0]
     model = load_pretrained(tmp_path / "model")
-    assert model.model.rotary_emb.spec == spec()
+    assert spec_of(model.config) == spec()
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -42,21 +42,36 @@ def frequency_table(spec: EncodingSpec, head_dim: int, seq_len: int | None = Non
     seq_len   L_c, the current length in positions; only `dynamic_ntk` depends on it, and None
               means at most L
 
-    Raises ValueError for an odd head_dim.
+    Raises ValueError for an odd head_dim, for a spec that `EncodingSpec.filled` cannot fill, and for a method that
+    returns anything but d/2 finite, positive frequencies.
     """
     if isinstance(head_dim, bool) or not isinstance(head_dim, int | np.integer) or head_dim < 2 or head_dim % 2:
         raise ValueError(
             f"head_dim must be an even integer >= 2, got {head_dim!r}; a rotation turns pairs of dimensions"
         )
+    spec = spec.filled()
     method = method_of(spec.method)
     theta = np.asarray(method(spec, int(head_dim), seq_len), dtype=np.float64)
-    period = np.zeros(len(theta), dtype=np.int64)
-    if spec.resonance:
-        theta, period = resonate(theta, spec.rounding)
     amplitude = spec.attention_factor
     if amplitude is None:
         amplitude = getattr(method, "attention_factor", lambda _: 1.0)(spec)
+    if theta.shape != (head_dim // 2,) or not (np.isfinite(theta) & (theta > 0)).all():
+        raise ValueError(
+            f"method {spec.method} must return d/2 = {head_dim // 2} finite frequencies > 0, got {_brief(theta)}"
+        )
+    if not (np.isfinite(amplitude) and amplitude > 0):
+        raise ValueError(f"the attention_factor of method {spec.method} must be a finite number > 0, got {amplitude}")
+    period = np.zeros(len(theta), dtype=np.int64)
+    if spec.resonance:
+        theta, period = resonate(theta, spec.rounding)
     return FrequencyTable(theta=theta, period=period, attention_factor=float(amplitude))
+
+
+def _brief(theta: np.ndarray) -> str:
+    if theta.ndim != 1:
+        return f"an array of shape {list(theta.shape)}"
+    wrong = np.flatnonzero(~(np.isfinite(theta) & (theta > 0)))
+    return f"{theta[wrong[0]]} for feature {wrong[0]}" if len(wrong) else f"{len(theta)} of them"
 
 
 def precritical(theta: np.ndarray, train_length: int) -> np.ndarray:

@@ -49,19 +49,16 @@ class Rotary(torch.nn.Module):
             raise ValueError(f"num_positions must be >= 1, got {num_positions}; it is the longest sequence")
         if pair_layout not in PAIR_LAYOUTS:
             raise ValueError(f"pair_layout must be one of {', '.join(PAIR_LAYOUTS)}, got {pair_layout!r}")
-        self.spec, self.head_dim, self.num_positions, self.pair_layout = spec, head_dim, num_positions, pair_layout
+        self.spec = spec = spec.filled()
+        self.head_dim, self.num_positions, self.pair_layout = head_dim, num_positions, pair_layout
         table = frequency_table(spec, head_dim, seq_len=num_positions)
         packed = (table.period > 0) & (table.period <= num_positions)
         entries = np.where(packed, table.period, num_positions)
-        start = np.concatenate(([0], np.cumsum(entries)[:-1]))
-        position = np.arange(entries.sum()) - np.repeat(start, entries)
-        # Reduce by the period before multiplying, where there is one: m*theta loses what m adds.
-        angle = position * np.repeat(table.theta, entries)
-        for name, values in (("packed_cos", np.cos(angle)), ("packed_sin", np.sin(angle))):
-            values = torch.from_numpy(table.attention_factor * values).float()
+        cos, sin, start = pack(table.theta, entries, table.attention_factor)
+        for name, values in (
+            ("packed_cos", cos), ("packed_sin", sin), ("start", start), ("modulus", torch.from_numpy(entries))
+        ):  # fmt: skip
             self.register_buffer(name, values.to(device), persistent=False)
-        for name, values in (("start", start), ("modulus", entries)):
-            self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
         # A position past the table is exact for packed features and unknown for the others.
         self.periodic_everywhere = bool(packed.all())
         warn_if_missing()
@@ -110,6 +107,18 @@ class Rotary(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.spec.to_json()}, head_dim={self.head_dim}, num_positions={self.num_positions}"
+
+
+def pack(theta: np.ndarray, entries: np.ndarray, amplitude: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A packed table: cos and sin float32 [P] of every feature's first entries, and where each feature starts.
+
+    Made in float64. amplitude multiplies both.
+    """
+    start = np.concatenate(([0], np.cumsum(entries)))
+    # An entry's position is below the period where there is one: m*theta loses what m adds.
+    angle = (np.arange(start[-1]) - np.repeat(start[:-1], entries)) * np.repeat(theta, entries)
+    cos, sin = (torch.from_numpy(amplitude * values).float() for values in (np.cos(angle), np.sin(angle)))
+    return cos, sin, torch.from_numpy(start[:-1])
 
 
 class Rotation(NamedTuple):

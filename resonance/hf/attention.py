@@ -1,54 +1,119 @@
 """Our op where transformers' attention turns q and k."""
 
+import inspect
 import sys
 import types
 
 import torch
 
 from resonance.encoding.ops import Table, rotate
+from resonance.encoding.reference import turn
+from resonance.hf.module import FORMS
+
+NAME = "apply_rotary_pos_emb"
 
 
-def apply_by_op(q, k, cos, sin, *_: object, unsqueeze_dim: int = 1, **__: object):
-    """transformers' `apply_rotary_pos_emb`, by our op: float32 arithmetic whatever q's dtype."""
-    return rotate(q, k, Table(cos, sin), axes="BHTD" if unsqueeze_dim == 1 else "BTHD")
+def _rotation(pair_layout: str):
+    """transformers' `apply_rotary_pos_emb` by our op, float32 arithmetic whatever q's dtype: q and k [B, H, T, D]
+    (with unsqueeze_dim 2: [B, T, H, D]), cos and sin [T, R/2] or [B, T, R/2]."""
+
+    def apply_by_op(q, k, cos, sin, *_: object, unsqueeze_dim: int = 1, **__: object):
+        if torch.compiler.is_compiling():
+            # Written out: the compiler fuses it with its neighbours, which it cannot do to an op.
+            if unsqueeze_dim == 2 or cos.ndim == 3:
+                heads = -2 if unsqueeze_dim == 2 else 1
+                cos, sin = cos.unsqueeze(heads), sin.unsqueeze(heads)
+            return turn(q, cos, sin, pair_layout), turn(k, cos, sin, pair_layout)
+        axes = "BHTD" if unsqueeze_dim == 1 else "BTHD"
+        return rotate(q, k, Table(cos, sin), axes=axes, pair_layout=pair_layout)
+
+    return apply_by_op
 
 
-def patch_attention(model: torch.nn.Module) -> bool:
+ROTATIONS = {layout: _rotation(layout) for layout in ("half_split", "interleaved")}
+
+
+def patch_attention(model: torch.nn.Module, form: str) -> bool:
     """Let every attention of this model call our op; no other model is touched. False: none does.
 
-    transformers' attention calls `apply_rotary_pos_emb` of its own module by name. The instance
-    gets the same function with that one name bound anew. All or none: a model in which one layer
-    cannot is left as it is.
+    form  what their rotation takes of cos and sin, one of `module.FORMS`
+
+    transformers' attention calls `apply_rotary_pos_emb` of its own module by name. The instances become ones of a class
+    below their own whose forward is the same code with that one name bound anew. (Its own hook for such kernels,
+    `kernelize`, needs the package `kernels` and changes every model of the process.) All or none: a model in which one
+    layer cannot is left as it is.
     """
-    layers = [m for m in model.modules() if "apply_rotary_pos_emb" in _names(type(m).forward)]
-    if not layers or not all(_same_rotation(sys.modules[type(m).__module__].apply_rotary_pos_emb) for m in layers):
+    takers = [m for m in model.modules() if _takes_angles(m)]
+    layers = [m for m in model.modules() if NAME in _names(type(m).forward) and not isinstance(m, _ByOp)]
+    if any(not isinstance(m, _ByOp) and NAME not in _names(type(m).forward) for m in takers):
         return False
-    for module in layers:
-        theirs = type(module).forward
-        ours = types.FunctionType(
-            theirs.__code__,
-            {**theirs.__globals__, "apply_rotary_pos_emb": apply_by_op},
-            theirs.__name__,
-            theirs.__defaults__,
-            theirs.__closure__,
-        )
-        ours.__kwdefaults__, ours.__annotations__ = theirs.__kwdefaults__, theirs.__annotations__
-        module.forward = types.MethodType(ours, module)
-    return True
+    layouts = [_layout_of(getattr(sys.modules[type(m).__module__], NAME, None), form) for m in layers]
+    if not all(layouts):
+        return False
+    for module, layout in zip(layers, layouts, strict=True):
+        module.__class__ = _by_op(type(module), layout)
+    return any(isinstance(m, _ByOp) for m in model.modules())
+
+
+def restore_attention(model: torch.nn.Module) -> None:
+    """Undo `patch_attention`."""
+    for module in model.modules():
+        if isinstance(module, _ByOp):
+            module.__class__ = type(module).__bases__[1]
+
+
+class _ByOp:
+    """Marks a class made by `_by_op`."""
+
+
+_CLASSES: dict[tuple[type, str], type] = {}
+
+
+def _by_op(theirs: type, layout: str) -> type:
+    """The class below an attention's own in which our op rotates."""
+    if (theirs, layout) not in _CLASSES:
+        forward = theirs.forward
+        scope = {**forward.__globals__, NAME: ROTATIONS[layout]}
+        del scope["__name__"]  # torch.compile would look names up in their module instead
+        ours = types.FunctionType(forward.__code__, scope, "forward", forward.__defaults__, forward.__closure__)
+        ours.__kwdefaults__, ours.__annotations__ = forward.__kwdefaults__, forward.__annotations__
+        body = {"forward": ours, "__reduce_ex__": lambda self, protocol: _reduce(self, theirs, layout, protocol)}
+        _CLASSES[theirs, layout] = type(theirs.__name__, (_ByOp, theirs), {**body, "__module__": theirs.__module__})
+    return _CLASSES[theirs, layout]
+
+
+def _reduce(module: torch.nn.Module, theirs: type, layout: str, protocol: int) -> tuple:
+    """To pickle and to copy: by their class, which can be found by its name."""
+    return _remake, (theirs, layout), module.__getstate__()
+
+
+def _remake(theirs: type, layout: str) -> torch.nn.Module:
+    made = _by_op(theirs, layout)
+    return made.__new__(made)
 
 
 def _names(function) -> tuple[str, ...]:
     return getattr(getattr(function, "__code__", None), "co_names", ())
 
 
-def _same_rotation(theirs) -> bool:
-    """Whether a model's rotation is ours in other words: half-split pairs of the whole head."""
+def _takes_angles(module: torch.nn.Module) -> bool:
+    """Whether a module is an attention that is handed cos and sin."""
+    forward = inspect.unwrap(type(module).forward)
+    return (
+        type(module).__name__.endswith("Attention") and "position_embeddings" in inspect.signature(forward).parameters
+    )
+
+
+def _layout_of(theirs, form: str) -> str | None:
+    """The pair layout by which a model's rotation is ours in other words; None where it is none of them."""
     draw = torch.Generator().manual_seed(0)
-    q, k, half_cos, half_sin = (torch.randn(shape, generator=draw) for shape in ((1, 2, 3, 8),) * 2 + ((1, 3, 4),) * 2)
-    full = [torch.cat((half, half), dim=-1) for half in (half_cos, half_sin)]
+    q, k, cos, sin = (torch.randn(shape, generator=draw) for shape in ((1, 2, 3, 8),) * 2 + ((1, 3, 4),) * 2)
     try:
-        expected = theirs(q, k, *full)
+        expected = theirs(q, k, *FORMS[form](cos, sin, q.dtype))
     except (TypeError, RuntimeError, IndexError):  # another signature: another structure
-        return False
-    ours = apply_by_op(q, k, half_cos, half_sin)
-    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, expected, strict=True))
+        return None
+    for layout, ours in ROTATIONS.items():
+        pairs = zip(ours(q, k, cos, sin), expected, strict=True)
+        if all(a.shape == b.shape and torch.allclose(a, b, atol=1e-5) for a, b in pairs):
+            return layout
+    return None

@@ -1,92 +1,159 @@
-"""Our table where transformers' models expect a rotary module.
+"""Our angles where transformers' models expect a rotary module.
 
-Legend: B batch, T positions, R rotary dimension.
+Legend: B batch, T positions, R rotary dimension, d/2 = R/2 features.
 """
 
 import warnings
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
-from resonance.encoding.frequencies import depends_on_length
-from resonance.encoding.rotary import Rotary
+from resonance.encoding.frequencies import depends_on_length, frequency_table
+from resonance.encoding.methods import method_of
+from resonance.encoding.reference import look_up
+from resonance.encoding.rotary import pack
 from resonance.encoding.spec import EncodingSpec
+
+ONLY = "all_layers"
+"""The name that an encoding goes by where a model has one for all its layers."""
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.dtype], Pair | torch.Tensor]] = {
+    "op": lambda cos, sin, dtype: (cos, sin),
+    "halves": lambda cos, sin, dtype: tuple(torch.cat((x, x), dim=-1).to(dtype) for x in (cos, sin)),
+    "pairs": lambda cos, sin, dtype: tuple(x.repeat_interleave(2, dim=-1).to(dtype) for x in (cos, sin)),
+    "features": lambda cos, sin, dtype: (cos.to(dtype), sin.to(dtype)),
+    "complex": lambda cos, sin, dtype: torch.complex(cos, sin),
+}
+"""What a model's rotary module returns of cos and sin float32 [B, T, R/2]: `op`, what `attention`'s functions take;
+else what models of transformers take in their own dtype: the `halves` repeated, [B, T, R]; every entry twice (`pairs`);
+one a feature, [B, T, R/2]; or one complex number a feature."""
+
+
+class Angles(torch.nn.Module):
+    """cos and sin of one table at any position, with nothing to grow and nothing that waits for a device.
+
+    A feature with an integer period that the table holds is looked up at m mod period, so it takes the same stored
+    numbers at m and at m + period: Theorem 1's gap is zero bit for bit. The angle of any other is made in float64
+    (float32 on a device without, Apple's), reduced by its period first where it has one.
+
+    seq_len        L_c, for a table that depends on it
+    num_positions  periods up to here are stored, 8 bytes an entry
+    """
+
+    def __init__(self, spec: EncodingSpec, head_dim: int, seq_len: int | None, num_positions: int) -> None:
+        super().__init__()
+        table = frequency_table(spec, head_dim, seq_len)
+        stored = (table.period > 0) & (table.period <= num_positions)
+        cos, sin, start = pack(table.theta[stored], table.period[stored], table.attention_factor)
+        never = np.iinfo(np.int64).max
+        buffers = {
+            "theta": table.theta[~stored],
+            "period": np.where(table.period > 0, table.period, never)[~stored],
+            "modulus": table.period[stored],
+            "order": np.argsort(np.concatenate((np.flatnonzero(stored), np.flatnonzero(~stored)))),
+        }
+        buffers = {"packed_cos": cos, "packed_sin": sin, "start": start} | {
+            name: torch.from_numpy(values) for name, values in buffers.items()
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, values, persistent=False)
+        self.amplitude = table.attention_factor
+
+    def forward(self, positions: torch.Tensor) -> Pair:
+        """cos and sin, float32 [..., R/2], at positions int64 [...]."""
+        angle = (positions[..., None] % self.period).to(self.theta.dtype) * self.theta
+        both = []
+        for packed, made in ((self.packed_cos, angle.cos()), (self.packed_sin, angle.sin())):
+            looked_up = look_up(packed, self.start, self.modulus, positions)
+            both.append(torch.cat((looked_up, (made * self.amplitude).float()), dim=-1)[..., self.order])
+        return tuple(both)
+
+    def _apply(self, fn, recurse: bool = True):
+        """Follow the model to its device, never to its dtype: in bfloat16 positions past 256 alias."""
+        device = fn(self.order).device
+        for name, kept in list(self.named_buffers(recurse=False)):
+            wide = kept.dtype == torch.float64 and device.type == "mps"
+            self.register_buffer(name, kept.to(device, torch.float32 if wide else kept.dtype), persistent=False)
+        return self
 
 
 class RotaryEmbedding(torch.nn.Module):
-    """A Rotary where transformers' models expect a rotary module.
+    """One encoding, or one a layer type, where transformers' models expect a rotary module.
 
-    spec           the encoding
+    specs          the encodings, filled; the key is `ONLY`, or the layer types of the model
     head_dim       R
-    num_positions  positions to make at once; more are made when they are met
-    device         of the table
-    for_op         return what `attention.apply_by_op` takes, cos and sin [T, R/2] or
-                   [B, T, R/2] in float32; else what transformers' own function takes: [B, T, R],
-                   the halves repeated, in the model's dtype
+    num_positions  periods up to here are stored
+    form           one of `FORMS`
 
-    A method whose table depends on the current length L_c (dynamic_ntk) gets the table of exactly
-    that length, max(position) + 1, at every call. transformers keeps the table of the longest
-    sequence since one shorter than L came by, so that its logits depend on what ran before. Under
-    either, keys in a cache keep the table of the length that they were computed at: this module
-    says so once when it meets such a call; `use_cache=False` is exact.
-
-    The table stays float32 whatever `model.to(...)` or `model.half()` ask: in bfloat16 it would be
-    off by 2^-9, and positions past 256 alias.
+    A method whose table takes few forms over the current length L_c = max(position) + 1 (longrope) holds them all and
+    chooses on the device. One whose table follows L_c (dynamic_ntk) gets the table of exactly that length at every
+    call, which the host has to wait for. transformers keeps the table of the longest sequence since one shorter than L
+    came by, so that its logits depend on what ran before. Under either, keys in a cache keep the table of the length
+    that they were computed at: this module says so once when it meets such a call; `use_cache=False` is exact.
     """
 
     def __init__(
         self,
-        spec: EncodingSpec,
+        specs: Mapping[str, EncodingSpec],
         *,
         head_dim: int,
         num_positions: int,
+        form: str,
         device: torch.device | str | None = None,
-        for_op: bool = False,
     ) -> None:
         super().__init__()
-        self.spec, self.head_dim, self.for_op = spec, head_dim, for_op
-        self.follows_length = depends_on_length(spec, head_dim)
-        self.rotary = Rotary(spec, head_dim=head_dim, num_positions=max(1, num_positions), device=device)
+        self.specs, self.head_dim, self.num_positions, self.form = dict(specs), head_dim, num_positions, form
+        self.breaks = {name: getattr(method_of(s.method), "breaks", lambda _: ())(s) for name, s in specs.items()}
+        self.follows_length = any(depends_on_length(s, head_dim) and not self.breaks[n] for n, s in specs.items())
+        self.angles = torch.nn.ModuleDict(
+            {
+                name: torch.nn.ModuleList(self._angles(name, length) for length in (1, *(b + 1 for b in breaks)))
+                for name, breaks in self.breaks.items()
+            }
+        )
+        if device is not None:
+            self.to(device)
         self._said = False
 
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if position_ids.shape[0] == 1 and self.for_op:
-            position_ids = position_ids[0]
-        self._cover(position_ids)
-        cos, sin = self.rotary.tables(position_ids)
-        if self.for_op:
-            return cos, sin
-        return tuple(torch.cat((half, half), dim=-1).to(x.dtype) for half in (cos, sin))
+    def _angles(self, name: str, length: int) -> Angles:
+        return Angles(self.specs[name], self.head_dim, length, self.num_positions)
 
-    def _cover(self, positions: torch.Tensor) -> None:
-        """See to it that the table is the one for these positions."""
+    @torch.no_grad()
+    def forward(
+        self, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None
+    ) -> Pair | torch.Tensor:
+        if position_ids.shape[0] == 1 and self.form == "op":
+            position_ids = position_ids[0]  # one row for the whole batch
+        name = ONLY if ONLY in self.specs else layer_type
+        if self.follows_length:
+            self._follow(name, position_ids)
+        first, *later = self.angles[name]
+        cos, sin = first(position_ids)
+        for limit, angles in zip(self.breaks[name], later, strict=True):
+            past, (long_cos, long_sin) = position_ids.max() + 1 > limit, angles(position_ids)
+            cos, sin = torch.where(past, long_cos, cos), torch.where(past, long_sin, sin)
+        return FORMS[self.form](cos, sin, x.dtype)
+
+    def _follow(self, name: str, positions: torch.Tensor) -> None:
+        """Make the table of this length."""
         if not positions.numel():
             return
+        spec, train_length = self.specs[name], self.specs[name].train_length or 0
         least, most = (int(value) for value in positions.aminmax())
-        length = most + 1
-        if self.follows_length:
-            length = max(length, self.spec.train_length or 1)
-            if least > 0 and most >= (self.spec.train_length or 0) and not self._said:
-                self._said = True
-                warnings.warn(
-                    f"{self.spec.method} is continuing from a cache past L: the cached keys keep the table of the "
-                    "length they were computed at; call the model with use_cache=False for the exact encoding",
-                    stacklevel=2,
-                )
-            if length == self.rotary.num_positions:
-                return
-        elif length <= self.rotary.num_positions or self.rotary.periodic_everywhere:
-            return
-        else:
-            length = 1 << (length - 1).bit_length()  # the entries at hand stay as they are, bit for bit
-        device = self.rotary.start.device
-        self.rotary = Rotary(self.spec, head_dim=self.head_dim, num_positions=length, device=device)
+        if least > 0 and most >= train_length and not self._said:
+            self._said = True
+            warnings.warn(
+                f"{spec.method} is continuing from a cache past L: the cached keys keep the table of the length they "
+                "were computed at; call the model with use_cache=False for the exact encoding",
+                stacklevel=3,
+            )
+        device = self.angles[name][0].order.device
+        self.angles[name] = torch.nn.ModuleList([self._angles(name, max(most + 1, train_length, 1)).to(device)])
 
-    def _apply(self, fn, recurse: bool = True):
-        """Follow the model to its device, never to its dtype."""
-        for name, kept in list(self.rotary.named_buffers()):
-            self.rotary.register_buffer(name, kept.to(fn(kept).device), persistent=False)
-        return self
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}: {spec.to_json()}" for name, spec in self.specs.items()) + f", form={self.form}"
 
 
 def follows_length(model: torch.nn.Module) -> bool:

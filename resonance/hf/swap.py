@@ -1,259 +1,283 @@
 """The swap-in for transformers' models: our table and our op in place of their rotary module.
 
-    model = load_pretrained("folder", spec)      # or swap_rotary(model, spec) on a model at hand
+    model = load_pretrained("folder", EncodingSpec(resonance=True))   # or swap_rotary(model, spec) on a model at hand
     model.save_pretrained("elsewhere")           # the spec travels in config.json
     model = load_pretrained("elsewhere")         # and is back, checked against the table in use
 
-Importing this module registers a rope type for every method, `exact_<method>` and
-`resonance_<method>`, so that transformers itself can also open what was saved: then with its own
-rotary module, that is with `m*theta` in float32 and cos and sin in the model's dtype. The exact
-lookup (m mod period) and the op come with `load_pretrained` or `swap_rotary` alone.
+The model's own facts win: what a spec leaves out is filled in from the model's config, and what it says against the
+config raises. `parameters` reads and writes configs; importing it registers our rope types with transformers, so that
+transformers itself can also open what was saved: then with its own rotary module, that is with `m*theta` in float32 and
+cos and sin in the model's dtype. The exact lookup (m mod period) and the op come with `load_pretrained` or
+`swap_rotary` alone.
 
 L is the training length in positions.
 """
 
-from dataclasses import asdict
+import copy
+import inspect
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 
-from resonance.encoding.frequencies import depends_on_length, frequency_table
-from resonance.encoding.methods import method_names
+from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.ops import implementation
 from resonance.encoding.spec import EncodingSpec
-from resonance.hf.attention import patch_attention
-from resonance.hf.module import RotaryEmbedding
+from resonance.hf.attention import patch_attention, restore_attention
+from resonance.hf.module import FORMS, ONLY, RotaryEmbedding
+from resonance.hf.parameters import (
+    check_type,
+    fill,
+    original_length,
+    own_specs,
+    read_specs,
+    rope_type,
+    rotary_dim,
+    spec_of,
+    write_specs,
+)
 
-FIELD = "encoding"
-"""The key of `config.rope_parameters` that holds a spec."""
+__all__ = ["check_table", "describe", "load_pretrained", "original_length", "spec_of", "swap_rotary"]
 
-_THEIRS = ("default", "linear", "dynamic", "yarn")
 _TOLERANCE = 1e-6  # float32 rounding of the numbers in [-1.4, 1.4] that a table holds
 _SAMPLE = 512  # positions at which a table in use is compared with the one asked for
+_THEIR_TOLERANCE = 1e-3  # m*theta in float32 at the few positions where their table is compared with its config
 
 
-def rope_type(spec: EncodingSpec) -> str:
-    """The name of a spec's type in a config: `resonance_yarn`, `exact_linear`."""
-    return f"{'resonance' if spec.resonance else 'exact'}_{spec.method}"
-
-
-def swap_rotary(model: torch.nn.Module, spec: EncodingSpec) -> torch.nn.Module:
+def swap_rotary(
+    model: torch.nn.Module,
+    spec: EncodingSpec | Mapping[str, EncodingSpec],
+    *,
+    override: Collection[str] = (),
+) -> torch.nn.Module:
     """Put an encoding into a transformers model, in place, and say so in its config. Returns the model.
 
-    The model must have one rotary module with the half-split layout (Llama, Mistral, Qwen2, Qwen3,
-    GPT-NeoX, Phi and their kin). Where its attention turns q and k by `apply_rotary_pos_emb`, our op
-    does that in its place; elsewhere the model's own multiplication takes cos and sin from our table.
-    `describe` says which.
+    spec      what is None in it is the model's own: base, train_length, method, and scale where the model has one.
+              A model with an encoding a layer type (gemma3: sliding_attention, full_attention) takes a mapping by
+              layer type, or one spec, which goes to full_attention while the others keep their own, with Resonance
+              where the spec has it
+    override  the fields in which the spec contradicts the model on purpose
 
-    Raises ValueError for a model of another structure, and where the table that the model then
-    uses is not the one asked for.
+    Where the model's attention turns q and k by `apply_rotary_pos_emb`, our op does that in its place; elsewhere the
+    model's own multiplication takes cos and sin from our table. `describe` says which. Before this returns, the config
+    has been written and read back, the table in use compared with the spec's, and a few tokens sent through the
+    model's first attention; where one of these fails, the model is as it was.
+
+    Raises ValueError for a spec that contradicts the model, and for a model of another structure.
     """
     config = model.config.get_text_config()
-    path, old = _find_rotary(model)
-    rotary_dim = _rotary_dim(config)
-    device = next((b.device for b in old.buffers()), None)
-    if not isinstance(old, RotaryEmbedding):
-        _check_half_split(old, rotary_dim, device)
-    swapped = patch_attention(model)
-    original = original_length(config)
-    length = round(spec.scale * (spec.train_length or original))
-    new = RotaryEmbedding(
-        spec,
-        head_dim=rotary_dim,
-        num_positions=spec.train_length if depends_on_length(spec, rotary_dim) else length,
-        device=device,
-        for_op=swapped,
-    )
-    model.get_submodule(path.rpartition(".")[0])._modules[path.rpartition(".")[2]] = new
-    partial = (config.rope_parameters or {}).get("partial_rotary_factor")
-    config.rope_parameters = {
-        "rope_type": rope_type(spec),
-        "rope_theta": spec.base,
-        "original_max_position_embeddings": original,
-        FIELD: asdict(spec),
-    } | ({} if partial is None else {"partial_rotary_factor": partial})
-    # transformers' module for "dynamic" types reads L from here; ours reads the spec.
-    config.max_position_embeddings = original if new.follows_length else length
-    check_table(model, spec)
-    return model
+    owner, name, old = _find_rotary(model, config)
+    specs = _specs(spec, config, override)
+    form, dim, device = _structure(old, config)
+    before = copy.deepcopy(config.rope_parameters), config.max_position_embeddings
+    length = max(round(s.scale * (s.train_length or original_length(config))) for s in specs.values())
+    write_specs(config, specs, length)
+    try:
+        if read_specs(type(config).from_dict(config.to_dict())) != specs:
+            raise ValueError(f"{type(config).__name__} does not keep an encoding: it comes back as another")
+        for tried in ("op", form) if patch_attention(model, form) else (form,):
+            new = RotaryEmbedding(specs, head_dim=dim, num_positions=length, form=tried, device=device)
+            owner._modules[name] = new
+            check_table(model, specs)
+            failed = _send_tokens(model, new)
+            if not failed:
+                return model
+            restore_attention(model)
+        raise ValueError(f"{type(model).__name__} cannot take our table: {failed}")
+    except Exception:
+        owner._modules[name] = old
+        config.rope_parameters, config.max_position_embeddings = before
+        if not isinstance(old, RotaryEmbedding):
+            restore_attention(model)
+        raise
 
 
 def load_pretrained(
-    folder: str | Path, spec: EncodingSpec | None = None, *, auto: type = AutoModelForCausalLM, **options: object
+    folder: str | Path,
+    spec: EncodingSpec | Mapping[str, EncodingSpec] | None = None,
+    *,
+    override: Collection[str] = (),
+    auto: type = AutoModelForCausalLM,
+    **options: object,
 ) -> torch.nn.Module:
     """A model by folder or hub id, with our rotary module and the table checked.
 
-    spec     the encoding wanted; None: the one that the model's config names, ours or transformers'
-    options  as for `from_pretrained` (dtype, attn_implementation, gguf_file, revision, ..)
+    spec, override  as for `swap_rotary`; None: the encoding that the model's config names, ours or transformers'
+    options         as for `from_pretrained` (dtype, attn_implementation, gguf_file, revision, ..)
 
-    Raises ValueError for a rope type that is neither ours nor one that a spec can express: nothing
-    falls back to plain RoPE.
+    Raises ValueError for a rope type that is neither ours nor one that a spec can express: nothing falls back to
+    plain RoPE.
     """
     known = {name: options[name] for name in ("gguf_file", "revision", "token", "local_files_only") if name in options}
-    config = AutoConfig.from_pretrained(folder, **known)
-    saved = spec_of(config) if spec is None else spec
-    given = (config.get_text_config().rope_parameters or {}).get("rope_type", "default")
-    if given not in ROPE_INIT_FUNCTIONS and given != "default":
-        _unknown_type(given)
+    config = AutoConfig.from_pretrained(folder, **known).get_text_config()
+    check_type(config)
+    saved = read_specs(config) if spec is None else spec
     model = auto.from_pretrained(folder, **options)
-    return swap_rotary(model, saved)
+    return swap_rotary(model, saved, override=override)
 
 
-def spec_of(config) -> EncodingSpec:
-    """The encoding that a config asks for, ours or transformers' own, as a spec.
-
-    Raises ValueError for a type that no spec expresses (llama3, longrope, a misspelt name).
-    """
-    config = config.get_text_config()
-    given = dict(config.rope_parameters or {})
-    kind = given.get("rope_type", "default")
-    if FIELD in given:
-        return _read_parameters(given)
-    if kind not in _THEIRS:
-        _unknown_type(kind)
-    base, original = given["rope_theta"], original_length(config)
-    if kind == "default":
-        return EncodingSpec(method="rope", base=base, train_length=original)
-    scale = float(given["factor"])
-    if kind == "linear":
-        return EncodingSpec(method="linear", base=base, scale=scale, train_length=original)
-    if kind == "dynamic":
-        return EncodingSpec(method="dynamic_ntk", base=base, scale=scale, train_length=original)
-    if given.get("mscale") or given.get("mscale_all_dim"):
-        raise ValueError("rope type yarn must come without mscale, which no spec expresses; set attention_factor")
-    return EncodingSpec(
-        method="yarn",
-        base=base,
-        scale=scale,
-        train_length=original,
-        beta_fast=given.get("beta_fast") or 32.0,
-        beta_slow=given.get("beta_slow") or 1.0,
-        truncate=given.get("truncate", True),
-        attention_factor=given.get("attention_factor"),
-    )
-
-
-def original_length(config) -> int:
-    """L of the pretrained model in positions, however often its encoding was exchanged since."""
-    config = config.get_text_config()
-    return int((config.rope_parameters or {}).get("original_max_position_embeddings") or config.max_position_embeddings)
-
-
-def check_table(model: torch.nn.Module, spec: EncodingSpec) -> None:
+def check_table(model: torch.nn.Module, spec: EncodingSpec | Mapping[str, EncodingSpec]) -> None:
     """Compare the table that a model turns by with the spec's own, made anew in float64.
 
-    At positions from 0 to the end of the table and past it. Raises ValueError where they differ.
+    At positions from 0 to L' and past it. Raises ValueError where they differ.
     """
-    path, module = _find_rotary(model)
+    config = model.config.get_text_config()
+    _, name, module = _find_rotary(model, config)
+    specs = dict(spec) if isinstance(spec, Mapping) else {ONLY: spec}
+    said = ", ".join(rope_type(s) for s in specs.values())
     if not isinstance(module, RotaryEmbedding):
-        raise ValueError(
-            f"{path} must be ours to hold encoding {rope_type(spec)}, got {type(module).__name__}; call swap_rotary"
-        )
-    if module.spec != spec:
-        raise ValueError(f"{path} must hold {spec.to_json()}, got {module.spec.to_json()}; call swap_rotary")
-    end = module.rotary.num_positions
+        raise ValueError(f"{name} must be ours to hold encoding {said}, got {type(module).__name__}; call swap_rotary")
+    if module.specs != specs:
+        raise ValueError(f"{name} must hold {specs}, got {module.specs}; call swap_rotary")
+    end = module.num_positions
     positions = np.unique(np.linspace(0, end - 1, _SAMPLE).astype(np.int64))
-    length = int(positions[-1]) + 1
-    table = frequency_table(spec, _rotary_dim(model.config.get_text_config()), seq_len=max(length, end))
-    reduced = np.where(table.period > 0, positions[:, None] % np.maximum(table.period, 1), positions[:, None])
-    angle = reduced * table.theta
-    device = module.rotary.start.device
-    dummy = torch.zeros(1, dtype=torch.float32, device=device)
-    got = module(dummy, torch.from_numpy(positions)[None].to(device))
-    half = angle.shape[-1]
-    for name, ours, wanted in zip(("cos", "sin"), got, (np.cos(angle), np.sin(angle)), strict=True):
-        values = ours.reshape(len(positions), -1)[:, :half].double().cpu().numpy()
-        gap = np.abs(values - table.attention_factor * wanted)
-        if values.shape != wanted.shape or gap.max(initial=0.0) > _TOLERANCE * max(1.0, table.attention_factor):
-            row, feature = np.unravel_index(int(gap.argmax()), gap.shape)
-            raise ValueError(
-                f"the model's table must be that of {rope_type(spec)}, but {name} of feature {feature} at position "
-                f"{positions[row]} is off by {gap.max():.2e}; load the model with load_pretrained"
-            )
+    for key, one in specs.items():
+        table = frequency_table(one, module.head_dim, seq_len=int(positions[-1]) + 1)
+        reduced = np.where(table.period > 0, positions[:, None] % np.maximum(table.period, 1), positions[:, None])
+        angle = reduced * table.theta
+        on_device = torch.from_numpy(positions)[None].to(module.angles[key][0].order.device)
+        got = module(torch.zeros(1, dtype=torch.float32), on_device, None if key == ONLY else key)
+        got = _real(got)
+        half = angle.shape[-1]
+        for what, ours, wanted in zip(("cos", "sin"), got, (np.cos(angle), np.sin(angle)), strict=True):
+            columns = slice(None, None, 2) if module.form == "pairs" else slice(half)
+            values = ours.reshape(len(positions), -1)[:, columns].double().cpu().numpy()
+            gap = np.abs(values - table.attention_factor * wanted)
+            if gap.max(initial=0.0) > _TOLERANCE * max(1.0, table.attention_factor):
+                row, feature = np.unravel_index(int(gap.argmax()), gap.shape)
+                raise ValueError(
+                    f"the model's table must be that of {rope_type(one)}, but {what} of feature {feature} at position "
+                    f"{positions[row]} is off by {gap.max():.2e}; load the model with load_pretrained"
+                )
 
 
 def describe(model: torch.nn.Module) -> dict:
-    """What turns q and k in a model, for run.json."""
-    _, module = _find_rotary(model)
+    """What turns q and k in a model, for run.json; by layer type where it has several encodings."""
+    _, _, module = _find_rotary(model, model.config.get_text_config())
     ours = isinstance(module, RotaryEmbedding)
-    by_op = ours and module.for_op
+    encodings = {key: spec.to_dict() for key, spec in module.specs.items()} if ours else {ONLY: None}
+    types = {key: rope_type(spec) for key, spec in module.specs.items()} if ours else {}
     return {
-        "encoding": asdict(module.spec) if ours else None,
-        "rope_type": rope_type(module.spec) if ours else getattr(module, "rope_type", None),
-        "rotation": implementation() if by_op else "transformers' multiplication" + (", our table" if ours else ""),
+        "encoding": encodings.get(ONLY, encodings),
+        "rope_type": types.get(ONLY, types) if ours else getattr(module, "rope_type", None),
+        "rotation": implementation()
+        if ours and module.form == "op"
+        else "transformers' multiplication" + (", our table" if ours else ""),
         "attention": model.config._attn_implementation,
     }
 
 
-def _find_rotary(model: torch.nn.Module) -> tuple[str, torch.nn.Module]:
+def _specs(
+    spec: EncodingSpec | Mapping[str, EncodingSpec], config, override: Collection[str]
+) -> dict[str, EncodingSpec]:
+    """A spec for every layer type of the model, filled from the model's own."""
+    own = own_specs(config)
+    if spec == read_specs(config):
+        return dict(spec)  # what the config says is no contradiction
+    if isinstance(spec, Mapping):
+        if set(spec) != set(own):
+            raise ValueError(f"spec must have one encoding for each of {', '.join(own)}, got {', '.join(spec)}")
+        given = dict(spec)
+    elif len(own) == 1:
+        given = dict.fromkeys(own, spec)
+    elif "full_attention" in own:
+        rounded = EncodingSpec(resonance=spec.resonance, rounding=spec.rounding)
+        given = {name: spec if name == "full_attention" else rounded for name in own}
+    else:
+        raise ValueError(f"spec must be a mapping with one encoding for each of {', '.join(own)}, got one spec")
+    return {name: fill(one, own[name], override) for name, one in given.items()}
+
+
+def _find_rotary(model: torch.nn.Module, config) -> tuple[torch.nn.Module, str, torch.nn.Module]:
+    """The one rotary module of a model's text part: the module that owns it, its name there, and itself."""
     found = [
-        (path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, RotaryEmbedding) or ("RotaryEmbedding" in type(module).__name__)
+        (owner, name, module)
+        for owner in model.modules()
+        for name, module in owner._modules.items()
+        if isinstance(module, RotaryEmbedding)
+        or ("Rotary" in type(module).__name__ and isinstance(getattr(module, "config", config), type(config)))
     ]
     if len(found) != 1:
         raise ValueError(
-            f"the model must have one rotary module for all layers, got {len(found)} in {type(model).__name__}; "
-            "Llama, Mistral, Qwen2, GPT-NeoX and their kin have"
+            f"the model must have one rotary module for all layers, got {len(found) or 'none'} in "
+            f"{type(model).__name__}; Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX and their kin have"
         )
     return found[0]
 
 
-def _rotary_dim(config) -> int:
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(head_dim * ((config.rope_parameters or {}).get("partial_rotary_factor") or 1.0))
+def _structure(module: torch.nn.Module, config) -> tuple[str, int, torch.device | None]:
+    """What a rotary module returns (one of FORMS), R, and its device; its table is compared with its config's.
+
+    Raises ValueError for a module that is called otherwise or returns something else.
+    """
+    device = next((b.device for b in module.buffers()), None)
+    if isinstance(module, RotaryEmbedding):
+        return module.form, module.head_dim, device  # "op" stays so: the attention is patched
+    kind, dim = type(module).__name__, rotary_dim(config)
+    takes = list(inspect.signature(module.forward).parameters)
+    if takes[:2] != ["x", "position_ids"] or getattr(module, "mrope_section", None) is not None:
+        what = "several positions a token" if takes[:2] == ["x", "position_ids"] else f"({', '.join(takes)})"
+        raise ValueError(f"the model's rotary module must be called with (x, position_ids), {kind} takes {what}")
+    if dim % 2:
+        raise ValueError(f"the model's rotary dimension must be even, got {dim}")
+    positions = torch.arange(32, device=device)[None]
+    for name, spec in read_specs(config).items():
+        table = frequency_table(spec, dim, 1)
+        angle = positions[..., None].double().cpu() * torch.from_numpy(table.theta)
+        cos, sin = ((table.attention_factor * x).float() for x in (angle.cos(), angle.sin()))
+        got = module(torch.zeros(1, device=device), positions, *(() if name == ONLY else (name,)))
+        same = [
+            form for form in ("halves", "pairs", "features", "complex") if _equal(FORMS[form](cos, sin, cos.dtype), got)
+        ]
+        if not same:
+            raise ValueError(
+                f"the model's rotary module must give the table of its own config ({rope_type(spec)}, b = "
+                f"{spec.base:g}, R = {dim}), {kind} gives another; only such models can take ours"
+            )
+    return same[0], dim, device
 
 
-def _check_half_split(module: torch.nn.Module, rotary_dim: int, device) -> None:
-    cos, _ = module(torch.zeros(1, device=device), torch.arange(8, device=device)[None])
-    if cos.shape[-1] != rotary_dim or not torch.equal(cos[..., : rotary_dim // 2], cos[..., rotary_dim // 2 :]):
-        raise ValueError(
-            f"the model's rotary module must use the half-split layout over {rotary_dim} dimensions, got another "
-            f"({type(module).__name__}); only half-split models can take our table"
-        )
-
-
-# The rope types that transformers meets in a config of ours.
-
-
-def _read_parameters(given: dict) -> EncodingSpec:
-    """The spec in a config's rope_parameters. Raises ValueError where the parts contradict each other."""
-    spec, kind = EncodingSpec.from_dict(given[FIELD]), given.get("rope_type")
-    if kind != rope_type(spec):
-        raise ValueError(f"rope_type must be {rope_type(spec)} for this encoding, got {kind!r}; save the model again")
-    if float(given.get("rope_theta", spec.base)) != spec.base:
-        raise ValueError(f"rope_theta must be the encoding's base {spec.base}, got {given['rope_theta']}")
-    return spec
-
-
-def _unknown_type(kind: object) -> None:
-    known = [*_THEIRS, *(name for name in ROPE_INIT_FUNCTIONS if name.startswith(("exact_", "resonance_")))]
-    raise ValueError(
-        f"rope_type must be one of {', '.join(known)}, got {kind!r}; mend rope_parameters in the model's config.json, "
-        "or ask for an encoding by name"
+def _equal(ours, theirs) -> bool:
+    if isinstance(ours, tuple) != isinstance(theirs, tuple):
+        return False
+    return all(
+        a.shape == b.shape and torch.allclose(a, b.float().cpu(), atol=_THEIR_TOLERANCE)
+        for a, b in zip(_real(ours), _real(theirs), strict=True)
     )
 
 
-def _init_parameters(config, device=None, seq_len=None, layer_type=None) -> tuple[torch.Tensor, float]:
-    """A spec's (inv_freq, attention_scaling), for transformers' own rotary module."""
-    spec = _read_parameters(config.rope_parameters)
-    table = frequency_table(spec, _rotary_dim(config), None if seq_len is None else int(seq_len))
-    return torch.from_numpy(table.theta).to(device=device, dtype=torch.float32), table.attention_factor
+def _real(table) -> tuple[torch.Tensor, ...]:
+    return table if isinstance(table, tuple) else (table.real, table.imag)
 
 
-def _validate_parameters(self, rope_parameters: dict, ignore_keys: set | None = None) -> None:
-    if FIELD not in rope_parameters:
-        raise ValueError(
-            f"rope_parameters.{FIELD} must hold the fields of an encoding for rope_type "
-            f"{rope_parameters.get('rope_type')!r}, got none; swap_rotary writes them"
-        )
-    _read_parameters(rope_parameters)
+class _Reached(Exception):
+    """A few tokens came through every kind of attention."""
 
 
-for _method in method_names():
-    for _kind in (f"exact_{_method}", f"resonance_{_method}"):
-        ROPE_INIT_FUNCTIONS.setdefault(_kind, _init_parameters)
-        setattr(RotaryEmbeddingConfigMixin, f"_validate_{_kind}_rope_parameters", _validate_parameters)
+@torch.no_grad()
+def _send_tokens(model: torch.nn.Module, rotary: RotaryEmbedding) -> str | None:
+    """Send four tokens through the model as far as every kind of attention has seen them. What went wrong, or None."""
+    kinds = {type(m) for m in model.modules() if type(m).__name__.endswith("Attention")}
+    calls = []
+
+    def count(module: torch.nn.Module, *_: object) -> None:
+        calls.append(type(module))
+        if kinds <= set(calls):
+            raise _Reached
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if m is rotary or type(m) in kinds]
+    tokens = torch.zeros((1, 4), dtype=torch.long, device=model.get_input_embeddings().weight.device)
+    more = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
+    try:
+        with torch.random.fork_rng(devices=[]):  # a model in training draws its dropout
+            model(input_ids=tokens, **more)
+    except _Reached:
+        pass
+    except Exception as error:  # whatever a model's own code may raise where our table does not fit
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return None if RotaryEmbedding in calls else "it never calls its rotary module"

@@ -36,4 +36,4 @@ class LlmProtocol(FinetuneChoices, PerplexityChoices, YarnChoices):
                 f"{name}: resonance may follow {', '.join(self.resonance_methods)} under this protocol (L8: the "
                 f"released code drops it elsewhere in silence), got {spec.get('method')}; leave it out"
             )
-        return EncodingSpec.from_dict(spec)
+        return EncodingSpec.from_dict(spec).filled()

@@ -62,7 +62,7 @@ class Protocol(TrainChoices, YarnChoices):
             self.fill(spec)
             if not self.yarn_temperature:
                 spec.setdefault("attention_factor", 1.0)
-        return EncodingSpec.from_dict(spec)
+        return EncodingSpec.from_dict(spec).filled()
 
     def train_encoding_name(self, name: str, encodings: dict[str, dict]) -> str:
         """The encoding that is in the model while `name` is trained for (P2)."""

@@ -7,7 +7,7 @@ and no method by name: a method's file counts for the encodings that use it and 
 Legend: d head dimension (even), j = 0 .. d/2-1 the feature, theta_j angular frequency in rad per position.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -20,7 +20,7 @@ ENTRY_POINT_GROUP = "resonance.methods"
 
 
 class Constants(Protocol):
-    """What a method may read of a spec; `EncodingSpec` says what each means."""
+    """What a method may read of a filled spec; `EncodingSpec` says what each means."""
 
     base: float
     scale: float
@@ -31,6 +31,7 @@ class Constants(Protocol):
     blend: str
     truncate: bool
     ntk_rule: str
+    parameters: Mapping[str, float | tuple[float, ...]]
 
 
 Method = Callable[[Constants, int, int | None], np.ndarray]
@@ -38,11 +39,18 @@ _METHODS: dict[str, Method] = {}
 _MODULES: dict[str, str] = {}
 
 
-def register(name: str, *, needs_train_length: bool = False) -> Callable[[Method], Method]:
+def register(
+    name: str, *, needs_train_length: bool = False, needs_scale: bool = False, parameters: Mapping | None = None
+) -> Callable[[Method], Method]:
     """Add a method to the registry: a function (constants, head_dim, seq_len) -> theta, float64 [d/2].
 
-    Function attributes: `attention_factor(constants) -> float`, the amplitude where it is not 1, and
-    `needs_train_length`, which this sets.
+    needs_train_length  it has no table without L; needs_scale: nor without s
+    parameters          fields of its own by name, which a spec gives under `parameters`, with their defaults;
+                        None: must be given. A number, or a sequence of numbers (one a feature, say)
+
+    A package sets these as attributes of its function. Two further attributes: `attention_factor(constants) ->
+    float`, the amplitude where it is not 1; `breaks(constants) -> (L_c, ..)`, the lengths past which the table is
+    another, for a method whose table takes few forms.
 
     Raises ValueError for a name that is taken.
     """
@@ -50,7 +58,8 @@ def register(name: str, *, needs_train_length: bool = False) -> Callable[[Method
     def add(method: Method) -> Method:
         if name in _METHODS:
             raise ValueError(f"method {name} is registered already, by {_MODULES[name]}; choose another name")
-        method.needs_train_length = needs_train_length
+        method.needs_train_length, method.needs_scale = needs_train_length, needs_scale
+        method.parameters = dict(parameters or {})
         _METHODS[name], _MODULES[name] = method, method.__module__
         return method
 
@@ -63,7 +72,8 @@ def _load() -> None:
         import_module(f"{__name__}.{info.name}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
         method = point.load()
-        register(point.name, needs_train_length=getattr(method, "needs_train_length", False))(method)
+        asked = ("needs_train_length", "needs_scale", "parameters")
+        register(point.name, **{key: getattr(method, key) for key in asked if hasattr(method, key)})(method)
         _MODULES[point.name] = point.module
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from resonance.encoding.methods import Constants, powers, register
-from resonance.encoding.methods.base_growth import grown_base
+from resonance.encoding.methods.shared import grown_base
 
 
 @register("dynamic_ntk", needs_train_length=True)

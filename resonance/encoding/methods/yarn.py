@@ -7,7 +7,7 @@ import numpy as np
 from resonance.encoding.methods import Constants, powers, register
 
 
-@register("yarn", needs_train_length=True)
+@register("yarn", needs_train_length=True, needs_scale=True)
 def yarn(spec: Constants, head_dim: int, seq_len: int | None = None) -> np.ndarray:
     """NTK-by-parts: gamma_j keeps a feature, 1 - gamma_j interpolates it by s. Section 3.3.
 

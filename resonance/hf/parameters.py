@@ -1,0 +1,285 @@
+"""The encoding in a config of transformers: read, completed, written. Importing this registers our rope types.
+
+L is the training length in positions.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+
+import torch
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
+
+from resonance.encoding.frequencies import depends_on_length, frequency_table
+from resonance.encoding.methods import method_names, powers
+from resonance.encoding.spec import EncodingSpec
+from resonance.hf.module import ONLY
+
+FIELD = "encoding"
+"""The key of `config.rope_parameters` that holds a spec."""
+OWN = "own_encoding"
+"""The key that holds the encoding that the model was pretrained with, where the spec does not tell it."""
+
+_CONSTANTS = {
+    field.name: field.default
+    for field in fields(EncodingSpec)
+    if field.name not in ("method", "resonance", "rounding", "base", "train_length", "parameters")
+}
+"""The fields that say how a method scales, and their defaults."""
+_OF_TYPES = (
+    *("rope_type", "type", "factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
+    *(
+        "short_mscale",
+        "long_mscale",
+        "truncate",
+        "short_factor",
+        "long_factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        FIELD,
+        OWN,
+    ),
+)
+"""Keys of a config that belong to a rope type; a model may keep others of its own beside them."""
+_THEIRS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+
+
+def rope_type(spec: EncodingSpec) -> str:
+    """The name of a spec's type in a config: `resonance_yarn`, `exact_linear`."""
+    return f"{'resonance' if spec.resonance else 'exact'}_{spec.method or 'rope'}"
+
+
+def original_length(config) -> int:
+    """L of the pretrained model in positions, however often its encoding was exchanged since."""
+    config = config.get_text_config()
+    return _length(config, next(iter(_by_layer(config).values())))
+
+
+def _length(config, given: dict) -> int:
+    length = (
+        given.get("original_max_position_embeddings")
+        or getattr(config, "original_max_position_embeddings", None)
+        or getattr(config, "max_position_embeddings", None)
+    )
+    if not length:
+        raise ValueError(f"{type(config).__name__} must say L as max_position_embeddings, got none")
+    return int(length)
+
+
+def rotary_dim(config) -> int:
+    """R: the dimensions of a head that are turned."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(head_dim * (next(iter(_by_layer(config).values())).get("partial_rotary_factor") or 1.0))
+
+
+def spec_of(config) -> EncodingSpec:
+    """The encoding that a config asks for, ours or transformers' own, as a filled spec.
+
+    Raises ValueError for a type that no spec expresses, and for a model with an encoding a layer type.
+    """
+    specs = read_specs(config)
+    if ONLY not in specs:
+        raise ValueError(f"the model must have one encoding, got one for each of {', '.join(specs)}; use read_specs")
+    return specs[ONLY]
+
+
+def read_specs(config) -> dict[str, EncodingSpec]:
+    """The encodings that a config asks for, by layer type; under `ONLY` where it has one for all."""
+    config = config.get_text_config()
+    return {
+        name: _read_ours(given) if FIELD in given else _read_theirs(config, given)
+        for name, given in _by_layer(config).items()
+    }
+
+
+def own_specs(config) -> dict[str, EncodingSpec]:
+    """The encodings that a model was pretrained with, by layer type, whatever it holds now."""
+    own = {}
+    for name, given in _by_layer(config).items():
+        if FIELD not in given:
+            own[name] = _read_theirs(config, given)
+        elif OWN in given:
+            own[name] = EncodingSpec.from_dict(given[OWN]).filled()
+        else:
+            spec = _read_ours(given)
+            own[name] = EncodingSpec(base=spec.base, train_length=original_length(config)).filled()
+    return own
+
+
+def fill(spec: EncodingSpec, own: EncodingSpec, override: Collection[str] = ()) -> EncodingSpec:
+    """A spec completed from the model's own encoding.
+
+    Raises ValueError where it contradicts the model in a field that override does not name: base and training length;
+    the method of a model that was pretrained with a scaling; and, under that method, every constant but those left at
+    the class's default.
+    """
+    given, facts = spec.to_dict(), own.to_dict()
+    checked = ["base", "train_length"]
+    if own.method != "rope":
+        checked.append("method")
+        if spec.method in (None, own.method):
+            checked += [name for name in _CONSTANTS if given[name] != _CONSTANTS[name]]
+            given |= {name: facts[name] for name in _CONSTANTS if given[name] == _CONSTANTS[name]}
+            for name, value in spec.parameters.items():
+                _check_fact(f"parameters.{name}", value, own.parameters[name], override)
+            given["parameters"] = own.parameters | spec.parameters
+            given["method"] = own.method
+        given["scale"] = own.scale if spec.scale is None else spec.scale
+    for name in checked:
+        if getattr(spec, name) is not None:
+            _check_fact(name, getattr(spec, name), facts[name], override)
+    return EncodingSpec.from_dict(given).filled(base=own.base, train_length=own.train_length)
+
+
+def _check_fact(name: str, given: object, own: object, override: Collection[str]) -> None:
+    if given != own and name not in override:
+        raise ValueError(
+            f"{name} must be the model's own, {own}, got {given}; leave it out, or pass override=({name!r},) if the "
+            "contradiction is meant"
+        )
+
+
+def write_specs(config, specs: Mapping[str, EncodingSpec], length: int) -> None:
+    """Say in a config what its model now turns by."""
+    own, before, original = own_specs(config), _by_layer(config), original_length(config)
+    written = {}
+    for name, spec in specs.items():
+        derived = EncodingSpec(base=spec.base, train_length=original).filled()
+        written[name] = {key: value for key, value in before[name].items() if key not in _OF_TYPES} | {
+            "rope_type": rope_type(spec),
+            "rope_theta": spec.base,
+            "original_max_position_embeddings": original,
+            FIELD: spec.to_dict(),
+        }
+        written[name] |= {} if own[name] == derived else {OWN: own[name].to_dict()}
+    config.rope_parameters = written.get(ONLY, {**config.rope_parameters, **written})
+    # transformers' module for "dynamic" types reads L from here; ours reads the spec.
+    follows = any(spec.method == "dynamic_ntk" for spec in specs.values())
+    config.max_position_embeddings = original if follows else length
+    try:
+        config.validate_rope()
+    except (TypeError, ValueError):
+        # Phi-3's config takes longrope alone; every table that stays as it is can be said so.
+        for name, spec in specs.items():
+            written[name] |= as_longrope(spec, rotary_dim(config))
+        config.rope_parameters = written.get(ONLY, {**config.rope_parameters, **written})
+
+
+def as_longrope(spec: EncodingSpec, head_dim: int) -> dict[str, object]:
+    """A spec in transformers' own words: `longrope` with one factor a feature, and the amplitude.
+
+    Raises ValueError for a table that follows the length.
+    """
+    if depends_on_length(spec, head_dim) and spec.method != "longrope":
+        raise ValueError(f"method must have one table to be written as longrope, got {spec.method}, which follows L_c")
+    lengths = {"short_factor": 1, "long_factor": (spec.train_length or 0) + 1}
+    plain = powers(spec.base, head_dim)
+    amplitude = frequency_table(spec, head_dim).attention_factor
+    return {
+        "rope_type": "longrope",
+        # transformers reads the first of these; vLLM and Phi-MoE the other two.
+        **dict.fromkeys(("attention_factor", "short_mscale", "long_mscale"), amplitude),
+        **{name: (plain / frequency_table(spec, head_dim, n).theta).tolist() for name, n in lengths.items()},
+    }
+
+
+def check_type(config) -> None:
+    """Raises ValueError for a rope type that nobody has registered."""
+    for given in _by_layer(config).values():
+        kind = given.get("rope_type", "default")
+        if kind not in ROPE_INIT_FUNCTIONS and kind != "default":
+            _unknown_type(kind)
+
+
+def _by_layer(config) -> dict[str, dict]:
+    """A config's rope parameters by layer type, or under `ONLY`."""
+    given = getattr(config, "rope_parameters", None)
+    if not given:
+        raise ValueError(f"the model must have rotary encodings, got {type(config).__name__} without rope_parameters")
+    used = getattr(config, "layer_types", None) or ()
+    nested = [name for name in config.nested_rope_parameter_keys(given) if given[name] and name in used]
+    if any(isinstance(value, dict) and "rope_type" in value for value in given.values()) and not nested:
+        raise ValueError(f"rope_parameters must go by layer type, got {', '.join(given)} in {type(config).__name__}")
+    return {name: given[name] for name in nested} if nested else {ONLY: given}
+
+
+def _read_ours(given: dict) -> EncodingSpec:
+    """The spec in a config's rope parameters. Raises ValueError where the parts contradict each other."""
+    spec, kind = EncodingSpec.from_dict(given[FIELD]).filled(), given.get("rope_type")
+    if kind not in (rope_type(spec), "longrope"):
+        raise ValueError(f"rope_type must be {rope_type(spec)} for this encoding, got {kind!r}; save the model again")
+    if float(given.get("rope_theta", spec.base)) != spec.base:
+        raise ValueError(f"rope_theta must be the encoding's base {spec.base}, got {given['rope_theta']}")
+    return spec
+
+
+def _read_theirs(config, given: dict) -> EncodingSpec:
+    """One of transformers' own types as a spec."""
+    kind = given.get("rope_type", "default")
+    if kind not in _THEIRS:
+        _unknown_type(kind)
+    original = _length(config, given)
+    spec = {"base": given["rope_theta"], "train_length": original}
+    if kind == "default":
+        return EncodingSpec(method="rope", **spec).filled()
+    factor = given.get("factor")
+    spec["scale"] = float(config.max_position_embeddings / original if factor is None else factor)
+    if kind == "linear":
+        return EncodingSpec(method="linear", **spec).filled()
+    if kind == "dynamic":
+        return EncodingSpec(method="dynamic_ntk", **spec).filled()
+    if kind == "llama3":
+        own = {name: given[name] for name in ("low_freq_factor", "high_freq_factor")}
+        return EncodingSpec(method="llama3", parameters=own, **spec).filled()
+    spec["attention_factor"] = given.get("attention_factor")
+    if kind == "longrope":
+        own = {name: given[name] for name in ("short_factor", "long_factor")}
+        return EncodingSpec(method="longrope", parameters=own, **spec).filled()
+    if spec["attention_factor"] is None and given.get("mscale") and given.get("mscale_all_dim"):
+        # DeepSeek: the quotient of two temperatures; attention carries the rest.
+        temperatures = (0.1 * given[name] * math.log(spec["scale"]) + 1 for name in ("mscale", "mscale_all_dim"))
+        spec["attention_factor"] = next(temperatures) / next(temperatures)
+    return EncodingSpec(
+        method="yarn",
+        beta_fast=given.get("beta_fast") or 32.0,
+        beta_slow=given.get("beta_slow") or 1.0,
+        truncate=given.get("truncate", True),
+        **spec,
+    ).filled()
+
+
+def _unknown_type(kind: object) -> None:
+    if kind in ROPE_INIT_FUNCTIONS:
+        raise ValueError(f"rope_type {kind} has no spec: it leaves features unturned; such a model keeps its own")
+    known = [*_THEIRS, *(name for name in ROPE_INIT_FUNCTIONS if name.startswith(("exact_", "resonance_")))]
+    near = get_close_matches(str(kind), known, 1)
+    raise ValueError(
+        f"rope_type must be one of {', '.join(known)}, got {kind!r}{f', did you mean {near[0]}?' if near else ''}; "
+        "mend rope_parameters in the model's config.json, or ask for an encoding by name"
+    )
+
+
+# The rope types that transformers meets in a config of ours.
+
+
+def _init_parameters(config, device=None, seq_len=None, layer_type=None, **_) -> tuple[torch.Tensor, float]:
+    """A spec's (inv_freq, attention_scaling), for transformers' own rotary module."""
+    given = config.rope_parameters if layer_type is None else config.rope_parameters[layer_type]
+    table = frequency_table(_read_ours(given), rotary_dim(config), None if seq_len is None else int(seq_len))
+    return torch.from_numpy(table.theta).to(device=device, dtype=torch.float32), table.attention_factor
+
+
+def _validate_parameters(self, rope_parameters: dict, ignore_keys: set | None = None) -> None:
+    if FIELD not in rope_parameters:
+        raise ValueError(
+            f"rope_parameters.{FIELD} must hold the fields of an encoding for rope_type "
+            f"{rope_parameters.get('rope_type')!r}, got none; swap_rotary writes them"
+        )
+    _read_ours(rope_parameters)
+
+
+for _method in method_names():
+    for _kind in (f"exact_{_method}", f"resonance_{_method}"):
+        ROPE_INIT_FUNCTIONS.setdefault(_kind, _init_parameters)
+        setattr(RotaryEmbeddingConfigMixin, f"_validate_{_kind}_rope_parameters", _validate_parameters)

@@ -160,7 +160,7 @@ def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
     loaded = load(ROOT / "config", "laptop").posgen
     assert loaded.spec("released", "yarn") == EncodingSpec(
         method="yarn", scale=257 / 65, train_length=257, beta_fast=2.0, beta_slow=1.0, ramp="index", blend="frequency"
-    )
+    ).filled()
     trained = {name: loaded.train_encoding("released", name) for name in loaded.encodings}
     rules = {name: name.split("_")[-1] for name in trained if name.startswith(("rope_", "yarn_"))}
     assert trained == {
@@ -172,9 +172,9 @@ def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 def test_unscaled_encodings_are_the_same_in_every_protocol(protocol: str) -> None:
     loaded = load(ROOT / "config", "laptop").posgen
-    assert loaded.spec(protocol, "rope") == EncodingSpec()
-    assert loaded.spec(protocol, "resonance_rope") == EncodingSpec(resonance=True)
-    assert loaded.spec(protocol, "linear") == EncodingSpec(method="linear", scale=4.0, train_length=64)
+    assert loaded.spec(protocol, "rope") == EncodingSpec().filled()
+    assert loaded.spec(protocol, "resonance_rope") == EncodingSpec(resonance=True).filled()
+    assert loaded.spec(protocol, "linear") == EncodingSpec(method="linear", scale=4.0, train_length=64).filled()
 
 
 def test_what_an_encodings_entry_says_wins_over_lengths_and_protocol(protocols: dict[str, Protocol]) -> None:

@@ -106,5 +106,5 @@ def _unscaled(fields: dict) -> dict:
     return {
         "resonance": fields.get("resonance", False),
         "rounding": fields.get("rounding", EncodingSpec.rounding),
-        "base": float(fields.get("base", EncodingSpec.base)),
+        "base": EncodingSpec(base=fields.get("base")).filled().base,
     }

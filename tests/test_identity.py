@@ -34,7 +34,7 @@ def test_a_method_counts_for_its_encodings_alone():
     assert not [name for name in without if name.startswith("resonance.encoding.methods.")]
     assert modules(TRAIN, methods=("rope",)) - without == {"resonance.encoding.methods.rope"}
     assert modules(TRAIN, methods=("ntk", "rope")) - without == {
-        f"resonance.encoding.methods.{name}" for name in ("ntk", "base_growth", "rope")
+        f"resonance.encoding.methods.{name}" for name in ("ntk", "shared", "rope")
     }
 
 

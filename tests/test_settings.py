@@ -151,7 +151,7 @@ def test_paper_protocol_uses_yarn_as_the_text_has_it() -> None:
     assert loaded.spec("paper", "resonance_yarn") == EncodingSpec(
         method="yarn", resonance=True, scale=4.0, train_length=64, beta_fast=32.0, beta_slow=1.0,
         ramp="wavelength", blend="wavelength",
-    )  # fmt: skip
+    ).filled()  # fmt: skip
     assert loaded.train_encoding("paper", "resonance_yarn") == "resonance_yarn"
 
 

@@ -13,6 +13,9 @@ import pytest
 import torch
 
 pytest.importorskip("accelerate")
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
+
 from llm_cases import make_plan, make_text, protocols, spec, tiny
 from resonance.hf.swap import load_pretrained, spec_of
 from resonance.llm import finetune
@@ -53,6 +56,25 @@ def test_equal_arguments_give_equal_weights(packed, tmp_path):
     assert losses(made[0]) == losses(made[1])
     a, b = (weights(tmp_path / name) for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_tracker_is_passed_on(packed, tmp_path, monkeypatch):
+    """transformers' own callbacks report; here one stands in for a service, by its entry in their registry."""
+    seen = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            seen.extend(key for key in logs if key == "loss")
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", Tracker)
+    monkeypatch.setenv("RESONANCE_REPORT_TO", "mlflow")
+    with_it = losses(train(lambda: tiny(), packed, make_plan(), tmp_path / "a"))
+    assert len(seen) == len(with_it)
+    monkeypatch.setenv("RESONANCE_REPORT_TO", "none")
+    assert losses(train(lambda: tiny(), packed, make_plan(), tmp_path / "b")) == with_it and len(seen) == len(with_it)
+    monkeypatch.setenv("RESONANCE_REPORT_TO", "mlfow")
+    with pytest.raises(ValueError, match="mlfow is not supported"):
+        train(lambda: tiny(), packed, make_plan(), tmp_path / "c")
 
 
 def test_accumulation_is_the_same_step(packed, tmp_path):

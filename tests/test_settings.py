@@ -158,9 +158,18 @@ def test_paper_protocol_uses_yarn_as_the_text_has_it() -> None:
 def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
     """P2: trained unscaled. P3: 257 in L's place, s = 257/65, beta_fast 2."""
     loaded = load(ROOT / "config", "laptop").posgen
-    assert loaded.spec("released", "yarn") == EncodingSpec(
-        method="yarn", scale=257 / 65, train_length=257, beta_fast=2.0, beta_slow=1.0, ramp="index", blend="frequency"
-    ).filled()
+    assert (
+        loaded.spec("released", "yarn")
+        == EncodingSpec(
+            method="yarn",
+            scale=257 / 65,
+            train_length=257,
+            beta_fast=2.0,
+            beta_slow=1.0,
+            ramp="index",
+            blend="frequency",
+        ).filled()
+    )
     trained = {name: loaded.train_encoding("released", name) for name in loaded.encodings}
     rules = {name: name.split("_")[-1] for name in trained if name.startswith(("rope_", "yarn_"))}
     assert trained == {

@@ -166,10 +166,13 @@ def train(
         )
     model = make_model()
     with Progress(plan.title, plan.steps, quiet=rank != 0) as progress:
-        trainer = _Trainer(
-            plan=plan, model=model, args=arguments, train_dataset=data, data_collator=_stack,
-            callbacks=[_Watch(progress, checkpoints)],
-        )  # fmt: skip
+        try:
+            trainer = _Trainer(
+                plan=plan, model=model, args=arguments, train_dataset=data, data_collator=_stack,
+                callbacks=[_Watch(progress, checkpoints)],
+            )  # fmt: skip
+        except RuntimeError as error:  # a tracker that is not installed
+            raise ValueError(f"RESONANCE_REPORT_TO: {error}") from None
         trainer.remove_callback(PrinterCallback)  # Progress says it
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -201,6 +204,9 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
     prepared = deepspeed is not None and plan.device == "cpu"
     if prepared:
         _join_on_cpu(plan)
+    trackers = os.environ.get("RESONANCE_REPORT_TO", "none").split(",")
+    if "tensorboard" in trackers:  # its default is among the checkpoints, which go
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"logs/tensorboard/{plan.title}")
     try:
         return TrainingArguments(
             output_dir=str(checkpoints),
@@ -227,7 +233,7 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
             logging_steps=1,
             logging_nan_inf_filter=False,
             disable_tqdm=True,
-            report_to=[],
+            report_to=trackers,
         )
     except ImportError as error:
         raise ValueError(f"{' '.join(str(error).split())[:200]}; install what it names, or deepspeed: none") from None

@@ -9,11 +9,20 @@ import pytest
 import torch
 
 pytest.importorskip("transformers")
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3_5TextConfig,
+)
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM, apply_rotary_pos_emb
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedding
 
 from resonance.encoding.frequencies import depends_on_length, frequency_table
 from resonance.encoding.methods import method_names
@@ -22,6 +31,7 @@ from resonance.hf.attention import ROTATIONS, restore_attention
 from resonance.hf.module import ONLY, RotaryEmbedding
 from resonance.hf.parameters import read_specs
 from resonance.hf.swap import (
+    _structure,
     check_table,
     describe,
     load_pretrained,
@@ -440,3 +450,16 @@ def test_a_module_that_the_model_never_calls_is_refused():
     model.model.rotary_emb, model.model.spare = None, model.model.rotary_emb
     with pytest.raises(ValueError, match="LlamaForCausalLM cannot take our table"):
         swap_rotary(model, spec())
+
+
+def test_three_positions_a_token_turn_the_features_that_the_model_gives_them():
+    config = Qwen3_5TextConfig(head_dim=256, max_position_embeddings=4096)
+    theirs = Qwen3_5TextRotaryEmbedding(config)
+    found = _structure(theirs, config)
+    assert sorted(torch.bincount(found.axes).tolist()) == [10, 11, 11], "what mrope_section says"
+    ours = RotaryEmbedding(
+        read_specs(config), head_dim=found.head_dim, num_positions=64, form=found.form, axes=found.axes
+    )
+    positions = torch.randint(0, 300, (3, 2, 17), generator=torch.Generator().manual_seed(3))
+    for a, b in zip(theirs(torch.zeros(1), positions), ours(torch.zeros(1), positions), strict=True):
+        assert a.shape == b.shape and torch.allclose(a, b, atol=5e-5)  # m*theta in float32, at m up to 300

@@ -86,6 +86,8 @@ class RotaryEmbedding(torch.nn.Module):
     head_dim       R
     num_positions  periods up to here are stored
     form           one of `FORMS`
+    axes           int64 [R/2]: which of the positions of a token (time, height, width) a feature turns by, for a model
+                   that hands over three, [3, B, T]; None: a token has one
 
     A method whose table takes few forms over the current length L_c = max(position) + 1 (longrope) holds them all and
     chooses on the device. One whose table follows L_c (dynamic_ntk) gets the table of exactly that length at every
@@ -101,9 +103,11 @@ class RotaryEmbedding(torch.nn.Module):
         head_dim: int,
         num_positions: int,
         form: str,
+        axes: torch.Tensor | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("axes", axes, persistent=False)
         self.specs, self.head_dim, self.num_positions, self.form = dict(specs), head_dim, num_positions, form
         self.breaks = {name: getattr(method_of(s.method), "breaks", lambda _: ())(s) for name, s in specs.items()}
         self.follows_length = any(depends_on_length(s, head_dim) and not self.breaks[n] for n, s in specs.items())
@@ -124,8 +128,8 @@ class RotaryEmbedding(torch.nn.Module):
     def forward(
         self, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None
     ) -> Pair | torch.Tensor:
-        if position_ids.shape[0] == 1 and self.form == "op":
-            position_ids = position_ids[0]  # one row for the whole batch
+        if position_ids.shape[-2] == 1 and self.form == "op":
+            position_ids = position_ids.squeeze(-2)  # one row for the whole batch
         name = ONLY if ONLY in self.specs else layer_type
         if self.follows_length:
             self._follow(name, position_ids)
@@ -134,6 +138,9 @@ class RotaryEmbedding(torch.nn.Module):
         for limit, angles in zip(self.breaks[name], later, strict=True):
             past, (long_cos, long_sin) = position_ids.max() + 1 > limit, angles(position_ids)
             cos, sin = torch.where(past, long_cos, cos), torch.where(past, long_sin, sin)
+        if self.axes is not None and position_ids.shape[0] == 3:
+            chosen = self.axes.expand(cos.shape[1:])[None]
+            cos, sin = (values.gather(0, chosen)[0] for values in (cos, sin))
         return FORMS[self.form](cos, sin, x.dtype)
 
     def _follow(self, name: str, positions: torch.Tensor) -> None:

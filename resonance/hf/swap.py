@@ -17,12 +17,13 @@ import copy
 import inspect
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from resonance.encoding.frequencies import frequency_table
+from resonance.encoding.frequencies import FrequencyTable, frequency_table
 from resonance.encoding.ops import implementation
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.attention import patch_attention, restore_attention
@@ -70,7 +71,7 @@ def swap_rotary(
     config = model.config.get_text_config()
     owner, name, old = _find_rotary(model, config)
     specs = _specs(spec, config, override)
-    form, dim, device = _structure(old, config)
+    form, dim, axes, device = _structure(old, config)
     before = copy.deepcopy(config.rope_parameters), config.max_position_embeddings
     length = max(round(s.scale * (s.train_length or original_length(config))) for s in specs.values())
     write_specs(config, specs, length)
@@ -78,7 +79,7 @@ def swap_rotary(
         if read_specs(type(config).from_dict(config.to_dict())) != specs:
             raise ValueError(f"{type(config).__name__} does not keep an encoding: it comes back as another")
         for tried in ("op", form) if patch_attention(model, form) else (form,):
-            new = RotaryEmbedding(specs, head_dim=dim, num_positions=length, form=tried, device=device)
+            new = RotaryEmbedding(specs, head_dim=dim, num_positions=length, form=tried, axes=axes, device=device)
             owner._modules[name] = new
             check_table(model, specs)
             failed = _send_tokens(model, new)
@@ -207,36 +208,61 @@ def _find_rotary(model: torch.nn.Module, config) -> tuple[torch.nn.Module, str, 
     return found[0]
 
 
-def _structure(module: torch.nn.Module, config) -> tuple[str, int, torch.device | None]:
-    """What a rotary module returns (one of FORMS), R, and its device; its table is compared with its config's.
+class _Structure(NamedTuple):
+    """How a model's rotary module is used: what it returns (one of FORMS), R, which position of a token each feature
+    turns by (`RotaryEmbedding`), and where it is."""
+
+    form: str
+    head_dim: int
+    axes: torch.Tensor | None
+    device: torch.device | None
+
+
+def _structure(module: torch.nn.Module, config) -> _Structure:
+    """Found by asking the module, whose table is compared with its config's.
 
     Raises ValueError for a module that is called otherwise or returns something else.
     """
     device = next((b.device for b in module.buffers()), None)
-    if isinstance(module, RotaryEmbedding):
-        return module.form, module.head_dim, device  # "op" stays so: the attention is patched
+    if isinstance(module, RotaryEmbedding):  # the form "op" stays so: the attention is patched
+        return _Structure(module.form, module.head_dim, module.axes, device)
     kind, dim = type(module).__name__, rotary_dim(config)
     takes = list(inspect.signature(module.forward).parameters)
-    if takes[:2] != ["x", "position_ids"] or getattr(module, "mrope_section", None) is not None:
-        what = "several positions a token" if takes[:2] == ["x", "position_ids"] else f"({', '.join(takes)})"
-        raise ValueError(f"the model's rotary module must be called with (x, position_ids), {kind} takes {what}")
+    if takes[:2] != ["x", "position_ids"]:
+        raise ValueError(
+            f"the model's rotary module must be called with (x, position_ids), {kind} takes ({', '.join(takes)})"
+        )
     if dim % 2:
         raise ValueError(f"the model's rotary dimension must be even, got {dim}")
-    positions = torch.arange(32, device=device)[None]
+    form = axes = None
     for name, spec in read_specs(config).items():
-        table = frequency_table(spec, dim, 1)
-        angle = positions[..., None].double().cpu() * torch.from_numpy(table.theta)
-        cos, sin = ((table.attention_factor * x).float() for x in (angle.cos(), angle.sin()))
-        got = module(torch.zeros(1, device=device), positions, *(() if name == ONLY else (name,)))
-        same = [
-            form for form in ("halves", "pairs", "features", "complex") if _equal(FORMS[form](cos, sin, cos.dtype), got)
-        ]
-        if not same:
+
+        def ask(positions: torch.Tensor, layer: tuple = () if name == ONLY else (name,)):
+            return module(torch.zeros(1, device=device), positions.to(device), *layer)
+
+        table, positions = frequency_table(spec, dim, 1), torch.arange(32)[None]
+        cos, sin = _cos_sin(table, positions)
+        got = ask(positions)
+        form = next((f for f in FORMS if f != "op" and _equal(FORMS[f](cos, sin, cos.dtype), got)), None)
+        if form is None:
             raise ValueError(
                 f"the model's rotary module must give the table of its own config ({rope_type(spec)}, b = "
                 f"{spec.base:g}, R = {dim}), {kind} gives another; only such models can take ours"
             )
-    return same[0], dim, device
+        if getattr(module, "mrope_section", None) is not None:
+            three = torch.stack([positions + far for far in (0, 10_000, 20_000)])
+            found = _real(ask(three))[0].float().cpu()[0, :, : dim // 2]
+            gaps = (_cos_sin(table, three)[0][:, 0] - found).abs().amax(dim=1)
+            axes = gaps.argmin(dim=0)
+            if form != "halves" or gaps.min(dim=0).values.max() > 10 * _THEIR_TOLERANCE:
+                raise ValueError(f"the model's rotary module mixes the positions of a token in its own way: {kind}")
+    return _Structure(form, dim, axes, device)
+
+
+def _cos_sin(table: FrequencyTable, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A plain table at some positions, float32 [..., R/2]."""
+    angle = positions[..., None].double() * torch.from_numpy(table.theta)
+    return tuple((table.attention_factor * values).float() for values in (angle.cos(), angle.sin()))
 
 
 def _equal(ours, theirs) -> bool:

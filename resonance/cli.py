@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from resonance.hf import cli as hf
 from resonance.leval import cli as leval
 from resonance.llm import cli as llm
 from resonance.posgen import cli as posgen
@@ -20,6 +21,8 @@ for name, wing in (("posgen", posgen), ("llm", llm), ("leval", leval), ("config"
     app.add_typer(wing.app, name=name)
 app.command("plan")(workflow.plan)
 app.command("collect")(workflow.collect)
+app.command("inspect")(hf.inspect)
+app.command("export")(hf.export)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ WITH_TORCH = {
     f"resonance.{room}.{name}"
     for room, names in {
         "encoding": ("ops", "reference", "rotary"),
-        "hf": ("attention", "module", "parameters", "swap"),
+        "hf": ("attention", "export", "gguf_file", "inspect", "module", "parameters", "swap"),
         "record": ("checkpoint",),
         "posgen": ("decoder", "evaluate", "step", "train"),
         "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity"),
@@ -138,7 +138,7 @@ def test_every_room_is_covered_by_a_rule() -> None:
 
 def test_nobody_imports_a_command_line_but_the_one_that_puts_them_together() -> None:
     found = {name: {each for each in imports(name, inside=True) if each.endswith(".cli")} for name in MODULES}
-    wings = {f"resonance.{room}.cli" for room in ("posgen", "llm", "leval", "workflow")}
+    wings = {f"resonance.{room}.cli" for room in ("hf", "posgen", "llm", "leval", "workflow")}
     assert {name: clis for name, clis in found.items() if clis} == {
         "resonance.cli": wings,
         "resonance.__main__": {"resonance.cli"},

@@ -2,10 +2,10 @@
 `gguf_file`.
 
     export_transformers("swapped-model", "out")                   # the encoding that its config holds
-    export_transformers("llama-3.1", "out", {"resonance": True})  # another one
+    export_transformers("llama-3.1", "out", EncodingSpec(resonance=True))  # another one
 
 transformers' rope type `longrope` has one divisor a feature and an explicit amplitude, so it can say every table that
-is one table. What no other program has is the lookup at m mod period: theirs is m*theta in float32.
+does not follow the length. What no other program has is the lookup at m mod period: theirs is m*theta in float32.
 
 Legend: T positions, d/2 features, L' = s*L positions.
 """
@@ -14,17 +14,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from resonance.encoding.frequencies import FrequencyTable, depends_on_length, frequency_table
-from resonance.encoding.methods import powers
+from resonance.encoding.frequencies import FrequencyTable, frequency_table
 from resonance.encoding.spec import EncodingSpec
-from resonance.hf.swap import original_length, rope_type, spec_of
+from resonance.hf.module import ONLY
+from resonance.hf.parameters import as_longrope, fill, original_length, own_specs, rope_type, rotary_dim, spec_of
 
 _TOLERANCE = 1e-5  # of theta, relative: five times what float32 loses on the way through llama.cpp's chain of products
 _SAMPLE = 2048  # the last positions of L', where float32 loses most
@@ -67,37 +67,41 @@ class Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model to export: its config, the encoding, the table, L and L' in positions."""
+    """A model to export: its encoding, R, L and L' in positions, and the part of its config that says more."""
 
-    config: object
     spec: EncodingSpec
-    table: FrequencyTable
+    head_dim: int
     train_length: int
     length: int
+    partial_rotary_factor: float | None = None
 
-    @property
-    def head_dim(self) -> int:
-        return 2 * len(self.table.theta)
+    def table(self, seq_len: int | None = None) -> FrequencyTable:
+        return frequency_table(self.spec, self.head_dim, seq_len)
 
 
-def export_transformers(model: str | Path, out: str | Path, spec: Mapping[str, object] | None = None) -> Exported:
+def export_transformers(model: str | Path, out: str | Path, spec: EncodingSpec | None = None) -> Exported:
     """Write a folder that transformers, vLLM and SGLang open without this package.
 
     model  a folder with config.json; weights are linked where the file system can, else copied, never changed
     out    a folder that does not exist or is empty
-    spec   fields of the encoding to write; None: the one that the config holds
+    spec   the encoding to write, filled from the model as by `swap_rotary`; None: the one that the config holds
 
     Raises ValueError for an encoding that one table cannot say (it follows the length), for one that contradicts the
     model, and where transformers reads another table from what was written: then nothing is left at out.
     """
     model, out = Path(model), Path(out)
     source = read_source(model, spec)
+    rope = as_longrope(source.spec, source.head_dim) | {
+        "rope_theta": source.spec.base,
+        "factor": max(1.0, source.length / source.train_length),
+        "original_max_position_embeddings": source.train_length,
+    }
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out must be a new or empty folder, got {out}; nothing in it is overwritten")
     partial = out.with_name(f"{out.name}.partial")
     partial.mkdir(parents=True)
     try:
-        write_config(model, partial, source, as_longrope(source))
+        write_config(model, partial, source, rope)
         link_files(model, partial)
         config = AutoConfig.from_pretrained(partial).get_text_config()
         if config.rope_parameters.get("rope_type") != "longrope":
@@ -115,61 +119,20 @@ def export_transformers(model: str | Path, out: str | Path, spec: Mapping[str, o
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_source(model: Path, spec: Mapping[str, object] | None) -> Source:
+def read_source(model: Path, spec: EncodingSpec | None) -> Source:
     """The model in a folder, with the encoding to export. Raises ValueError as `export_transformers`."""
     if not (model / "config.json").is_file():
         raise ValueError(f"model must be a folder with config.json, got {model}; save_pretrained writes one")
     config = AutoConfig.from_pretrained(model).get_text_config()
-    own, train_length = spec_of(config), original_length(config)
-    asked = own if spec is None else complete(spec, own.base, train_length)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    head_dim = int(head_dim * (config.rope_parameters.get("partial_rotary_factor") or 1.0))
+    now, train_length = spec_of(config), original_length(config)
+    asked = now if spec is None or spec == now else fill(spec, own_specs(config)[ONLY])
     return Source(
-        config=config,
         spec=asked,
-        table=one_table(asked, head_dim),
+        head_dim=rotary_dim(config),
         train_length=train_length,
-        length=config.max_position_embeddings if spec is None else round(asked.scale * train_length),
+        length=config.max_position_embeddings if asked == now else round(asked.scale * train_length),
+        partial_rotary_factor=config.rope_parameters.get("partial_rotary_factor"),
     )
-
-
-def complete(spec: Mapping[str, object], base: float, train_length: int) -> EncodingSpec:
-    """A spec with the model's own base and training length. Raises ValueError where it contradicts them."""
-    facts = {"base": float(base), "train_length": train_length}
-    known = {field.name for field in fields(EncodingSpec)}
-    given = {name: value for name, value in dict(spec).items() if value is not None or name not in known}
-    for name, value in facts.items():
-        if given.get(name, value) != value:
-            raise ValueError(f"{name} must be the model's own {value}, got {given[name]}; leave it out of the spec")
-    return EncodingSpec.from_dict(given | facts)
-
-
-def one_table(spec: EncodingSpec, head_dim: int) -> FrequencyTable:
-    """The table of a spec. Raises ValueError where it has more than one."""
-    if depends_on_length(spec, head_dim):
-        raise ValueError(
-            f"method must have one table for every length to be exported, got {spec.method}, whose frequencies follow "
-            "the current length; export a method that does not, yarn say"
-        )
-    return frequency_table(spec, head_dim)
-
-
-def as_longrope(source: Source) -> dict[str, object]:
-    """A table in transformers' own words: factor_j = 1 / (theta_j * b^(2j/d)), and the amplitude.
-
-    The amplitude is there three times: transformers reads the first, vLLM, SGLang and Phi-MoE the other two.
-    """
-    factors = (powers(source.spec.base, source.head_dim) / source.table.theta).tolist()
-    amplitude = dict.fromkeys(("attention_factor", "short_mscale", "long_mscale"), source.table.attention_factor)
-    return {
-        "rope_type": "longrope",
-        "rope_theta": source.spec.base,
-        "factor": max(1.0, source.length / source.train_length),
-        "original_max_position_embeddings": source.train_length,
-        "short_factor": factors,
-        "long_factor": factors,
-        **amplitude,
-    }
 
 
 def write_config(model: Path, out: Path, source: Source, rope: Mapping[str, object] | None) -> None:
@@ -179,7 +142,7 @@ def write_config(model: Path, out: Path, source: Source, rope: Mapping[str, obje
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
-    partial = source.config.rope_parameters.get("partial_rotary_factor")
+    partial = source.partial_rotary_factor
     names = _BASE_NAMES.get(text.get("model_type"), ("rope_theta", "partial_rotary_factor"))
     text.pop("rope_parameters", None)
     text.pop("rope_scaling", None)
@@ -207,17 +170,21 @@ def link_files(model: Path, out: Path) -> None:
 
 
 def compare(
-    source: Source, theta: np.ndarray, amplitude: float, angles: Callable[[np.ndarray], np.ndarray]
+    ours: FrequencyTable,
+    theta: np.ndarray,
+    amplitude: float,
+    angles: Callable[[np.ndarray], np.ndarray],
+    length: int,
 ) -> dict[str, float]:
     """How far another program's table is from ours, as the figures of `Exported`.
 
     theta      float [d/2], its frequencies
     amplitude  its attention factor
     angles     its angles, float32 [T, d/2], at positions int64 [T, d/2]
+    length     L' in positions
 
     Raises ValueError where theta or the amplitude is another than ours.
     """
-    ours = source.table
     figures = {
         "theta": float(np.abs(theta / ours.theta - 1).max()),
         "amplitude": abs(amplitude / ours.attention_factor - 1),
@@ -227,7 +194,7 @@ def compare(
             f"the file must give our table when read back, got theta off by {figures['theta']:.1e} and the amplitude "
             f"by {figures['amplitude']:.1e} (relative); this model's family reads its config in another way"
         )
-    m = np.arange(max(0, source.length - _SAMPLE), source.length)[:, None]
+    m = np.arange(max(0, length - _SAMPLE), length)[:, None]
     m = np.broadcast_to(m, (len(m), len(ours.theta)))
     reduced = np.where(ours.period > 0, m % np.maximum(ours.period, 1), m)
     there, near = angles(m), angles(reduced)
@@ -240,11 +207,13 @@ def compare(
 
 
 def _compare_longrope(config, source: Source) -> dict[str, float]:
-    """What transformers computes of a config, short and long, beside our table."""
+    """What transformers computes of a config, up to L and past it, beside our tables."""
     figures: dict[str, float] = {}
-    for length in (1, source.train_length + 1):
+    for length in {source.train_length, max(source.length, source.train_length + 1)}:
         inv_freq, amplitude = ROPE_INIT_FUNCTIONS["longrope"](config, "cpu", seq_len=length)
         theta = inv_freq.numpy()
-        got = compare(source, theta, float(amplitude), lambda m, theta=theta: m.astype(np.float32) * theta)
+        got = compare(
+            source.table(length), theta, float(amplitude), lambda m, theta=theta: m.astype(np.float32) * theta, length
+        )
         figures = {name: max(value, figures.get(name, 0.0)) for name, value in got.items()}
     return figures

@@ -12,13 +12,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-from resonance.hf.export import Exported, Source, compare, complete, link_files, one_table, read_source, write_config
+from resonance.encoding.frequencies import depends_on_length
+from resonance.encoding.spec import EncodingSpec
+from resonance.hf.export import Exported, Source, compare, link_files, read_source, write_config
+from resonance.hf.parameters import fill
 
 CONVERTER = "convert_hf_to_gguf.py"
 """llama.cpp's converter: in its repository, in the source of llama-cpp-python, on PATH where a package put it."""
@@ -34,7 +36,7 @@ _SHORT_AND_LONG_TENSORS = ("rope_factors_short.weight", "rope_factors_long.weigh
 def export_gguf(
     model: str | Path,
     out: str | Path,
-    spec: Mapping[str, object] | None = None,
+    spec: EncodingSpec | None = None,
     *,
     converter: str | Path | None = None,
     outtype: str = "auto",
@@ -43,7 +45,8 @@ def export_gguf(
 
     model      a folder with config.json, or a GGUF of a model with plain RoPE: its weights stay as they are
     out        a file that does not exist yet
-    spec       fields of the encoding to write; None: the one that the folder's config holds
+    spec       the encoding to write, filled from the model as by `swap_rotary`; None: the one that the folder's config
+               holds
     converter  llama.cpp's convert_hf_to_gguf.py; None: the one on PATH. Not needed for a GGUF
     outtype    what it makes of weights: f32, f16, bf16, q8_0, auto
 
@@ -56,10 +59,16 @@ def export_gguf(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         plain, written = Path(folder, "plain.gguf"), Path(folder, "out.gguf")
-        if model.suffix == ".gguf":
-            plain, source = model, _read_gguf(model, spec)
+        is_gguf = model.suffix == ".gguf"
+        source = _read_gguf(model, spec) if is_gguf else read_source(model, spec)
+        if depends_on_length(source.spec, source.head_dim):
+            raise ValueError(
+                f"method must have one table for every length to be written as a GGUF, got {source.spec.method}, whose "
+                "frequencies follow the current length; export another, yarn say"
+            )
+        if is_gguf:
+            plain = model
         else:
-            source = read_source(model, spec)
             _convert(model, plain, source, converter, outtype)
         _graft(plain, written, source)
         figures = _compare(written, source)
@@ -73,7 +82,7 @@ def export_gguf(
     )
 
 
-def _read_gguf(path: Path, spec: Mapping[str, object] | None) -> Source:
+def _read_gguf(path: Path, spec: EncodingSpec | None) -> Source:
     """A GGUF with plain RoPE as a source."""
     if spec is None:
         raise ValueError("spec must say which encoding to write into a GGUF, got none; give --spec")
@@ -87,13 +96,14 @@ def _read_gguf(path: Path, spec: Mapping[str, object] | None) -> Source:
             f"{', '.join(sorted(factors)) or 'no factors'} in {path}; export from the folder that it was made of"
         )
     if _value(reader, gguf.Keys.Split.LLM_KV_SPLIT_COUNT, 1) > 1:
-        raise ValueError(f"a GGUF must be one file, got a part in {path}; join them with llama.cpp's gguf-split --merge")
+        raise ValueError(
+            f"a GGUF must be one file, got a part in {path}; join them with llama.cpp's gguf-split --merge"
+        )
     train_length = int(_value(reader, gguf.Keys.LLM.CONTEXT_LENGTH.format(arch=arch)))
-    asked = complete(spec, _base(reader, arch), train_length)
+    asked = fill(spec, EncodingSpec(method="rope", base=_base(reader, arch), train_length=train_length).filled())
     return Source(
-        config=None,
         spec=asked,
-        table=one_table(asked, _head_dim(reader, arch)),
+        head_dim=_head_dim(reader, arch),
         train_length=train_length,
         length=round(asked.scale * train_length),
     )
@@ -104,8 +114,8 @@ def _convert(model: Path, out: Path, source: Source, converter: str | Path | Non
     script = Path(converter or shutil.which(CONVERTER) or CONVERTER)
     if not script.is_file():
         raise ValueError(
-            f"converter must be llama.cpp's {CONVERTER}, got {script}, which is no file; llama.cpp's repository and the "
-            "source of llama-cpp-python have it: give --converter PATH"
+            f"converter must be llama.cpp's {CONVERTER}, got {script}, which is no file; give --converter its path in "
+            "llama.cpp's repository or in the source of llama-cpp-python"
         )
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         write_config(model, Path(folder), source, None)
@@ -125,7 +135,7 @@ def _graft(plain: Path, out: Path, source: Source) -> None:
     tensors, rope = _tensors(arch), gguf.Keys.Rope
     ours = {
         rope.SCALING_TYPE: ("none", gguf.GGUFValueType.STRING),
-        rope.SCALING_ATTN_FACTOR: (source.table.attention_factor, gguf.GGUFValueType.FLOAT32),
+        rope.SCALING_ATTN_FACTOR: (source.table().attention_factor, gguf.GGUFValueType.FLOAT32),
         rope.SCALING_ORIG_CTX_LEN: (source.train_length, gguf.GGUFValueType.UINT32),
         gguf.Keys.LLM.CONTEXT_LENGTH: (source.length, gguf.GGUFValueType.UINT32),
     }
@@ -163,7 +173,7 @@ def _factors(base: float, source: Source) -> np.ndarray:
     the exact ones.
     """
     chain = np.float64(_step(base, source.head_dim)) ** np.arange(source.head_dim // 2)
-    return (chain / source.table.theta).astype(np.float32)
+    return (chain / source.table().theta).astype(np.float32)
 
 
 def _step(base: float, head_dim: int) -> np.float32:
@@ -191,7 +201,7 @@ def _compare(path: Path, source: Source) -> dict[str, float]:
         return theta / factors
 
     theta = np.float64(step) ** np.arange(len(factors)) / factors
-    return compare(source, theta, amplitude, angles)
+    return compare(source.table(), theta, amplitude, angles, source.length)
 
 
 def _tensors(arch: str) -> tuple[str, ...]:

@@ -139,7 +139,8 @@ def test_weights_are_shared_and_nothing_of_the_model_changes(plain, tmp_path):
     assert digests(plain) == before
     after = digests(tmp_path / "out")
     assert {name for name in before if after[name] != before[name]} == {"config.json"} and set(after) == set(before)
-    assert (tmp_path / "out" / "model.safetensors").samefile(plain / "model.safetensors")
+    shared = {name for name in before if (tmp_path / "out" / name).samefile(plain / name)}
+    assert shared == {"model.safetensors"}, "what may be edited must be a copy"
 
 
 def test_what_is_lost_is_what_transformers_loses(plain, tmp_path):
@@ -308,3 +309,5 @@ def test_the_command_says_what_was_written_and_what_is_lost(plain, plain_gguf, t
         done = CliRunner().invoke(app, ["export", str(source), str(tmp_path / to), "--to", to, "--spec", str(spec)])
         assert done.exit_code == 0, done.output
         assert "read back: theta within" in done.output and "exactly 0 here" in done.output
+    wrong = CliRunner().invoke(app, ["export", str(plain), str(tmp_path / "new"), "--to", "gguf", "--spec", "{method}"])
+    assert "--spec must be JSON, got '{method}'" in str(wrong.exception)

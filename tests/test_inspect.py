@@ -177,7 +177,9 @@ WRONG = {
         llama2(rope_scaling={"type": "linear", "factor": 2.0}, rope_parameters={
             "rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}), "two_places"),
     "no maximal length": (llama2(0), "max_length_invalid"),
-    "no encoding": (ours({"encoding": None}), "encoding_unreadable|encoding_missing"),
+    "a type of ours without its encoding": (
+        llama2(rope_parameters={"rope_type": "resonance_yarn", "rope_theta": 1e4}), "encoding_missing"),
+    "an encoding that is none": (ours({"encoding": None}), "encoding_unreadable"),
     "an encoding with a misspelt field": (
         ours({"encoding": {"methd": "yarn"}}), "encoding_unreadable: .*did you mean method"),
     "an encoding of another type": (ours({"rope_type": "exact_yarn"}), "encoding_contradicts_type: .*exact_yarn"),

@@ -17,7 +17,11 @@ class Form(StrEnum):
 
 def _spec(text: str) -> EncodingSpec:
     """An encoding as JSON, or the file that holds it."""
-    return EncodingSpec.from_json(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    given = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+    try:
+        return EncodingSpec.from_json(given)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--spec must be JSON, got {given.strip()[:60]!r}: {error}; quote it for the shell") from None
 
 
 def inspect(
@@ -42,18 +46,18 @@ def export(
     out: Annotated[Path, typer.Argument(help="A new folder; for gguf a new file.")],
     to: Annotated[Form, typer.Option(help="What is to open it: transformers, vLLM and SGLang; or llama.cpp.")],
     spec: Annotated[
-        EncodingSpec | None,
-        typer.Option(parser=_spec, metavar="FILE|JSON", help="The encoding; default: the one in the model's config."),
+        str | None, typer.Option(metavar="FILE|JSON", help="The encoding; default: the one in the model's config.")
     ] = None,
     converter: Annotated[Path | None, typer.Option(help="llama.cpp's convert_hf_to_gguf.py; default: on PATH.")] = None,
     outtype: Annotated[str, typer.Option(help="What the converter makes of weights: f32, f16, bf16, q8_0.")] = "auto",
 ) -> None:
     """Write a model with our encoding for programs that do not know it, read it back, and say what is lost."""
+    asked = None if spec is None else _spec(spec)
     if to is Form.gguf:
         from resonance.hf.gguf_file import export_gguf
 
-        print(export_gguf(model, out, spec, converter=converter, outtype=outtype))
+        print(export_gguf(model, out, asked, converter=converter, outtype=outtype))
     else:
         from resonance.hf.export import export_transformers
 
-        print(export_transformers(model, out, spec))
+        print(export_transformers(model, out, asked))

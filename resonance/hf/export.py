@@ -13,6 +13,7 @@ Legend: T positions, d/2 features, L' = s*L positions.
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from resonance.hf.parameters import as_longrope, fill, original_length, own_spec
 
 _TOLERANCE = 1e-5  # of theta, relative: five times what float32 loses on the way through llama.cpp's chain of products
 _SAMPLE = 2048  # the last positions of L', where float32 loses most
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _BASE_NAMES = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
 """What transformers before 5 calls rope_theta and partial_rotary_factor where it has names of their own."""
 
@@ -98,25 +100,15 @@ def export_transformers(model: str | Path, out: str | Path, spec: EncodingSpec |
     }
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out must be a new or empty folder, got {out}; nothing in it is overwritten")
-    partial = out.with_name(f"{out.name}.partial")
-    partial.mkdir(parents=True)
-    try:
-        write_config(model, partial, source, rope)
-        link_files(model, partial)
-        config = AutoConfig.from_pretrained(partial).get_text_config()
-        if config.rope_parameters.get("rope_type") != "longrope":
-            raise ValueError(f"{type(config).__name__} must keep rope type longrope, got {config.rope_parameters}")
-        exported = Exported(
-            path=out,
-            form="transformers' longrope",
-            spec=source.spec,
-            length=source.length,
-            **_compare_longrope(config, source),
-        )
-        partial.rename(out)
-        return exported
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        written = Path(folder, out.name)
+        written.mkdir()
+        write_config(model, written, source, rope)
+        link_files(model, written)
+        figures = _compare_longrope(AutoConfig.from_pretrained(written).get_text_config(), source)
+        written.rename(out)
+    return Exported(path=out, form="transformers' longrope", spec=source.spec, length=source.length, **figures)
 
 
 def read_source(model: Path, spec: EncodingSpec | None) -> Source:
@@ -159,14 +151,17 @@ def write_config(model: Path, out: Path, source: Source, rope: Mapping[str, obje
 
 
 def link_files(model: Path, out: Path) -> None:
-    """Every file beside config.json, linked where the file system can (weights take no room twice), else copied."""
+    """Every file beside config.json: weights are linked where the file system can, all else is copied, to be edited."""
     for path in sorted(model.iterdir()):
         if not path.is_file() or path.name == "config.json":
             continue
-        try:
-            os.link(path.resolve(), out / path.name)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(path, out / path.name)
+        if path.suffix in _WEIGHTS:
+            try:
+                os.link(path.resolve(), out / path.name)
+                continue
+            except OSError:  # another file system, or one without links
+                pass
+        shutil.copy2(path, out / path.name)
 
 
 def compare(
@@ -208,6 +203,8 @@ def compare(
 
 def _compare_longrope(config, source: Source) -> dict[str, float]:
     """What transformers computes of a config, up to L and past it, beside our tables."""
+    if config.rope_parameters.get("rope_type") != "longrope":
+        raise ValueError(f"{type(config).__name__} must keep rope type longrope, got {config.rope_parameters}")
     figures: dict[str, float] = {}
     for length in {source.train_length, max(source.length, source.train_length + 1)}:
         inv_freq, amplitude = ROPE_INIT_FUNCTIONS["longrope"](config, "cpu", seq_len=length)

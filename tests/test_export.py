@@ -157,6 +157,18 @@ def test_what_is_lost_is_what_transformers_loses(plain, tmp_path):
     assert f"up to {exported.table:.1e} off just below position 32,768" in str(exported)
 
 
+def test_vllm_and_sglang_find_our_table_in_the_words_that_they_read(plain, tmp_path):
+    """By their formula (`Phi3LongRoPEScaledRotaryEmbedding`): they are not run. They take no attention_factor."""
+    exported = export_transformers(plain, tmp_path / "out", YARN)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    rope, ours = config["rope_scaling"], Rotary(exported.spec, head_dim=16, num_positions=4 * L)
+    powers = torch.tensor(config["rope_theta"]) ** (torch.arange(0, 16, 2) / 16)
+    for which in ("short", "long"):
+        theta = 1 / (torch.tensor(rope[f"{which}_factor"]) * powers)
+        cos = (torch.arange(config["max_position_embeddings"])[:, None] * theta).cos() * rope[f"{which}_mscale"]
+        assert (cos - ours.tables(4 * L)[0]).abs().max() < 1e-4 and cos.max() > 1.1
+
+
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": L,
@@ -244,6 +256,17 @@ def test_a_gguf_gets_our_factors_and_amplitude_and_keeps_the_rest(plain_gguf, tm
     assert value(out, "llama.rope.scaling.attn_factor") == pytest.approx(table.attention_factor, rel=1e-7)
     assert value(out, "llama.rope.scaling.type") == "none" and value(out, "llama.context_length") == 4 * L
     assert value(out, "general.tags") == ["tiny", "random"] and exported.theta < 3e-7 and exported.table < 3e-5
+
+
+def test_the_factors_undo_what_llama_cpp_loses_in_its_powers(tmp_path):
+    """It multiplies b^(-2/d) in float32 feature by feature; with the factors of exact powers theta is 2e-6 off."""
+    config = LlamaConfig(**{**SIZES, "hidden_size": 256, "num_attention_heads": 2})  # 64 features
+    llama_gguf.convert(random_model(config, tmp_path / "in"), tmp_path / "in.gguf")
+    spec = export_gguf(tmp_path / "in.gguf", tmp_path / "out.gguf", YARN).spec
+    factors = next(t.data for t in gguf.GGUFReader(tmp_path / "out.gguf").tensors if t.name == "rope_freqs.weight")
+    steps = np.full(64, 1e4 ** (-2 / 128), dtype=np.float32)
+    steps[0] = 1
+    np.testing.assert_allclose(np.multiply.accumulate(steps) / factors, frequency_table(spec, 128).theta, rtol=1e-6)
 
 
 def test_a_folder_goes_through_the_converter_with_plain_rope(plain, plain_gguf, tmp_path):

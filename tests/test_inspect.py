@@ -261,7 +261,11 @@ def test_a_plot_is_drawn(tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "said"),
-    [("nowhere/config.json", "got nowhere/config.json"), ("nobody/nothing", "--download fetches its config.json")],
+    [
+        ("nowhere/config.json", "got nowhere/config.json"),
+        ("nobody/nothing", "--download fetches its config.json"),
+        ("not a model", "got not a model, neither here nor in the cache"),
+    ],
 )
 def test_a_target_that_is_not_there_is_one_clear_error(target, said, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

@@ -62,14 +62,15 @@ def read_config(target: str | Path, download: bool = False) -> dict:
         if path.suffix == ".json" or path.is_absolute() or str(target).count("/") > 1 or Path(target).exists():
             raise ValueError(f"target must be a folder with config.json, or such a file, got {target}: no {path.name}")
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
             path = Path(hf_hub_download(str(target), "config.json", local_files_only=not download))
-        except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
+            cure = "the hub does not give it" if download else "--download fetches its config.json"
             raise ValueError(
                 f"target must be a folder, a config.json or a model of the hub, got {target}, neither here nor in the "
-                f"cache; --download fetches its config.json ({type(error).__name__})"
+                f"cache; {cure} ({type(error).__name__})"
             ) from None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -201,11 +202,12 @@ def plot(report: Mapping, path: str | Path) -> None:
         features = np.arange(len(wavelengths))
         above.semilogy(features, wavelengths, "o", markersize=3, label=name if len(report["encodings"]) > 1 else None)
         below.semilogy(features, np.abs(moved / wavelengths - 1), "o", markersize=3)
-        for length, style, said in ((one["train_length"], "--", "L"), (one["length"], ":", "L'")):
+        lengths = {one["length"]: ("L'", ":")} | {one["train_length"]: ("L", "--")}
+        for length, (said, style) in lengths.items():
             above.axhline(length, color="grey", linestyle=style, linewidth=1)
             above.annotate(said, (0, length), textcoords="offset points", xytext=(0, 3), color="grey")
     above.set_ylabel("wavelength (positions)")
-    below.set_ylabel("moved by Resonance (share of a turn)")
+    below.set_ylabel("moved by Resonance (share of it)")
     below.set_xlabel("feature j")
     if len(report["encodings"]) > 1:
         above.legend()

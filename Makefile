@@ -13,7 +13,7 @@ RESULTS := results/$(PRESET)
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SNAKEMAKE := snakemake --cores $(CORES) --config preset=$(PRESET)
 
-.PHONY: help setup plan reproduce report test lint format schema pages clean
+.PHONY: help setup plan reproduce report test lint format schema pages docs clean
 
 help:
 	@echo "make reproduce   every table and figure of the paper   (PRESET=smoke|laptop|paper)"
@@ -21,7 +21,8 @@ help:
 	@echo "make test        the tests"
 	@echo "make lint        ruff, snakefmt, snakemake --lint"
 	@echo "make schema      workflow/schemas from resonance.workflow.preset"
-	@echo "make pages       the measured tables of README.md and docs/, of the rows in results-published/"
+	@echo "make pages       the measured tables of docs/, of the rows in results-published/"
+	@echo "make docs        the docs site, in site/"
 	@echo "make clean       remove the environment (results/ stays)"
 
 setup: $(VENV)/.installed
@@ -69,7 +70,13 @@ schema: setup
 
 pages: setup
 	snakemake published --cores $(CORES) --config preset=laptop
-	python -m figures.pages --tables results/laptop/published/tables --page README.md --page docs/posgen.md
+	python -m figures.pages --tables results/laptop/published/tables --page docs/results.md --page docs/posgen.md
+
+# Its packages are installed when it is first asked for.
+docs: setup
+	@$(VENV)/bin/python -c 'import material, mkdocstrings' 2>/dev/null || $(PIP) 'mkdocs-material' 'mkdocstrings[python]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --site-dir site
+	@echo "The docs site: site/index.html"
 
 clean:
 	rm -rf $(VENV)

@@ -1,9 +1,10 @@
-"""The measured tables that README.md and docs/ show: put there from the rows that the repository keeps.
+"""The measured tables that docs/ shows: put there from the rows that the repository keeps.
 
 A page marks a table's place by a comment, `<!-- table: NAME ARGUMENTS -->`, and its end by `<!-- end -->`. What
 stands between is made of the files that `snakemake published` writes, so no number of theirs is typed.
 """
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from figures.rounding import NONE, RULES, TITLES
 from figures.tables import interval, number, with_sd
 from resonance.encoding.rounding import CONTROLS
 from resonance.record.files import write_text
+from resonance.record.stats import Estimate, holm, p_value
 
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 PROTOCOLS = ("paper", "released")
@@ -71,8 +73,11 @@ def cells(tables: Path, study: str) -> str:
 
 
 def pairs(tables: Path, study: str) -> str:
-    """Resonance minus plain, beside the paper's, with the verdict."""
+    """Resonance minus plain, beside the paper's, with the verdict; in bold what survives Holm over all of them."""
     ours = {p: _by(tables / f"{study}_{p}_pairs.csv", "resonance", "plain", "task") for p in PROTOCOLS}
+    judged = [row for rows in ours.values() for row in rows.values()]
+    for row, adjusted in zip(judged, holm([_p_value(row) for row in judged]), strict=True):
+        row["survives"] = adjusted < 0.05
     rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
     for key in sorted(ours[PROTOCOLS[0]], key=lambda key: style.method_place(key[1])):
         found = [ours[protocol][key] for protocol in PROTOCOLS]
@@ -97,11 +102,16 @@ def rounding(tables: Path, method: str) -> str:
     return _markdown(rows)
 
 
+def _p_value(row: dict) -> float:
+    mean, sd = row["difference_points"], row["difference_sd_points"]
+    return p_value(Estimate(mean, sd, math.nan, math.nan, row["num_seeds"]))
+
+
 def _judged(row: dict) -> str:
-    """A difference with its interval and verdict; one that is decided in bold."""
+    """A difference with its interval and verdict; one that survives the correction in bold."""
     mean, verdict = number(row["difference_points"], "+"), row["verdict"] or ""
     between = interval(row["difference_low95_points"], row["difference_high95_points"], "+")
-    return f"{mean} {between} {f'**{verdict}**' if verdict in ('agrees', 'contradicts') else verdict}".strip()
+    return f"{mean} {between} {f'**{verdict}**' if row['survives'] else verdict}".strip()
 
 
 def _gain(row: dict) -> str:

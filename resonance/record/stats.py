@@ -1,6 +1,7 @@
 """Means over seeds with their spread: standard deviation, variance, 95 % intervals, paired differences."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,20 @@ def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Estim
     if not seeds:
         raise ValueError("a paired difference needs runs with a seed in common, got none")
     return estimate(np.array([ours[seed] - theirs[seed] for seed in seeds]))
+
+
+def p_value(found: Estimate) -> float:
+    """Two-sided p of a mean of zero by the t-test whose interval an Estimate holds; nan for a single run."""
+    return float(2 * stats.t.sf(abs(found.mean) / (found.sd / found.n**0.5), found.n - 1)) if found.sd else float("nan")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: below alpha, the share of false claims among all of these stays below alpha."""
+    order, adjusted, most = np.argsort(p_values), [1.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        most = max(most, min(1.0, (len(order) - place) * p_values[i]))
+        adjusted[i] = most
+    return adjusted
 
 
 def correlation(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:

@@ -12,11 +12,9 @@ import polars as pl
 import typer
 from matplotlib.figure import Figure
 
-from figures import style
-from figures.inputs import Output, Preset, Study, have_papers_sizes, read_study, run, seeds_of_study, sizes_text
-from figures.tables import Table, number, write_tables
+from figures import inputs, style
+from figures.tables import Table, number, write_csv, write_tables
 from resonance.posgen.protocol import CHOICES
-from resonance.record.files import write_text
 from resonance.record.stats import Estimate, estimate, paired_difference
 
 ABOUT = {
@@ -31,19 +29,19 @@ Cells = dict[tuple[str, str, str], dict[int, float]]
 
 
 def main(
-    output: Output,
-    preset: Preset,
-    study: Study,
+    output: inputs.Output,
+    preset: inputs.Preset,
+    study: inputs.Study,
     draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
-    rows, made = read_study(study)
+    rows, made = inputs.read_study(study)
     cells, columns = cells_of(rows)
     lines = [{"preset": preset} | line for line in effects(cells, columns)]
     groups = in_groups(lines, columns)
     said = caption(preset, rows, made)
     table = Table("ablation", said, ["", "Seeds", *map(column_title, columns)], groups, notes(lines))
-    write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
+    write_csv(output, lines)
     write_tables(output, f"Ablation of the protocols, preset {preset}", [table])
     style.save(drawing(lines, columns, preset, rows), draw, f"Ablation of the protocols (preset {preset})")
 
@@ -133,7 +131,8 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "
         f"flipped choice makes, in percentage points, seed by seed. Preset {preset}, "
-        f"{seeds_of_study(rows)}. Model: {sizes_text(bases)}. {style.stand_in(have_papers_sizes(made))}"
+        f"{inputs.seeds_of_study(rows)}. Model: {inputs.sizes_text(bases)}. "
+        + style.stand_in(inputs.have_papers_sizes(made))
     )
 
 
@@ -190,7 +189,7 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
     for axes in panels[-1]:
         axes.set_xlabel("change in points")
     style.legend(figure)
-    seeds = seeds_of_study(rows)
+    seeds = inputs.seeds_of_study(rows)
     figure.suptitle(
         f"Preset {preset}, {seeds}; OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals",
         x=0.01,
@@ -200,4 +199,4 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

@@ -1,7 +1,7 @@
 """What the tables and figures read, checked where it comes in; and the one way that they fail."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +21,10 @@ Study = Annotated[list[Path], typer.Option(help="The collected study; once a fil
 Title = Annotated[str, typer.Option(help="The model, as it is to be called.")]
 StandIn = Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")]
 TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")]
-
 Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
+
+LINE = ["encoding", "strategy"]
+"""What a language model's line in a figure is of."""
 
 PAPER_MODEL = {"d_model": 512, "d_ff": 2048, "num_heads": 8, "head_dim": 64}
 """T5-Small's widths, section 6.1.1."""
@@ -162,15 +164,46 @@ def have_papers_sizes(made: list[dict]) -> bool:
     return all(has(run["settings"]) for run in made)
 
 
-def read_of_one_model(paths: list[Path], kind: Kind) -> pl.DataFrame:
-    """Rows that were measured on one language model. Raises ValueError for no files, or files of several."""
-    if not paths:
-        raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
+def read_lines(paths: list[Path], kind: Kind, unit: list[str], same: list[str]) -> pl.DataFrame:
+    """Rows of one language model, a line of a figure for every encoding and strategy.
+
+    unit  the columns that tell one measurement of a line from another
+    same  those that all lines must have alike: what was read
+
+    Raises ValueError for no files, files of several models, one line given twice, or lines that read something else.
+    """
+    _check_given(paths, kind)
     rows = read_rows(paths, kind)
     models = sorted(rows["model"].unique())
     if len(models) != 1:
         raise ValueError(f"--{kind.name} files must be of one model, got {', '.join(models)}; draw each by itself")
+    _check_once(rows, [*LINE, *unit, "metric"])
+    read = rows.select(*LINE, *same).unique().sort(same).partition_by(LINE, as_dict=True, include_key=False)
+    first = next(iter(read.values()))
+    for (encoding, strategy), found in read.items():
+        if not found.equals(first):
+            raise ValueError(
+                f"every line must have read the same text, but {encoding} {strategy} did not; run it again"
+            )
     return rows
+
+
+def sorted_lines(rows: list[dict], *before: str) -> list[dict]:
+    """Cells of lines by some columns, then untuned ones first, encodings in their order, and by length."""
+    encodings = style.encodings_in_order({row["encoding"] for row in rows})
+
+    def place(row: dict) -> tuple:
+        tuned = row["strategy"] != UNTUNED
+        return *(row[name] for name in before), tuned, row["strategy"], encodings.index(row["encoding"]), row["length"]
+
+    return sorted(rows, key=place)
+
+
+def paired_lines(rows: pl.DataFrame, unit: list[str]) -> Iterator[tuple[dict[str, str], pl.DataFrame]]:
+    """Resonance beside plain (columns `_plain`), unit by unit, of every strategy that both have."""
+    for resonance, plain in style.pairs(style.encodings_in_order(set(rows["encoding"]))):
+        ours, theirs = (rows.filter(encoding=name) for name in (resonance, plain))
+        yield {"resonance": resonance, "plain": plain}, ours.join(theirs, on=["strategy", *unit], suffix="_plain")
 
 
 def about_model(paths: list[Path]) -> dict:
@@ -186,9 +219,13 @@ def about_model(paths: list[Path]) -> dict:
     }
 
 
-def _of_protocol(paths: list[Path], kind: Kind, protocol: str) -> pl.DataFrame:
+def _check_given(paths: list[Path], kind: Kind) -> None:
     if not paths:
         raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
+
+
+def _of_protocol(paths: list[Path], kind: Kind, protocol: str) -> pl.DataFrame:
+    _check_given(paths, kind)
     rows = pl.concat([_read(path, kind) for path in paths])
     found = sorted(rows["protocol"].unique())
     if found != [protocol]:

@@ -13,22 +13,10 @@ import polars as pl
 import typer
 from matplotlib.figure import Figure
 
-from figures import style
-from figures.inputs import (
-    Output,
-    Preset,
-    Study,
-    have_papers_sizes,
-    read_study,
-    run,
-    seeds_of_study,
-    sizes_text,
-    specs_of,
-)
-from figures.tables import Table, interval, number, with_sd, write_tables
+from figures import inputs, style
+from figures.tables import Table, interval, number, with_sd, write_csv, write_tables
 from resonance.encoding.rounding import CONTROLS, ROUNDINGS
-from resonance.record.files import write_text
-from resonance.record.stats import Estimate, correlation, estimate, paired_difference
+from resonance.record.stats import correlation, estimate, paired_difference
 
 NONE = "none"
 RULES = (NONE, *ROUNDINGS)
@@ -58,21 +46,21 @@ Cells = dict[tuple[str, str, str, str], dict[int, float]]
 
 
 def main(
-    output: Output,
-    preset: Preset,
-    study: Study,
+    output: inputs.Output,
+    preset: inputs.Preset,
+    study: inputs.Study,
     draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
-    rows, made = read_study(study)
-    kinds = rules_of(specs_of(study))
+    rows, made = inputs.read_study(study)
+    kinds = rules_of(inputs.specs_of(study))
     accuracy, inside = (cells_of(rows, kinds, metric) for metric in ("ood_accuracy", "in_distribution_accuracy"))
     lines = [{"preset": preset} | row for row in comparisons(accuracy, inside)]
     tables = [Table("rounding", caption(preset, rows, made), HEADER, in_groups(lines), notes(lines))]
     if groups := agreement(lines):
         header = ["", "Rules", "r", "95% interval"]
         tables.append(Table("rounding-agreement", AGREEMENT_CAPTION, header, groups, AGREEMENT_NOTES))
-    write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
+    write_csv(output, lines)
     write_tables(output, f"Rules of rounding, preset {preset}", tables)
     style.save(drawing(lines, preset, rows), draw, f"Rules of rounding (preset {preset})")
 
@@ -117,19 +105,10 @@ def comparisons(accuracy: Cells, inside: Cells) -> list[dict]:
             for base in (NONE, "nearest"):
                 theirs = accuracy.get((*place, base)) if base != rule else None
                 difference = paired_difference(ours, theirs) if theirs else None
-                line |= columns(f"minus_{base}", difference)
+                for part, name in (("", "mean"), ("_low95", "low"), ("_high95", "high")):
+                    line[f"minus_{base}{part}_points"] = difference and difference.known(name)
             lines.append(line)
     return lines
-
-
-def columns(name: str, difference: Estimate | None) -> dict:
-    if difference is None:
-        return {f"{name}_points": None, f"{name}_low95_points": None, f"{name}_high95_points": None}
-    return {
-        f"{name}_points": difference.mean,
-        f"{name}_low95_points": difference.known("low"),
-        f"{name}_high95_points": difference.known("high"),
-    }
 
 
 def agreement(lines: list[dict]) -> list:
@@ -204,8 +183,8 @@ def text(line: dict) -> list[str]:
 def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     return (
         "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
-        f"teacher-forced. Preset {preset}, {seeds_of_study(rows)}. Model: {sizes_text(made)}. "
-        + style.stand_in(have_papers_sizes(made))
+        f"teacher-forced. Preset {preset}, {inputs.seeds_of_study(rows)}. Model: {inputs.sizes_text(made)}. "
+        + style.stand_in(inputs.have_papers_sizes(made))
     )
 
 
@@ -264,7 +243,7 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
     for axes in panels[-1]:
         axes.set_xlabel("points above no rounding")
     style.legend(figure)
-    seeds = seeds_of_study(rows)
+    seeds = inputs.seeds_of_study(rows)
     figure.suptitle(
         f"Preset {preset}, {seeds}; OOD accuracy, percentage points, 95% intervals; grey: no integers",
         x=0.01,
@@ -274,4 +253,4 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from resonance.record.files import write_text
 
 
@@ -63,6 +65,12 @@ def page(title: str, tables: Iterable[Table]) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
         f"<style>\n{_CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
+
+
+def write_csv(stem: Path, rows: list[dict] | pl.DataFrame, columns: Iterable[str] | dict | None = None) -> None:
+    """stem.csv, for machines; columns: their names, or names and types where there may be no row."""
+    frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(rows, columns, infer_schema_length=None)
+    write_text(Path(f"{stem}.csv"), frame.write_csv())
 
 
 def write_tables(stem: Path, title: str, tables: list[Table]) -> None:

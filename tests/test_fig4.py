@@ -104,17 +104,12 @@ def test_one_unit_has_no_interval_and_still_draws(tmp_path):
     assert pl.read_csv(tmp_path / "t.csv")["low95"].null_count() == 4
 
 
-def test_lines_measured_on_other_text_are_refused(tmp_path, files):
+def test_what_does_not_belong_together_is_refused(tmp_path, files):
     other = write(tmp_path, "linear", "untuned", 0.0, units=5)
-    done = render(tmp_path, *files, other)
-    assert done.returncode == 2 and "every line must be measured on the same tokens" in done.stderr
-
-
-def test_a_line_given_twice_is_refused(tmp_path, files):
-    done = render(tmp_path, files[0], files[0])
-    assert done.returncode == 2 and "every evaluation must be given once, got rope untuned twice" in done.stderr
-
-
-def test_no_files_are_refused(tmp_path):
-    done = render(tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("error: --perplexity must name at least one file")
+    for paths, said in (
+        ([*files, other], "every line must have read the same text, but linear untuned did not"),
+        ([files[0], files[0]], "every run must be given once, got encoding rope, strategy untuned, corpus one"),
+        ([], "--perplexity must name at least one file"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read(paths)

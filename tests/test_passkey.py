@@ -133,9 +133,9 @@ def test_shares_and_pairs_are_counted(tmp_path):
 
 def test_lines_of_other_prompts_are_refused(tmp_path):
     files = [write(tmp_path, "yarn", [1] * 4), write(tmp_path, "rope", [1] * 4, first_key=9)]
-    with pytest.raises(ValueError, match="must have read the same prompts"):
+    with pytest.raises(ValueError, match="every line must have read the same text, but rope untuned did not"):
         read(files)
-    with pytest.raises(ValueError, match="must be given once, got yarn untuned twice"):
+    with pytest.raises(ValueError, match="must be given once, got encoding yarn, strategy untuned"):
         read([files[0], files[0]])
 
 

@@ -2,23 +2,6 @@
 # `leval` in the preset no model is asked, and Table 2 has the paper's half alone.
 
 
-localrules:
-    leval_settings,
-
-
-rule leval_settings:
-    output:
-        at(leval_paths.SETTINGS),
-    log:
-        log_of("leval_settings/{stage}"),
-    conda:
-        DRAWING
-    params:
-        json=leval_settings_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
 rule leval_tasks:
     input:
         unpack(leval_tasks_inputs),

@@ -11,37 +11,6 @@ wildcard_constraints:
     evaluation="[a-z]\\w*",
 
 
-localrules:
-    llm_settings,
-    llm_encoding,
-
-
-rule llm_settings:
-    output:
-        at(llm_paths.SETTINGS),
-    log:
-        log_of("llm_settings/{model}/{stage}"),
-    conda:
-        DRAWING
-    params:
-        json=llm_settings_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
-rule llm_encoding:
-    output:
-        at(llm_paths.ENCODING),
-    log:
-        log_of("llm_encoding/{model}/{encoding}"),
-    conda:
-        DRAWING
-    params:
-        json=lambda wildcards: LLM.spec(wildcards.model, wildcards.encoding).to_json(),
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
 rule llm_fetch:
     output:
         directory(at(llm_paths.SOURCE)),

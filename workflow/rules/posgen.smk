@@ -2,37 +2,6 @@
 # stage's per-job rule is named `<stage>_one`; the stage itself is a target of the Snakefile.
 
 
-localrules:
-    posgen_settings,
-    posgen_encoding,
-
-
-rule posgen_settings:
-    output:
-        at(posgen_paths.SETTINGS),
-    log:
-        log_of("posgen_settings/{protocol}/{task}/{stage}"),
-    conda:
-        DRAWING
-    params:
-        json=settings_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
-rule posgen_encoding:
-    output:
-        at(posgen_paths.ENCODING),
-    log:
-        log_of("posgen_encoding/{protocol}/{encoding}"),
-    conda:
-        DRAWING
-    params:
-        json=lambda wildcards: POSGEN.spec(wildcards.protocol, wildcards.encoding).to_json(),
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
 rule posgen_data_one:
     input:
         settings=settings_of("data"),

@@ -13,7 +13,7 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
-from figures.tables import Table, number, write_csv, write_tables
+from figures.tables import Groups, Table, grouped, number, write_csv, write_tables
 from resonance.posgen.protocol import CHOICES
 from resonance.record.stats import Estimate, estimate, paired_difference
 
@@ -83,18 +83,17 @@ def _values(found: Estimate) -> dict:
     return {"value": found.mean, "low95": found.known("low"), "high95": found.known("high")}
 
 
-def in_groups(lines: list[dict], columns: list[str]) -> list:
+def in_groups(lines: list[dict], columns: list[str]) -> Groups:
     """Rows by base and task: the base's values, then a row a flipped choice."""
     by_row: dict[tuple, dict] = {}
     for line in lines:
         by_row.setdefault((line["base"], line["task"], line["choice"]), {})[line["column"]] = line
-    groups: dict[str, list] = {}
+    rows = []
     for (base, task, choice), cells in sorted(by_row.items(), key=lambda item: _place(item[0], lines)):
         title = f"{style.task_title(task)}: from {base}, one choice of {_other(base)} at a time"
-        first = cells[columns[0]]
         text = [text_of(cells[column], "+" if choice or " - " in column else "-") for column in columns]
-        groups.setdefault(title, []).append([choice_title(base, choice), str(first["num_seeds"]), *text])
-    return list(groups.items())
+        rows.append((title, [choice_title(base, choice), str(cells[columns[0]]["num_seeds"]), *text]))
+    return grouped(rows)
 
 
 def _place(key: tuple, lines: list[dict]) -> tuple:

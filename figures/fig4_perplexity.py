@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from figures import inputs, style
-from figures.tables import Table, interval, number, write_csv, write_tables
+from figures.tables import Table, grouped, interval, number, write_csv, write_tables
 from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.llm.paths import UNTUNED
 from resonance.record.rows import read_run
@@ -194,39 +194,27 @@ def caption(preset: str, about: dict, rows: pl.DataFrame) -> str:
 def table_of(cells: pl.DataFrame, note: str) -> Table:
     lengths = sorted(set(cells["length"]))
     header = ["", "Strategy", *map(str, lengths), f"95% interval at {lengths[-1]}", f"Released mean at {lengths[-1]}"]
-    groups = []
-    for (corpus,), part in cells.group_by(["corpus"], maintain_order=True):
-        lines = []
-        for (encoding, strategy), line in part.group_by(["encoding", "strategy"], maintain_order=True):
-            line = line.sort("length")
-            values = dict(zip(line["length"], line["perplexity"], strict=True))
-            last = line.row(-1, named=True)
-            shown = [number(values.get(length)) for length in lengths]
-            spread = [interval(last["low95"], last["high95"]), number(last["released_mean"])]
-            lines.append([style.encoding_title(encoding), strategy, *shown, *spread])
-        groups.append((corpus, lines))
-    return Table("perplexity", f"Perplexity at growing lengths. {note}", header, groups, NOTES)
+    rows = []
+    for (corpus, encoding, strategy), line in cells.group_by(["corpus", *inputs.LINE], maintain_order=True):
+        values = dict(zip(line["length"], line["perplexity"], strict=True))
+        last = line.sort("length").row(-1, named=True)
+        spread = [interval(last["low95"], last["high95"]), number(last["released_mean"])]
+        shown = [number(values.get(length)) for length in lengths]
+        rows.append((corpus, [style.encoding_title(encoding), strategy, *shown, *spread]))
+    return Table("perplexity", f"Perplexity at growing lengths. {note}", header, grouped(rows), NOTES)
 
 
 def pair_table(pairs: list[dict], about: dict) -> Table:
     header = ["", "Strategy", "Length", "Stretches", "Difference in %", "95% interval", "Verdict"]
-    groups: dict[str, list] = {corpus: [] for corpus in sorted({row["corpus"] for row in pairs})}
-    for row in pairs:
+
+    def line(row: dict) -> tuple[str, list[str]]:
+        counted = [row["strategy"], str(row["length"]), str(row["num_units"])]
         ends = interval(row["difference_low95_percent"], row["difference_high95_percent"], "+")
-        groups[row["corpus"]].append(
-            [
-                style.pair_title(row["resonance"], row["plain"]),
-                row["strategy"],
-                str(row["length"]),
-                str(row["num_units"]),
-                number(row["difference_percent"], "+"),
-                ends,
-                row["verdict"],
-            ]
-        )
-    return Table(
-        "perplexity-pairs", f"Resonance against plain, {about['title']}.", header, [*groups.items()], PAIR_NOTES
-    )
+        difference = [number(row["difference_percent"], "+"), ends, row["verdict"]]
+        return row["corpus"], [style.pair_title(row["resonance"], row["plain"]), *counted, *difference]
+
+    groups = grouped(map(line, sorted(pairs, key=lambda row: row["corpus"])))
+    return Table("perplexity-pairs", f"Resonance against plain, {about['title']}.", header, groups, PAIR_NOTES)
 
 
 def _exp(value: float) -> float | None:

@@ -45,26 +45,19 @@ def run(main: Callable) -> None:
 
 
 def read_evaluations(paths: list[Path], protocol: str, split: str) -> pl.DataFrame:
-    """Summaries (position is null) of one split, every run once.
-
-    Raises ValueError for no files, files of another protocol, or one run given twice.
-    """
-    rows = _of_protocol(paths, EVALUATION, protocol)
-    summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == split)
-    if summaries.is_empty():
-        raise ValueError(f"--evaluation must hold rows of split {split}, got none; run the evaluation again")
-    _check_once(summaries, ["task", "encoding", "seed", "step", "metric"])
-    return summaries
+    """Summaries (position is null) of one split, every run once."""
+    return _of_protocol(paths, EVALUATION, protocol, pl.col("position").is_null(), pl.col("split") == split)
 
 
 def read_positions(paths: list[Path], protocol: str) -> pl.DataFrame:
     """Test accuracy by position, every run once."""
-    rows = _of_protocol(paths, EVALUATION, protocol)
-    found = rows.filter(pl.col("position").is_not_null(), pl.col("metric") == "accuracy", pl.col("split") == "test")
-    if found.is_empty():
-        raise ValueError("--evaluation must hold accuracy by position, got none; run the evaluation again")
-    _check_once(found, ["task", "encoding", "seed", "position"])
-    return found
+    by_position = pl.col("position").is_not_null(), pl.col("metric") == "accuracy", pl.col("split") == "test"
+    return _of_protocol(paths, EVALUATION, protocol, *by_position)
+
+
+def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
+    """Summaries of the test split of what needs no training: `chance` and `local_rule`."""
+    return _of_protocol(paths, BASELINE, protocol, pl.col("position").is_null(), pl.col("split") == "test")
 
 
 def train_length(paths: list[Path]) -> int:
@@ -73,14 +66,6 @@ def train_length(paths: list[Path]) -> int:
     if len(found) != 1:
         raise ValueError(f"--evaluation files must share one train_length, got {sorted(found)}")
     return found.pop()
-
-
-def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
-    """Summaries of the test split of what needs no training: `chance` and `local_rule`."""
-    rows = _of_protocol(paths, BASELINE, protocol)
-    summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == "test")
-    _check_once(summaries, ["task", "encoding", "metric"])
-    return summaries
 
 
 def read_study(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
@@ -224,7 +209,8 @@ def _check_given(paths: list[Path], kind: Kind) -> None:
         raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
 
 
-def _of_protocol(paths: list[Path], kind: Kind, protocol: str) -> pl.DataFrame:
+def _of_protocol(paths: list[Path], kind: Kind, protocol: str, *where: pl.Expr) -> pl.DataFrame:
+    """Rows of one protocol. Raises ValueError for no files or rows, another protocol's, or one run given twice."""
     _check_given(paths, kind)
     rows = pl.concat([_read(path, kind) for path in paths])
     found = sorted(rows["protocol"].unique())
@@ -233,6 +219,11 @@ def _of_protocol(paths: list[Path], kind: Kind, protocol: str) -> pl.DataFrame:
             f"--{kind.name} files must all be of protocol {protocol}, got {', '.join(found) or 'no rows'}; "
             "protocols are never averaged, render each by itself"
         )
+    rows = rows.filter(*where)
+    if rows.is_empty():
+        raise ValueError(f"--{kind.name} must hold what is to be shown, got nothing of it; run the workflow again")
+    names = ("task", "encoding", "seed", "step", "position", "metric")
+    _check_once(rows, [name for name in names if name in rows.columns])
     return rows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from figures import style
-from figures.tables import write_csv
+from figures.tables import interval, number, write_csv
 from resonance.leval import counts
 from resonance.leval.rows import ANSWERS
 from resonance.record.rows import read_rows
@@ -197,6 +197,16 @@ def our_pair(measured: Ours, than: Ours) -> dict:
         "title": f"{style.encoding_title(encoding)} ({strategy}), {measured.parser}",
         "than_title": style.encoding_title(than.name[1]),
     }  # fmt: skip
+
+
+def pair_cells(pair: dict) -> list[str]:
+    """A difference as every table has it: what, points, interval and p."""
+    return [
+        f"{pair['title']} − {pair['than_title']}",
+        number(pair["difference_points"], "+"),
+        interval(pair["low95_points"], pair["high95_points"], "+"),
+        p_text(pair["p"]),
+    ]
 
 
 def verdict(p: float, least_p: float | None) -> str:

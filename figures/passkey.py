@@ -8,7 +8,7 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
-from figures.tables import Table, interval, number, write_csv, write_tables
+from figures.tables import Table, grouped, interval, number, write_csv, write_tables
 from resonance.llm.evaluations.passkey import PASSKEY
 from resonance.llm.paths import UNTUNED
 from resonance.record.stats import mcnemar, share_interval
@@ -104,18 +104,13 @@ def caption(preset: str, title: str, stand_in: bool, about: dict, rows: pl.DataF
 
 
 def table_of(cells: pl.DataFrame, note: str) -> Table:
-    lengths = sorted(set(cells["length"]))
-    groups = []
-    for (strategy,), part in cells.group_by(["strategy"], maintain_order=True):
-        lines = []
-        for (encoding,), line in part.group_by(["encoding"], maintain_order=True):
-            shown = [
-                f"{number(cell['percent'])} {interval(cell['low95'], cell['high95'])}"
-                for cell in line.sort("length").iter_rows(named=True)
-            ]
-            lines.append([style.encoding_title(encoding), *shown])
-        groups.append((strategy, lines))
-    return Table("passkey", f"Passkey retrieval. {note}", ["", *map(str, lengths)], groups, NOTES)
+    rows = []
+    for (encoding, strategy), line in cells.group_by(inputs.LINE, maintain_order=True):
+        by_length = line.sort("length").iter_rows(named=True)
+        shown = [f"{number(cell['percent'])} {interval(cell['low95'], cell['high95'])}" for cell in by_length]
+        rows.append((strategy, [style.encoding_title(encoding), *shown]))
+    header = ["", *map(str, sorted(set(cells["length"])))]
+    return Table("passkey", f"Passkey retrieval. {note}", header, grouped(rows), NOTES)
 
 
 def pair_table(pairs: pl.DataFrame, title: str) -> Table:

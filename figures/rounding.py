@@ -14,7 +14,7 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
-from figures.tables import Table, interval, number, with_sd, write_csv, write_tables
+from figures.tables import Groups, Table, grouped, interval, number, with_sd, write_csv, write_tables
 from resonance.encoding.rounding import CONTROLS, ROUNDINGS
 from resonance.record.stats import correlation, estimate, paired_difference
 
@@ -154,14 +154,12 @@ def _both(ours: tuple, theirs: tuple) -> str:
     return ", ".join(one if one == other else f"{one} and {other}" for one, other in pairs)
 
 
-def in_groups(lines: list[dict]) -> list:
-    groups: dict[tuple, list] = {}
-    for line in lines:
-        groups.setdefault((line["protocol"], line["task"], line["method"]), []).append(text(line))
-    return [
-        (f"{style.encoding_title(method)}, {style.task_title(task)}, protocol {protocol}", rows)
-        for (protocol, task, method), rows in groups.items()
-    ]
+def in_groups(lines: list[dict]) -> Groups:
+    def title(line: dict) -> str:
+        method, task = style.encoding_title(line["method"]), style.task_title(line["task"])
+        return f"{method}, {task}, protocol {line['protocol']}"
+
+    return grouped((title(line), text(line)) for line in lines)
 
 
 def text(line: dict) -> list[str]:

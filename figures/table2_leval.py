@@ -23,12 +23,13 @@ from figures.leval import (
     our_cells,
     our_pairs,
     p_text,
+    pair_cells,
     read_ours,
     read_published,
     verdict,
     write_scores,
 )
-from figures.tables import Bold, Table, Underlined, interval, number, write_tables
+from figures.tables import Bold, Groups, Table, Underlined, grouped, interval, number, write_tables
 from resonance.leval import counts
 from resonance.record.stats import share_interval
 
@@ -80,7 +81,7 @@ def paper_cells(paper: Published, row: Row) -> list[dict]:
     return [named | cell | {"mark": _mark(marks(rows, cell["task"])[row.name])} for cell in cells]
 
 
-def score_groups(paper: Published, ours: list[Ours]) -> list[tuple[str, list[list[str]]]]:
+def score_groups(paper: Published, ours: list[Ours]) -> Groups:
     groups = []
     for model, title in paper.models.items():
         rows, lines = paper.of(model), []
@@ -149,39 +150,31 @@ def paper_pair(row: Row, than: Row, column: str) -> dict:
     }  # fmt: skip
 
 
-def average_groups(paper: Published, cells: list[dict]) -> list[tuple[str, list[list[str]]]]:
+def average_groups(paper: Published, cells: list[dict]) -> Groups:
     titles = {row.name: row.title for row in paper.rows}
-    groups: dict[str, list[list[str]]] = {}
-    for cell in cells:
-        if cell["task"] != AVERAGE:
-            continue
+
+    def line(cell: dict) -> tuple[str, list[str]]:
         name = (cell["model"], cell["encoding"], cell["strategy"])
         title = titles.get(name, f"{style.encoding_title(name[1])} ({name[2]})")
         if cell["source"] == "ours":
             title += f", ours, {cell['parser']}"
         ends = interval(cell["low95_percent"], cell["high95_percent"])
-        groups.setdefault(paper.models.get(name[0], name[0]), []).append([title, number(cell["percent"]), ends])
-    return list(groups.items())
+        return paper.models.get(name[0], name[0]), [title, number(cell["percent"]), ends]
+
+    return grouped(line(cell) for cell in cells if cell["task"] == AVERAGE)
 
 
-def pair_groups(paper: Published, pairs: list[dict]) -> list[tuple[str, list[list[str]]]]:
-    groups: dict[str, list[list[str]]] = {}
-    for pair in pairs:
+def pair_groups(paper: Published, pairs: list[dict]) -> Groups:
+    def line(pair: dict) -> tuple[str, list[str]]:
         model = paper.models.get(pair["model"], pair["model"])
         source = "the paper's" if pair["source"] == "paper" else "ours, paired by question"
         kind = "Resonance minus plain" if pair["kind"] == "resonance" else "the best minus the next"
         column = counts.TASKS[pair["task"]].title if pair["task"] in counts.TASKS else pair["task"]
-        groups.setdefault(f"{model}: {kind}, {source}", []).append(
-            [
-                f"{column}: {pair['title']} − {pair['than_title']}",
-                number(pair["difference_points"], "+"),
-                interval(pair["low95_points"], pair["high95_points"], "+"),
-                p_text(pair["p"]),
-                p_text(pair["least_p"]),
-                pair["verdict"],
-            ]
-        )
-    return list(groups.items())
+        difference, *worth = pair_cells(pair)
+        cells = [f"{column}: {difference}", *worth, p_text(pair["least_p"]), pair["verdict"]]
+        return f"{model}: {kind}, {source}", cells
+
+    return grouped(map(line, pairs))
 
 
 # What the blocks say

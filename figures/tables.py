@@ -12,6 +12,9 @@ import polars as pl
 
 from resonance.record.files import write_text
 
+Groups = list[tuple[str, list[list[str]]]]
+"""Rows of cells under the titles of their groups."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -20,7 +23,7 @@ class Table:
     label: str
     caption: str
     header: list[str]
-    groups: list[tuple[str, list[list[str]]]]
+    groups: Groups
     notes: str
 
 
@@ -47,6 +50,14 @@ def with_sd(mean: float | None, sd: float | None) -> str:
 
 def interval(low: float | None, high: float | None, sign: str = "-") -> str:
     return "–" if low is None else f"[{number(low, sign)}, {number(high, sign)}]"
+
+
+def grouped(rows: Iterable[tuple[str, list[str]]]) -> Groups:
+    """(title of its group, cells) of every row, as a table's groups in the order met."""
+    groups: dict[str, list[list[str]]] = {}
+    for title, cells in rows:
+        groups.setdefault(title, []).append(cells)
+    return list(groups.items())
 
 
 def markdown(tables: Iterable[Table]) -> str:

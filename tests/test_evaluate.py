@@ -12,7 +12,7 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.evaluate import ByPosition, baselines, evaluate, measure
 from resonance.posgen.rows import SUMMARIES
 from resonance.posgen.settings import EvaluationSettings, TrainRun
-from resonance.posgen.tasks import PAPER_TASKS, TASKS, Rule
+from resonance.posgen.tasks import PAPER_TASKS, Rule
 from resonance.posgen.train import generator, make_decoder, make_rotary, train
 
 RESONANCE = EncodingSpec(resonance=True)
@@ -50,7 +50,7 @@ def oracle(run: TrainRun, sure: float = 50.0) -> Callable:
 # Properties
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["recursive", "semi_recursive_keyed"])
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 def test_an_oracle_scores_100_percent_at_every_position(protocol: str, task: str, make_run, make_sequences) -> None:
     """So the right column is read with and without a start token, and no position is harder than another."""
@@ -91,7 +91,7 @@ def test_measure_equals_a_per_token_loop(protocol: str, make_run, make_sequences
         assert found.loss[position - 4] == pytest.approx(np.mean(losses), abs=1e-5)  # float32
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+@pytest.mark.parametrize("batch_size", [1, 100])
 def test_the_batch_size_does_not_matter(batch_size: int, make_run, make_sequences) -> None:
     run = make_run()
     x, decoder, rotary = make_sequences(run)["test"], make_decoder(make_run(), generator(0, 0)), None

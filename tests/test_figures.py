@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from figures import fig1_rotation_angles, fig2_dependencies, fig3_validation_loss, inputs, style, tables
-from posgen_results import PUBLISHED, ROOT, make_figure3, make_table, write_evaluation
+from posgen_results import ROOT, make_figure3, make_table, write_evaluation
 from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.tasks import PAPER_TASKS, Rule
@@ -124,17 +124,6 @@ def test_protocols_are_never_mixed(make, made: SimpleNamespace) -> None:
 def command(script: str, *arguments: object) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", f"figures.{script}", *map(str, arguments)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_workflows_line_works(made: SimpleNamespace) -> None:
-    evaluations = [f"--evaluation={path}" for path in made.evaluations]
-    done = command(
-        "table1_posgen", f"--output={made.folder / 'table1'}", "--preset=laptop", "--protocol=paper",
-        f"--published={PUBLISHED}", "--encoding=rope", "--encoding=resonance_rope", *evaluations,
-        *(f"--baseline={path}" for path in made.baselines),
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (made.folder / "table1_pairs.csv").exists()
 
 
 def test_bad_input_ends_in_one_line_and_status_2(tmp_path: Path) -> None:

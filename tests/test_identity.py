@@ -158,7 +158,7 @@ def test_the_code_of_a_command_is_the_same_in_every_process():
             [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True,
             text=True, check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }  # fmt: skip
     assert said == {f"{[code_of(entry) for entry in commands]}\n"}
 

@@ -355,7 +355,7 @@ def with_mine(smoke_run, tmp_path_factory) -> tuple[Path, dict[str, str]]:
 def test_a_method_of_another_package_counts_for_its_own_encodings(with_mine):
     (change,) = [change for change in CHANGES if change.path == ELSEWHERE]
     folder, environment = with_mine
-    assert wanted(folder, environment=environment) == {}
+    assert wanted(folder, environment=environment) == {}, "--touch takes what it touches as made"
     edits = Edits(folder)
     change.make(edits)
     assert wanted(folder, environment=environment) == change.jobs
@@ -363,16 +363,6 @@ def test_a_method_of_another_package_counts_for_its_own_encodings(with_mine):
     edits.replace("resonance/encoding/methods/yarn.py", "0.1 * math.log", "0.2 * math.log")
     (yarn,) = [change.jobs for change in CHANGES if change.what == "YaRN's temperature"]
     assert wanted(folder, environment=environment) == yarn, "none of mine among them"
-
-
-@pytest.mark.workflow
-def test_touching_takes_a_change_of_code_as_made(smoke_run, tmp_path):
-    folder = copy_of_run(smoke_run, tmp_path / "repository")
-    (yarn,) = [change for change in CHANGES if change.what == "YaRN's temperature"]
-    yarn.make(Edits(folder))
-    assert wanted(folder)["posgen_train_one"] == 6
-    assert snakemake(folder, "--touch").returncode == 0
-    assert wanted(folder) == {}
 
 
 # Without Snakemake: every change of config, by what each job of `all` is made of.

@@ -26,9 +26,5 @@ def leval_scores(*models, but=()):
     ]
 
 
-def leval_code(stage):
-    return leval_paths.CODE.format(stage=stage)
-
-
 TABLE2_FILES = [at(leval_paths.TABLE2) + kind for kind in PAIRED_KINDS]
 TABLE2_FILES += expand(at(leval_paths.TABLE2_STAND_IN) + "{kind}", model=LEVAL_STAND_INS, kind=PAIRED_KINDS)

@@ -32,14 +32,6 @@ def llm_settings_json(wildcards):
     return made[stage]().to_json()
 
 
-def llm_settings_of(stage):
-    return at(llm_paths.SETTINGS).replace("{stage}", stage)
-
-
-def llm_code(stage):
-    return llm_paths.CODE.format(stage=stage)
-
-
 def llm_source(entry):
     """Where a text's or a model's package is unpacked; nothing for other sources."""
     by_source = {source: name for name, source in LLM_SOURCES.items()}

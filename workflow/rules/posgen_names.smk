@@ -40,14 +40,6 @@ def posgen_trained(template, study):
     return [at(template).format(**training._asdict()) for training in POSGEN.trainings(study)]
 
 
-def posgen_code(stage):
-    return posgen_paths.CODE.format(stage=stage)
-
-
-def settings_of(stage):
-    return at(posgen_paths.SETTINGS).replace("{stage}", stage)
-
-
 def drawn(split):
     """The sequences that a protocol uses, drawn under the first protocol that uses the same."""
     template = at(posgen_paths.SEQUENCES).replace("{split}", split)

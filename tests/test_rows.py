@@ -16,10 +16,7 @@ import torch
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.leval.rows import ANSWERS
-from resonance.llm.evaluations import evaluations
-from resonance.llm.rows import DOCUMENTS
-from resonance.llm.rows import TRAINING as LLM_TRAINING
-from resonance.posgen.rows import BASELINE, EVALUATION, STUDY, TRAINING
+from resonance.posgen.rows import EVALUATION, TRAINING
 from resonance.record import rows as record
 from resonance.record.checkpoint import load_weights, save_weights
 from resonance.record.encoding import read_encoding
@@ -28,16 +25,7 @@ from resonance.record.provenance import provenance
 from resonance.record.rows import Kind, kind_of, read_rows, read_run, read_sequences, write_rows, write_sequences
 from resonance.record.stats import estimate, paired_difference
 
-KINDS = {
-    "posgen training": TRAINING,
-    "evaluation": EVALUATION,
-    "baseline": BASELINE,
-    "study": STUDY,
-    "llm training": LLM_TRAINING,
-    "documents": DOCUMENTS,
-    "leval": ANSWERS,
-    **{name: evaluation.kind for name, evaluation in evaluations().items()},
-}
+KINDS = {"posgen training": TRAINING, "evaluation": EVALUATION, "leval": ANSWERS}
 
 ROWS = {
     "posgen training": [{"step": s, "epoch": s / 4, "metric": "train_loss", "value": 2.5 / s} for s in (1, 2, 3)],
@@ -45,27 +33,6 @@ ROWS = {
         {"protocol": "paper", "task": "cot", "train_encoding": "rope", "encoding": "yarn", "seed": 42, "split": "test",
          "step": 8, "epoch": 2.0, "position": position, "metric": "accuracy", "value": 0.1}
         for position in (None, 4, 5)
-    ],
-    "baseline": [
-        {"protocol": "paper", "task": "cot", "encoding": "chance", "split": "test", "position": None,
-         "metric": "ood_accuracy", "value": 1 / 17}
-    ],
-    "study": [
-        {"protocol": "paper", "task": "cot", "train_encoding": "rope", "encoding": "yarn", "seed": 42, "step": 8,
-         "metric": metric, "value": 0.1, "made": "1f"}
-        for metric in ("ood_accuracy", "loss")
-    ],
-    "llm training": [{"step": 1, "epoch": 0.5, "metric": "gradient_norm", "value": 2.5}],
-    "documents": [{"document": "ab12", "title": "A play", "split": "train", "start": 0, "num_tokens": 7}],
-    "perplexity": [
-        {"model": "tiny", "encoding": "yarn", "strategy": "long", "corpus": "plays", "document": "ab12", "piece": 0,
-         "length": length, "num_tokens": length - 1, "metric": "token_loss", "value": 1.9}
-        for length in (64, 256)
-    ],
-    "passkey": [
-        {"model": "tiny", "encoding": "yarn", "strategy": "long", "length": length, "repetition": 0,
-         "num_tokens": length - 3, "depth": 0.25, "key": 417, "answer": "It is 417", "metric": "found", "value": 1.0}
-        for length in (300, 600)
     ],
     "leval": [
         {"model": "tiny", "encoding": None, "strategy": None, "task": "tpo", "question": 0, "parser": "released",
@@ -185,9 +152,7 @@ def test_a_truncated_result_file_is_refused_with_its_name_and_the_cure(part: flo
         assert message.startswith(f"{path} is not a whole parquet file (") and "delete it" in message
 
 
-@pytest.mark.parametrize(
-    ("kind", "metric"), [("study", "accuracy"), ("posgen training", "ood_accuracy"), ("evaluation", "credit")]
-)
+@pytest.mark.parametrize(("kind", "metric"), [("posgen training", "ood_accuracy"), ("evaluation", "credit")])
 def test_a_metric_of_another_kind_is_refused(kind: str, metric: str, tmp_path: Path) -> None:
     """A kind knows its own metrics alone."""
     row = ROWS[kind][0] | {"metric": metric}

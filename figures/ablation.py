@@ -48,9 +48,7 @@ def main(
 
 def cells_of(rows: pl.DataFrame) -> tuple[Cells, list[str]]:
     """OOD accuracies in percent by protocol, task and encoding, and Resonance minus plain beside them."""
-    cells: Cells = {}
-    for row in rows.filter(pl.col("metric") == "ood_accuracy").sort("seed").iter_rows(named=True):
-        cells.setdefault((row["protocol"], row["task"], row["encoding"]), {})[row["seed"]] = 100 * row["value"]
+    cells: Cells = inputs.by_seed(rows.filter(metric="ood_accuracy"), "protocol", "task", "encoding")
     encodings = style.encodings_in_order(set(rows["encoding"]))
     for resonance, plain in style.pairs(encodings):
         for protocol, task in {key[:2] for key in cells}:
@@ -166,7 +164,8 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
         choices = sorted({line["choice"] for line in flips if line["base"] == base}, key=_choice_place)
         for k, task in enumerate(tasks):
             axes = panels[i][k]
-            axes.axvline(0, color=style.TRAINED, linewidth=0.8)
+            title = f"{style.task_title(task)}, from {base}"
+            style.differences(axes, [choice_title(base, choice) for choice in choices], title)
             for n, encoding in enumerate(encodings):
                 lift = 0.16 * ((len(encodings) - 1) / 2 - n)
                 points = [
@@ -177,23 +176,17 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
                 ]  # fmt: skip
                 look = style.line(encoding)
                 style.intervals(axes, points, style.encoding_title(encoding), look["color"], MARKERS[n % len(MARKERS)])
-            axes.set_yticks(range(len(choices)), [choice_title(base, choice) for choice in choices[::-1]])
             axes.set_ylim(-0.6, len(choices) - 0.4)
             axes.set_xscale("symlog", linthresh=10)
             axes.set_xticks([-50, -10, 0, 10, 50], ["−50", "−10", "0", "10", "50"])
             axes.set_xticks([], minor=True)
             axes.set_xlim(-100, 100)  # an interval of two seeds may reach further than accuracies can
-            axes.set_title(f"{style.task_title(task)}, from {base}")
-            axes.grid(axis="x")
     for axes in panels[-1]:
         axes.set_xlabel("change in points")
     style.legend(figure)
     seeds = inputs.seeds_of_study(rows)
-    figure.suptitle(
-        f"Preset {preset}, {seeds}; OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals",
-        x=0.01,
-        ha="left",
-    )
+    what = "OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals"
+    style.note(figure, f"Preset {preset}, {seeds}; {what}")
     return figure
 
 

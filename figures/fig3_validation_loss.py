@@ -27,7 +27,7 @@ def main(output: Output, preset: Preset, protocol: Protocol, evaluation: Evaluat
         axes.grid(axis="y")
     panels[0].set_ylabel("validation loss (nats per token)")
     style.legend(figure)
-    figure.suptitle(note(preset, protocol, sorted(losses["seed"].unique())), x=0.01, ha="left")
+    style.note(figure, note(preset, protocol, sorted(losses["seed"].unique())))
     style.save(figure, output, f"Figure 3: validation loss (preset {preset}, protocol {protocol})")
 
 

@@ -136,7 +136,7 @@ def draw(output: Path, cells: pl.DataFrame, about: dict, note: str) -> None:
                 axes.set_xlabel("length (tokens)")
         panels[row][0].set_ylabel(f"perplexity, {name}")
     style.legend(figure, 3)
-    figure.suptitle(style.wrapped(note), x=0.01, ha="left", fontsize=6.5)
+    style.note(figure, note, small=True)
     title = "stand-in: " if about["stand_in"] else ""
     style.save(figure, output, f"Figure 4 ({title}{about['title']}): perplexity by length")
 

@@ -80,6 +80,14 @@ def read_study(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
     return rows, runs_behind(paths)
 
 
+def by_seed(rows: pl.DataFrame, *names: str) -> dict[tuple, dict[int, float]]:
+    """Values in percent by seed, under the names that some columns give them."""
+    found: dict[tuple, dict[int, float]] = {}
+    for row in rows.sort("seed").iter_rows(named=True):
+        found.setdefault(tuple(row[name] for name in names), {})[row["seed"]] = 100 * row["value"]
+    return found
+
+
 def runs_behind(paths: list[Path]) -> list[dict]:
     """What made the rows of evaluations or of collected studies: settings, spec and the like, once a kind of run."""
     runs = [read_run(path) for path in paths]

@@ -89,7 +89,7 @@ def draw(output: Path, cells: pl.DataFrame, about: dict, title: str, note: str) 
     axes.set(ylim=(-4, 104), xlabel="length (tokens)", ylabel="keys found (%)")
     style.lengths(axes, sorted(set(cells["length"])), about["train_length"])
     style.legend(figure, 3)
-    figure.suptitle(style.wrapped(note), x=0.01, ha="left", fontsize=6.5)
+    style.note(figure, note, small=True)
     style.save(figure, output, f"Passkey retrieval ({title}) by length")
 
 

@@ -77,11 +77,8 @@ def rules_of(specs: dict[str, dict]) -> dict[str, tuple[str, str]]:
 
 
 def cells_of(rows: pl.DataFrame, kinds: dict[str, tuple[str, str]], metric: str) -> Cells:
-    cells: Cells = {}
-    for row in rows.filter(pl.col("metric") == metric).sort("seed").iter_rows(named=True):
-        key = row["protocol"], row["task"], *kinds[row["encoding"]]
-        cells.setdefault(key, {})[row["seed"]] = 100 * row["value"]
-    return cells
+    cells = inputs.by_seed(rows.filter(metric=metric), "protocol", "task", "encoding")
+    return {(protocol, task, *kinds[encoding]): seeds for (protocol, task, encoding), seeds in cells.items()}
 
 
 def comparisons(accuracy: Cells, inside: Cells) -> list[dict]:
@@ -219,7 +216,8 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
             if not any((line["protocol"], line["task"]) == (protocol, task) for line in lines):
                 axes.set_axis_off()
                 continue
-            axes.axvline(0, color=style.TRAINED, linewidth=0.8)
+            names = [TITLES.get(rule, rule).split(" (")[0].split(":")[0] for rule in rules]
+            style.differences(axes, names, f"{style.task_title(task)}, {protocol}")
             axes.axhspan(-0.5, sum(rule in CONTROLS for rule in rules) - 0.5, color="#eeeeee", zorder=0)
             for n, method in enumerate(methods):
                 shown = [
@@ -234,19 +232,13 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
                      for y, line in shown],
                     style.encoding_title(method), style.hue(method),
                 )  # fmt: skip
-            axes.set_yticks(range(len(rules)), [TITLES.get(r, r).split(" (")[0].split(":")[0] for r in rules[::-1]])
             axes.set_ylim(-0.5, len(rules) - 0.5)
-            axes.set_title(f"{style.task_title(task)}, {protocol}")
-            axes.grid(axis="x")
     for axes in panels[-1]:
         axes.set_xlabel("points above no rounding")
     style.legend(figure)
     seeds = inputs.seeds_of_study(rows)
-    figure.suptitle(
-        f"Preset {preset}, {seeds}; OOD accuracy, percentage points, 95% intervals; grey: no integers",
-        x=0.01,
-        ha="left",
-    )
+    what = "OOD accuracy, percentage points, 95% intervals; grey: no integers"
+    style.note(figure, f"Preset {preset}, {seeds}; {what}")
     return figure
 
 

@@ -44,12 +44,8 @@ def main(
     panels[1][0].set_ylabel("accuracy (%)")
     style.legend(figure, columns=6)
     seeds = inputs.seeds_text(sorted(summaries["seed"].unique()))
-    figure.suptitle(
-        f"Preset {preset}, protocol {protocol}; mean of {seeds}; above: even positions solid, odd ones dotted, running "
-        f"mean of {WINDOW}",
-        x=0.01,
-        ha="left",
-    )
+    above = f"even positions solid, odd ones dotted, running mean of {WINDOW}"
+    style.note(figure, f"Preset {preset}, protocol {protocol}; mean of {seeds}; above: {above}")
     style.save(figure, output, f"Accuracy and shortcuts on PosGen (preset {preset}, protocol {protocol})")
 
 

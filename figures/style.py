@@ -91,6 +91,19 @@ def hue(method: str) -> str:
     return _HUES.get(method, _OTHER_HUE)
 
 
+def note(figure: Figure, text: str, small: bool = False) -> None:
+    """What a figure is of, above it: a line, or small ones."""
+    figure.suptitle(wrapped(text) if small else text, x=0.01, ha="left", **({"fontsize": 6.5} if small else {}))
+
+
+def differences(axes: Axes, names: list[str], title: str) -> None:
+    """A panel of intervals about 0, one name a row, the first on top."""
+    axes.axvline(0, color=TRAINED, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.set_title(title)
+    axes.grid(axis="x")
+
+
 def intervals(axes: Axes, points: list[tuple], label: str, color: str, marker: str = "o") -> None:
     """(y, mean, low, high) as dots with bars; low and high are None for a single run, which has no bar."""
     for y, _, low, high in points:

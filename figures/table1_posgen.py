@@ -57,8 +57,9 @@ PAIR_VERDICTS = (
 )
 PAIR_NOTES = "The intervals are not corrected for the number of comparisons."
 
+RUN = ("encoding", "task", "metric")
 Runs = dict[tuple[str, str, str], dict[int, float]]
-"""(encoding, task, metric) -> seed -> percent."""
+"""RUN -> seed -> percent."""
 
 
 class Cell(Settings):
@@ -94,13 +95,13 @@ def main(
     """Table 1, or a study laid out like it: STEM.csv and STEM_pairs.csv for machines; .md, .tex, .html for people."""
     paper = read_published(published)
     evaluations = inputs.read_evaluations(evaluation, protocol, "test")
-    runs, tasks = by_run(evaluations), style.in_order(set(evaluations["task"]))
+    runs, tasks = inputs.by_seed(evaluations, *RUN), style.in_order(set(evaluations["task"]))
     check_complete(runs, encoding, tasks)
     names = {"preset": preset, "protocol": protocol}
     cells = [names | cell_row(runs, paper, name, task) for task in tasks for name in encoding]
     cells += [names | row for row in baseline_rows(inputs.read_baselines(baseline, protocol), tasks)]
     pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
-    before = by_run(inputs.read_evaluations([kept], protocol, "test")) if kept else {}
+    before = inputs.by_seed(inputs.read_evaluations([kept], protocol, "test"), *RUN) if kept else {}
     for row in cells:
         row |= kept_cell(before.get((row["encoding"], row["task"], "ood_accuracy"))) if kept else {}
     for row in pairs:
@@ -129,14 +130,6 @@ def read_published(path: Path) -> Published:
     if not isinstance(sections, dict) or "table1" not in sections:
         raise SettingsError(f"{path}: table1 must be given, the paper's numbers by encoding and task")
     return parse(Published, sections["table1"], f"{path}: table1")
-
-
-def by_run(evaluations: pl.DataFrame) -> Runs:
-    """The test split's summaries in percent, looked up by name and seed."""
-    runs: Runs = {}
-    for row in evaluations.sort("seed").iter_rows(named=True):
-        runs.setdefault((row["encoding"], row["task"], row["metric"]), {})[row["seed"]] = 100 * row["value"]
-    return runs
 
 
 def check_complete(runs: Runs, encodings: list[str], tasks: list[str]) -> None:

@@ -171,10 +171,10 @@ def read_lines(paths: list[Path], kind: Kind, unit: list[str], same: list[str]) 
     if len(models) != 1:
         raise ValueError(f"--{kind.name} files must be of one model, got {', '.join(models)}; draw each by itself")
     _check_once(rows, [*LINE, *unit, "metric"])
-    read = rows.select(*LINE, *same).unique().sort(same).partition_by(LINE, as_dict=True, include_key=False)
-    first = next(iter(read.values()))
+    read = rows.select(*LINE, *same).unique(maintain_order=True).partition_by(LINE, as_dict=True, include_key=False)
+    first = next(iter(read.values())).sort(same)
     for (encoding, strategy), found in read.items():
-        if not found.equals(first):
+        if not found.sort(same).equals(first):
             raise ValueError(
                 f"every line must have read the same text, but {encoding} {strategy} did not; run it again"
             )

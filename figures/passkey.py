@@ -20,6 +20,7 @@ NOTES = (
     "the first number of the answer counts); the frame's sentences are ours, so scores do not compare with published "
     "ones. Untuned: the encoding exchanged, no weight trained."
 )
+PAIR_COLUMNS = ["resonance", "plain", "strategy", "prompts", "only_resonance", "only_plain", "p", "preset", "model"]
 PAIR_NOTES = (
     "Keys that only one of the two found, over all lengths; exact two-sided McNemar test, not corrected for the "
     "number of comparisons."
@@ -39,10 +40,10 @@ def main(
     cells, pairs = cells_of(rows), pairs_of(rows)
     note = caption(preset, title, stand_in, about, rows)
     draw(output, cells, about, title, note)
-    names = {"preset": pl.lit(preset), "model": pl.lit(about["model"])}
-    write_csv(table, cells.with_columns(**names))
-    write_csv(Path(f"{table}_pairs"), pairs.with_columns(**names))
-    tables = [table_of(cells, note)] + ([] if pairs.is_empty() else [pair_table(pairs, title)])
+    names = {"preset": preset, "model": about["model"]}
+    write_csv(table, [cell | names for cell in cells.rows(named=True)])
+    write_csv(Path(f"{table}_pairs"), [pair | names for pair in pairs], PAIR_COLUMNS)
+    tables = [table_of(cells, note)] + ([pair_table(pairs, title)] if pairs else [])
     write_tables(table, f"Passkey retrieval, preset {preset}, model {about['model']}", tables)
 
 
@@ -61,7 +62,7 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(made)
 
 
-def pairs_of(rows: pl.DataFrame) -> pl.DataFrame:
+def pairs_of(rows: pl.DataFrame) -> list[dict]:
     """Resonance against plain on the same prompts, all lengths together."""
     made = []
     for pair, both in inputs.paired_lines(rows, PROMPT):
@@ -69,9 +70,7 @@ def pairs_of(rows: pl.DataFrame) -> pl.DataFrame:
             better, worse = ((sign * (part["value"] - part["value_plain"]) > 0).sum() for sign in (1, -1))
             counts = {"prompts": part.height, "only_resonance": better, "only_plain": worse}
             made.append({**pair, "strategy": strategy, **counts, "p": mcnemar(better, worse)})
-    columns = {"resonance": pl.String, "plain": pl.String, "strategy": pl.String, "prompts": pl.Int64}
-    columns |= {"only_resonance": pl.Int64, "only_plain": pl.Int64, "p": pl.Float64}
-    return pl.DataFrame(made, columns)
+    return made
 
 
 def draw(output: Path, cells: pl.DataFrame, about: dict, title: str, note: str) -> None:
@@ -113,7 +112,7 @@ def table_of(cells: pl.DataFrame, note: str) -> Table:
     return Table("passkey", f"Passkey retrieval. {note}", header, grouped(rows), NOTES)
 
 
-def pair_table(pairs: pl.DataFrame, title: str) -> Table:
+def pair_table(pairs: list[dict], title: str) -> Table:
     header = ["", "Strategy", "Prompts", "Only Resonance", "Only plain", "McNemar p"]
     lines = [
         [
@@ -122,7 +121,7 @@ def pair_table(pairs: pl.DataFrame, title: str) -> Table:
             *(str(row[name]) for name in ("prompts", "only_resonance", "only_plain")),
             f"{row['p']:.3f}",
         ]
-        for row in pairs.iter_rows(named=True)
+        for row in pairs
     ]
     return Table("passkey-pairs", f"Resonance against plain, {title}.", header, [("all lengths", lines)], PAIR_NOTES)
 

@@ -78,10 +78,9 @@ def page(title: str, tables: Iterable[Table]) -> str:
     )
 
 
-def write_csv(stem: Path, rows: list[dict] | pl.DataFrame, columns: Iterable[str] | dict | None = None) -> None:
-    """stem.csv, for machines; columns: their names, or names and types where there may be no row."""
-    frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(rows, columns, infer_schema_length=None)
-    write_text(Path(f"{stem}.csv"), frame.write_csv())
+def write_csv(stem: Path, rows: list[dict], columns: list[str] | None = None) -> None:
+    """stem.csv, for machines; columns: which, where there may be no row or none of some."""
+    write_text(Path(f"{stem}.csv"), pl.DataFrame(rows, columns, infer_schema_length=None).write_csv())
 
 
 def write_tables(stem: Path, title: str, tables: list[Table]) -> None:

@@ -131,14 +131,6 @@ def test_a_token_never_sees_a_later_one() -> None:
     assert not torch.equal(before[:, 7:], after[:, 7:])
 
 
-def test_one_row_of_a_batch_does_not_depend_on_the_others() -> None:
-    decoder, num_positions = Decoder(config(), seeded()), 5
-    tokens = torch.randint(9, (3, num_positions), generator=seeded(1))
-    together, alone = decoder(tokens, rotation(num_positions)), decoder(tokens[1:2], rotation(num_positions))
-    assert together.shape == (3, num_positions, 9)
-    assert torch.allclose(together[1:2], alone, atol=1e-6)  # float32
-
-
 def test_embeddings_are_tied_and_there_are_no_biases() -> None:
     names = [name for name, _ in Decoder(config(num_layers=1), seeded()).named_parameters()]
     assert sorted(names) == sorted(

@@ -125,7 +125,7 @@ def test_shares_and_pairs_are_counted(tmp_path):
     cells = cells_of(rows)
     assert cells.filter(encoding="yarn")["percent"].to_list() == [50.0, 0.0]
     assert cells.filter(encoding="resonance_yarn")["found"].to_list() == [4, 3]
-    (pair,) = pairs_of(rows).rows(named=True)
+    (pair,) = pairs_of(rows)
     assert (pair["prompts"], pair["only_resonance"], pair["only_plain"]) == (8, 5, 0)
     assert pair["p"] == pytest.approx(2 * 0.5**5)
     assert about["train_length"] == 100

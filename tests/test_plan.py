@@ -109,14 +109,6 @@ def test_what_is_shared_is_counted_once(planned) -> None:
     assert count(made, "study_table") == count(made, "figure3_one") == count(made, "study_shortcuts") == 2
 
 
-def test_studies_share_their_trainings_and_sequences(laptop: Config, planned) -> None:
-    made = planned("laptop", "table1", "ablation")
-    trainings = {training for study in ("table1", "ablation") for training in laptop.posgen.trainings(study)}
-    assert count(made, "posgen_train_one") == len(trainings) == 414, "Table 1's seeds are among the ablation's"
-    assert count(made, "posgen_data_one") == 2 * 3, "P1 decides what is drawn, and has two values"
-    assert count(made, "posgen_train_one", "paper+P2") == 0 and count(made, "posgen_evaluate", "paper+P2") == 36
-
-
 @pytest.mark.parametrize(
     ("preset", "studies"),
     [

@@ -115,17 +115,6 @@ def test_no_bold_average_is_significant_and_the_text_says_so(tmp_path: Path) -> 
     assert "is not published, so interval and p are unpaired" in text
 
 
-@pytest.mark.parametrize(
-    ("p", "least_p", "said"),
-    [
-        (0.04, 0.01, "significant"), (0.2, 0.04, "not significant unpaired"),
-        (0.2, 0.06, "not significant, however paired"), (0.2, None, "not significant"), (0.01, None, "significant"),
-    ],
-)  # fmt: skip
-def test_verdict(p: float, least_p: float | None, said: str) -> None:
-    assert table2_leval.verdict(p, least_p) == said
-
-
 def test_a_significant_difference_is_called_so(tmp_path: Path) -> None:
     """The sentence follows the numbers: one bold far above the rest changes it."""
 

@@ -133,11 +133,3 @@ def test_bad_input_ends_in_one_line_and_status_2(tmp_path: Path) -> None:
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and said in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_no_script_loads_torch() -> None:
-    scripts = sorted(path.stem for path in (ROOT / "figures").glob("*.py"))
-    imports = ", ".join(f"figures.{name}" for name in scripts if name != "__init__")
-    code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr or "a script of figures/ loads torch"

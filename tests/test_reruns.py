@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from resonance.record.identity import code_of
-from resonance.workflow.preset import Config, load
+from resonance.workflow.preset import load
 from workflow_copy import ROOT, Edits, copy_of_repository, copy_of_run, environment_of, jobs_of, snakemake, wanted
 
 PAGE = ROOT / "docs/reruns.md"
@@ -394,28 +394,6 @@ def touched(jobs, changed: Callable[[str, dict[str, str]], bool]) -> dict[str, i
     return counted(found)
 
 
-def text_of(config: Config, rule: str, of: dict[str, str]) -> str | None:
-    """What a job of the rules that write settings and encodings writes; None for other rules."""
-    (stage, _, name), (posgen, llm, leval) = (
-        of.get("stage", "").partition("_"),
-        (config.posgen, config.llm, config.leval),
-    )
-    made = {
-        "posgen_encoding": lambda: posgen.spec(of["protocol"], of["encoding"]),
-        "posgen_settings data": lambda: posgen.data_run(of["protocol"], of["task"]),
-        "posgen_settings train": lambda: posgen.train_run(of["protocol"], of["task"]),
-        "posgen_settings evaluate": posgen.evaluate_run,
-        "llm_encoding": lambda: llm.spec(of["model"], of["encoding"]),
-        "llm_settings base": lambda: llm.model_run(of["model"]),
-        "llm_settings text": lambda: llm.text_run(of["model"], name),
-        "llm_settings finetune": lambda: llm.finetune_run(of["model"], name),
-        "llm_settings evaluate": lambda: llm.evaluation_run(of["model"], name),
-        "leval_settings tasks": leval.tasks_run,
-        "leval_settings answer": lambda: leval.answer_run(name),
-    }.get(f"{rule} {stage}".strip())
-    return made and made().to_json()
-
-
 @pytest.mark.workflow
 @pytest.mark.parametrize(
     "change", [change for change in (*in_config(), *in_protocols()) if change.what not in OTHER_JOBS], ids=name_of
@@ -424,7 +402,7 @@ def test_a_change_of_config_reaches_its_jobs_alone(change, jobs, config_folder):
     now = load(ROOT / "config", "smoke")
     change.make(Edits(config_folder.parent))
     after = load(config_folder, "smoke")
-    assert touched(jobs, lambda *job: text_of(now, *job) != text_of(after, *job)) == change.jobs
+    assert touched(jobs, lambda *job: now.written(*job) != after.written(*job)) == change.jobs
 
 
 # By rule or evaluation, where its code begins.

@@ -5,12 +5,6 @@ LEVAL = CONFIG.leval
 LEVAL_STAND_INS = LEVAL.stand_ins() if LEVAL else []
 
 
-def leval_settings_json(wildcards):
-    """What the questions, or one model's answers, depend on, as JSON."""
-    stage, _, model = wildcards.stage.partition("_")
-    return (LEVAL.tasks_run() if stage == "tasks" else LEVAL.answer_run(model)).to_json()
-
-
 def leval_tasks_inputs(wildcards):
     """The package of the plays that questions are made of; nothing for L-Eval's own."""
     made = LEVAL.settings.made

@@ -7,16 +7,6 @@ STUDIES = POSGEN.settings.all_studies
 POSGEN_ENVIRONMENT = environment("posgen", POSGEN.settings.training.device)
 
 
-def settings_json(wildcards):
-    """What one stage of one task depends on, as JSON: the file changes if and only if this does."""
-    made = {
-        "data": lambda: POSGEN.data_run(wildcards.protocol, wildcards.task),
-        "train": lambda: POSGEN.train_run(wildcards.protocol, wildcards.task),
-        "evaluate": POSGEN.evaluate_run,
-    }
-    return made[wildcards.stage]().to_json()
-
-
 def posgen_data(template, **wildcards):
     """A template of a task's data, over every study's protocols and tasks, each drawn once."""
     return sorted(

@@ -1,22 +1,19 @@
 # What each stage depends on, and every encoding, as a file of its own: it changes if and only if they do, and then its
-# stage is run again. By rule: the file, the wildcards of its log, and the JSON that it holds.
+# stage is run again. By rule: the file, and the wildcards of its log.
 WRITTEN = {
-    "posgen_settings": (posgen_paths.SETTINGS, "{protocol}/{task}/{stage}", settings_json),
-    "posgen_encoding": (
-        posgen_paths.ENCODING,
-        "{protocol}/{encoding}",
-        lambda wildcards: POSGEN.spec(wildcards.protocol, wildcards.encoding).to_json(),
-    ),
-    "llm_settings": (llm_paths.SETTINGS, "{model}/{stage}", llm_settings_json),
-    "llm_encoding": (
-        llm_paths.ENCODING,
-        "{model}/{encoding}",
-        lambda wildcards: LLM.spec(wildcards.model, wildcards.encoding).to_json(),
-    ),
-    "leval_settings": (leval_paths.SETTINGS, "{stage}", leval_settings_json),
+    "posgen_settings": (posgen_paths.SETTINGS, "{protocol}/{task}/{stage}"),
+    "posgen_encoding": (posgen_paths.ENCODING, "{protocol}/{encoding}"),
+    "llm_settings": (llm_paths.SETTINGS, "{model}/{stage}"),
+    "llm_encoding": (llm_paths.ENCODING, "{model}/{encoding}"),
+    "leval_settings": (leval_paths.SETTINGS, "{stage}"),
 }
 
-for name, (output, of, json) in WRITTEN.items():
+
+def written_by(rule):
+    return lambda wildcards: CONFIG.written(rule, dict(wildcards))
+
+
+for name, (output, of) in WRITTEN.items():
 
     rule:
         name:
@@ -29,6 +26,6 @@ for name, (output, of, json) in WRITTEN.items():
         conda:
             DRAWING
         params:
-            json=json,
+            json=written_by(name),
         shell:
             "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"

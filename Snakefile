@@ -12,6 +12,7 @@ include: "workflow/rules/llm_names.smk"
 include: "workflow/rules/llm.smk"
 include: "workflow/rules/leval_names.smk"
 include: "workflow/rules/leval.smk"
+include: "workflow/rules/settings.smk"
 include: "workflow/rules/figures_names.smk"
 include: "workflow/rules/figures.smk"
 

@@ -12,11 +12,9 @@ import polars as pl
 import typer
 from matplotlib.figure import Figure
 
-from figures import style
-from figures.inputs import Output, Preset, Study, have_papers_sizes, read_study, run, seeds_of_study, sizes_text
-from figures.tables import Table, number, write_tables
+from figures import inputs, style
+from figures.tables import Groups, Table, grouped, number, write_csv, write_tables
 from resonance.posgen.protocol import CHOICES
-from resonance.record.files import write_text
 from resonance.record.stats import Estimate, estimate, paired_difference
 
 ABOUT = {
@@ -31,28 +29,26 @@ Cells = dict[tuple[str, str, str], dict[int, float]]
 
 
 def main(
-    output: Output,
-    preset: Preset,
-    study: Study,
+    output: inputs.Output,
+    preset: inputs.Preset,
+    study: inputs.Study,
     draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
-    rows, made = read_study(study)
+    rows, made = inputs.read_study(study)
     cells, columns = cells_of(rows)
     lines = [{"preset": preset} | line for line in effects(cells, columns)]
     groups = in_groups(lines, columns)
     said = caption(preset, rows, made)
     table = Table("ablation", said, ["", "Seeds", *map(column_title, columns)], groups, notes(lines))
-    write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
+    write_csv(output, lines)
     write_tables(output, f"Ablation of the protocols, preset {preset}", [table])
     style.save(drawing(lines, columns, preset, rows), draw, f"Ablation of the protocols (preset {preset})")
 
 
 def cells_of(rows: pl.DataFrame) -> tuple[Cells, list[str]]:
     """OOD accuracies in percent by protocol, task and encoding, and Resonance minus plain beside them."""
-    cells: Cells = {}
-    for row in rows.filter(pl.col("metric") == "ood_accuracy").sort("seed").iter_rows(named=True):
-        cells.setdefault((row["protocol"], row["task"], row["encoding"]), {})[row["seed"]] = 100 * row["value"]
+    cells: Cells = inputs.by_seed(rows.filter(metric="ood_accuracy"), "protocol", "task", "encoding")
     encodings = style.encodings_in_order(set(rows["encoding"]))
     for resonance, plain in style.pairs(encodings):
         for protocol, task in {key[:2] for key in cells}:
@@ -85,18 +81,17 @@ def _values(found: Estimate) -> dict:
     return {"value": found.mean, "low95": found.known("low"), "high95": found.known("high")}
 
 
-def in_groups(lines: list[dict], columns: list[str]) -> list:
+def in_groups(lines: list[dict], columns: list[str]) -> Groups:
     """Rows by base and task: the base's values, then a row a flipped choice."""
     by_row: dict[tuple, dict] = {}
     for line in lines:
         by_row.setdefault((line["base"], line["task"], line["choice"]), {})[line["column"]] = line
-    groups: dict[str, list] = {}
+    rows = []
     for (base, task, choice), cells in sorted(by_row.items(), key=lambda item: _place(item[0], lines)):
         title = f"{style.task_title(task)}: from {base}, one choice of {_other(base)} at a time"
-        first = cells[columns[0]]
         text = [text_of(cells[column], "+" if choice or " - " in column else "-") for column in columns]
-        groups.setdefault(title, []).append([choice_title(base, choice), str(first["num_seeds"]), *text])
-    return list(groups.items())
+        rows.append((title, [choice_title(base, choice), str(cells[columns[0]]["num_seeds"]), *text]))
+    return grouped(rows)
 
 
 def _place(key: tuple, lines: list[dict]) -> tuple:
@@ -133,7 +128,8 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "
         f"flipped choice makes, in percentage points, seed by seed. Preset {preset}, "
-        f"{seeds_of_study(rows)}. Model: {sizes_text(bases)}. {style.stand_in(have_papers_sizes(made))}"
+        f"{inputs.seeds_of_study(rows)}. Model: {inputs.sizes_text(bases)}. "
+        + style.stand_in(inputs.have_papers_sizes(made))
     )
 
 
@@ -168,7 +164,8 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
         choices = sorted({line["choice"] for line in flips if line["base"] == base}, key=_choice_place)
         for k, task in enumerate(tasks):
             axes = panels[i][k]
-            axes.axvline(0, color=style.TRAINED, linewidth=0.8)
+            title = f"{style.task_title(task)}, from {base}"
+            style.differences(axes, [choice_title(base, choice) for choice in choices], title)
             for n, encoding in enumerate(encodings):
                 lift = 0.16 * ((len(encodings) - 1) / 2 - n)
                 points = [
@@ -179,25 +176,19 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
                 ]  # fmt: skip
                 look = style.line(encoding)
                 style.intervals(axes, points, style.encoding_title(encoding), look["color"], MARKERS[n % len(MARKERS)])
-            axes.set_yticks(range(len(choices)), [choice_title(base, choice) for choice in choices[::-1]])
             axes.set_ylim(-0.6, len(choices) - 0.4)
             axes.set_xscale("symlog", linthresh=10)
             axes.set_xticks([-50, -10, 0, 10, 50], ["−50", "−10", "0", "10", "50"])
             axes.set_xticks([], minor=True)
             axes.set_xlim(-100, 100)  # an interval of two seeds may reach further than accuracies can
-            axes.set_title(f"{style.task_title(task)}, from {base}")
-            axes.grid(axis="x")
     for axes in panels[-1]:
         axes.set_xlabel("change in points")
     style.legend(figure)
-    seeds = seeds_of_study(rows)
-    figure.suptitle(
-        f"Preset {preset}, {seeds}; OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals",
-        x=0.01,
-        ha="left",
-    )
+    seeds = inputs.seeds_of_study(rows)
+    what = "OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals"
+    style.note(figure, f"Preset {preset}, {seeds}; {what}")
     return figure
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

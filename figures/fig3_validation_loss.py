@@ -3,7 +3,7 @@
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from figures import style
 from figures.inputs import Evaluations, Output, Preset, Protocol, read_evaluations, run, seeds_text
@@ -22,15 +22,12 @@ def main(output: Output, preset: Preset, protocol: Protocol, evaluation: Evaluat
         axes.set(title=style.task_title(task), xlabel="epoch", yscale="log")
         axes.set_xlim(left=0)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(style.plain)
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(axis="y")
     panels[0].set_ylabel("validation loss (nats per token)")
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
-    figure.suptitle(note(preset, protocol, sorted(losses["seed"].unique())), x=0.01, ha="left")
+    style.legend(figure)
+    style.note(figure, note(preset, protocol, sorted(losses["seed"].unique())))
     style.save(figure, output, f"Figure 3: validation loss (preset {preset}, protocol {protocol})")
 
 

@@ -9,25 +9,19 @@ import polars as pl
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from figures import style
-from figures.inputs import Output, Preset, StandIn, TableFiles, Title, about_model, read_of_one_model, run
-from figures.tables import Table, interval, number, write_tables
+from figures import inputs, style
+from figures.tables import Table, grouped, interval, number, write_csv, write_tables
 from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.llm.paths import UNTUNED
-from resonance.record.files import write_text
 from resonance.record.rows import read_run
 from resonance.record.stats import LEAST_RUNS, Estimate, weighted_estimate
 
 UNIT = ["corpus", "document", "piece"]
-LINE = ["corpus", "encoding", "strategy"]
-PAIR_COLUMNS = {
-    "preset": pl.String, "model": pl.String, "corpus": pl.String, "resonance": pl.String, "plain": pl.String,
-    "strategy": pl.String, "length": pl.Int64, "num_units": pl.Int64, "difference_nats": pl.Float64,
-    "difference_percent": pl.Float64, "difference_low95_percent": pl.Float64, "difference_high95_percent": pl.Float64,
-    "verdict": pl.String,
-}  # fmt: skip
+MEASURED = [*UNIT, "length", "num_tokens"]
+PAIR_COLUMNS = ["preset", "model", "corpus", "resonance", "plain", "strategy", "length", "num_units", "difference_nats"]
+PAIR_COLUMNS += [f"difference{part}_percent" for part in ("", "_low95", "_high95")] + ["verdict"]
 NOTES = (
     "Perplexity: exp of the mean nats over all measured tokens, with its 95% interval over the measured stretches "
     "(jackknife, t). Released mean: exp of the unweighted mean of per-window losses, as in the released code (L10); "
@@ -42,11 +36,11 @@ PAIR_NOTES = (
 
 
 def main(
-    output: Output,
-    preset: Preset,
-    table: TableFiles,
-    title: Title,
-    stand_in: StandIn,
+    output: inputs.Output,
+    preset: inputs.Preset,
+    table: inputs.TableFiles,
+    title: inputs.Title,
+    stand_in: inputs.StandIn,
     perplexity: Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")] = (),
 ) -> None:
     """Figure 4 of the paper, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
@@ -56,53 +50,30 @@ def main(
     note = caption(preset, about, rows)
     draw(output, cells, about, note)
     names = {"preset": preset, "model": about["model"]}
-    named = cells.with_columns(**{name: pl.lit(value) for name, value in names.items()})
     pairs = [names | row for row in pairs_of(rows)]
-    write_text(Path(f"{table}.csv"), named.write_csv())
-    write_text(Path(f"{table}_pairs.csv"), pl.DataFrame(pairs, PAIR_COLUMNS).write_csv())
+    write_csv(table, [cell | names for cell in cells.rows(named=True)])
+    write_csv(Path(f"{table}_pairs"), pairs, PAIR_COLUMNS)
     tables = [table_of(cells, note)] + ([pair_table(pairs, about)] if pairs else [])
     write_tables(table, f"Figure 4 in numbers, preset {preset}, model {about['model']}", tables)
 
 
 def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
-    """Rows, one column a metric, and what the runs behind them have in common.
-
-    Raises ValueError for no files, files of several models, one line given twice, or lines measured
-    on other stretches of text than the rest.
-    """
-    long = read_of_one_model(paths, PERPLEXITY)
-    key = ["encoding", "strategy", *UNIT, "length", "num_tokens"]
-    twice = long.group_by([*key, "metric"]).len().filter(pl.col("len") > 1)
-    if not twice.is_empty():
-        name = f"{twice['encoding'][0]} {twice['strategy'][0]}"
-        raise ValueError(f"every evaluation must be given once, got {name} twice; leave one file out")
-    rows = long.pivot("metric", index=key, values="value")
-    units = {
-        name: tuple(part.select([*UNIT, "length", "num_tokens"]).sort([*UNIT, "length"]).rows())
-        for name, part in rows.group_by(["encoding", "strategy"])
-    }
-    first = next(iter(units.values()))
-    for (encoding, strategy), found in units.items():
-        if found != first:
-            raise ValueError(
-                f"every line must be measured on the same tokens, but {encoding} {strategy} was not; run it again"
-            )
-    return rows, about_model(paths) | {"window": read_run(paths[0])["settings"]["choices"]["window"]}
+    """Rows, one column a metric, and what the runs behind them have in common. Raises ValueError as `read_lines`."""
+    rows = inputs.read_lines(paths, PERPLEXITY, [*UNIT, "length"], MEASURED).pivot(
+        "metric", index=[*inputs.LINE, *MEASURED], values="value"
+    )
+    return rows, inputs.about_model(paths) | {"window": read_run(paths[0])["settings"]["choices"]["window"]}
 
 
 def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
     """One row a line and length: perplexity, its interval, the released mean, and how much stands behind it."""
-    made = []
-    for (corpus, encoding, strategy, length), part in rows.group_by([*LINE, "length"]):
-        part = part.sort(UNIT)
+    made, names = [], ["corpus", *inputs.LINE, "length"]
+    for key, part in rows.sort(UNIT).group_by(names, maintain_order=True):
         found = weighted_estimate(part["token_loss"].to_numpy(), part["num_tokens"].to_numpy())
         released = float(np.average(part["window_loss"], weights=part["num_windows"]))
         made.append(
             {
-                "corpus": corpus,
-                "encoding": encoding,
-                "strategy": strategy,
-                "length": length,
+                **dict(zip(names, key, strict=True)),
                 "perplexity": math.exp(found.mean),
                 "low95": _exp(found.low),
                 "high95": _exp(found.high),
@@ -112,31 +83,20 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
                 "num_tokens": int(part["num_tokens"].sum()),
             }
         )
-    order = style.encodings_in_order({row["encoding"] for row in made})
-    strategies = style.strategies_in_order({row["strategy"] for row in made})
-    made.sort(key=lambda r: (r["corpus"], strategies.index(r["strategy"]), order.index(r["encoding"]), r["length"]))
-    return pl.DataFrame(made, infer_schema_length=None)
+    return pl.DataFrame(inputs.sorted_lines(made, "corpus"), infer_schema_length=None)
 
 
 def pairs_of(rows: pl.DataFrame) -> list[dict]:
     """Resonance against plain on the same stretches, at every length and strategy that both have."""
-    made, names = [], style.encodings_in_order(set(rows["encoding"]))
-    for resonance, plain in style.pairs(names):
-        both = rows.filter(pl.col("encoding") == resonance).join(
-            rows.filter(pl.col("encoding") == plain), on=["strategy", *UNIT, "length", "num_tokens"], suffix="_plain"
-        )
-        for (corpus, strategy, length), part in both.sort(["corpus", "strategy", "length", *UNIT]).group_by(
-            ["corpus", "strategy", "length"], maintain_order=True
-        ):
+    made, names = [], ["corpus", "strategy", "length"]
+    for pair, both in inputs.paired_lines(rows, MEASURED):
+        for key, part in both.sort([*names, *UNIT]).group_by(names, maintain_order=True):
             gap = (part["token_loss"] - part["token_loss_plain"]).to_numpy()
             found = weighted_estimate(gap, part["num_tokens"].to_numpy())
             made.append(
                 {
-                    "corpus": corpus,
-                    "resonance": resonance,
-                    "plain": plain,
-                    "strategy": strategy,
-                    "length": length,
+                    **pair,
+                    **dict(zip(names, key, strict=True)),
                     "num_units": found.n,
                     "difference_nats": found.mean,
                     "difference_percent": _percent(found.mean),
@@ -171,11 +131,8 @@ def draw(output: Path, cells: pl.DataFrame, about: dict, note: str) -> None:
             if row == len(parts) - 1:
                 axes.set_xlabel("length (tokens)")
         panels[row][0].set_ylabel(f"perplexity, {name}")
-    handles = {
-        label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
-    figure.suptitle(style.wrapped(note), x=0.01, ha="left", fontsize=6.5)
+    style.legend(figure, 3)
+    style.note(figure, note, small=True)
     title = "stand-in: " if about["stand_in"] else ""
     style.save(figure, output, f"Figure 4 ({title}{about['title']}): perplexity by length")
 
@@ -203,19 +160,13 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
             axes.fill_between(
                 line["length"], line["low95"], line["high95"], color=look["color"], alpha=0.07, linewidth=0, zorder=1
             )
-    if about["train_length"]:
-        axes.axvline(about["train_length"], color=style.TRAINED, linewidth=0.6, linestyle=":")
-    axes.set(xscale="log", yscale="log")
-    values = pl.concat(shown)["perplexity"]
-    axes.set_ylim(values.min() * 0.96, values.max() * 1.06)
     lengths = sorted(set(cells["length"]))
-    axes.set_xticks([n for n in lengths if n & (n - 1) == 0] or lengths)
-    axes.xaxis.set_minor_locator(NullLocator())
+    style.lengths(axes, [n for n in lengths if n & (n - 1) == 0] or lengths, about["train_length"])
+    values = pl.concat(shown)["perplexity"]
+    axes.set(yscale="log", ylim=(values.min() * 0.96, values.max() * 1.06))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_minor_locator(NullLocator())
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.grid(axis="y")
+    axes.yaxis.set_major_formatter(style.plain)
 
 
 def caption(preset: str, about: dict, rows: pl.DataFrame) -> str:
@@ -239,41 +190,26 @@ def caption(preset: str, about: dict, rows: pl.DataFrame) -> str:
 def table_of(cells: pl.DataFrame, note: str) -> Table:
     lengths = sorted(set(cells["length"]))
     header = ["", "Strategy", *map(str, lengths), f"95% interval at {lengths[-1]}", f"Released mean at {lengths[-1]}"]
-    groups = []
-    for (corpus,), part in cells.group_by(["corpus"], maintain_order=True):
-        lines = []
-        for (encoding, strategy), line in part.group_by(["encoding", "strategy"], maintain_order=True):
-            line = line.sort("length")
-            values = dict(zip(line["length"], line["perplexity"], strict=True))
-            last = line.row(-1, named=True)
-            shown = [number(values.get(length)) for length in lengths]
-            spread = [interval(last["low95"], last["high95"]), number(last["released_mean"])]
-            lines.append([style.encoding_title(encoding), strategy, *shown, *spread])
-        groups.append((corpus, lines))
-    return Table("perplexity", f"Perplexity at growing lengths. {note}", header, groups, NOTES)
+    rows = []
+    for (corpus, encoding, strategy), line in cells.group_by(["corpus", *inputs.LINE], maintain_order=True):
+        values = dict(zip(line["length"], line["perplexity"], strict=True))
+        last = line.sort("length").row(-1, named=True)
+        spread = [interval(last["low95"], last["high95"]), number(last["released_mean"])]
+        shown = [number(values.get(length)) for length in lengths]
+        rows.append((corpus, [style.encoding_title(encoding), strategy, *shown, *spread]))
+    return Table("perplexity", f"Perplexity at growing lengths. {note}", header, grouped(rows), NOTES)
 
 
 def pair_table(pairs: list[dict], about: dict) -> Table:
     header = ["", "Strategy", "Length", "Stretches", "Difference in %", "95% interval", "Verdict"]
-    groups = [
-        (
-            corpus,
-            [
-                [
-                    f"{style.encoding_title(row['resonance'])} − {style.encoding_title(row['plain'])}",
-                    row["strategy"],
-                    str(row["length"]),
-                    str(row["num_units"]),
-                    number(row["difference_percent"], "+"),
-                    interval(row["difference_low95_percent"], row["difference_high95_percent"], "+"),
-                    row["verdict"],
-                ]
-                for row in pairs
-                if row["corpus"] == corpus
-            ],
-        )
-        for corpus in sorted({row["corpus"] for row in pairs})
-    ]
+
+    def line(row: dict) -> tuple[str, list[str]]:
+        counted = [row["strategy"], str(row["length"]), str(row["num_units"])]
+        ends = interval(row["difference_low95_percent"], row["difference_high95_percent"], "+")
+        difference = [number(row["difference_percent"], "+"), ends, row["verdict"]]
+        return row["corpus"], [style.pair_title(row["resonance"], row["plain"]), *counted, *difference]
+
+    groups = grouped(map(line, sorted(pairs, key=lambda row: row["corpus"])))
     return Table("perplexity-pairs", f"Resonance against plain, {about['title']}.", header, groups, PAIR_NOTES)
 
 
@@ -286,4 +222,4 @@ def _percent(nats: float) -> float | None:
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

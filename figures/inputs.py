@@ -1,7 +1,7 @@
 """What the tables and figures read, checked where it comes in; and the one way that they fail."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +21,10 @@ Study = Annotated[list[Path], typer.Option(help="The collected study; once a fil
 Title = Annotated[str, typer.Option(help="The model, as it is to be called.")]
 StandIn = Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")]
 TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")]
-
 Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
+
+LINE = ["encoding", "strategy"]
+"""What a language model's line in a figure is of."""
 
 PAPER_MODEL = {"d_model": 512, "d_ff": 2048, "num_heads": 8, "head_dim": 64}
 """T5-Small's widths, section 6.1.1."""
@@ -43,26 +45,19 @@ def run(main: Callable) -> None:
 
 
 def read_evaluations(paths: list[Path], protocol: str, split: str) -> pl.DataFrame:
-    """Summaries (position is null) of one split, every run once.
-
-    Raises ValueError for no files, files of another protocol, or one run given twice.
-    """
-    rows = _of_protocol(paths, EVALUATION, protocol)
-    summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == split)
-    if summaries.is_empty():
-        raise ValueError(f"--evaluation must hold rows of split {split}, got none; run the evaluation again")
-    _check_once(summaries, ["task", "encoding", "seed", "step", "metric"])
-    return summaries
+    """Summaries (position is null) of one split, every run once."""
+    return _of_protocol(paths, EVALUATION, protocol, pl.col("position").is_null(), pl.col("split") == split)
 
 
 def read_positions(paths: list[Path], protocol: str) -> pl.DataFrame:
     """Test accuracy by position, every run once."""
-    rows = _of_protocol(paths, EVALUATION, protocol)
-    found = rows.filter(pl.col("position").is_not_null(), pl.col("metric") == "accuracy", pl.col("split") == "test")
-    if found.is_empty():
-        raise ValueError("--evaluation must hold accuracy by position, got none; run the evaluation again")
-    _check_once(found, ["task", "encoding", "seed", "position"])
-    return found
+    by_position = pl.col("position").is_not_null(), pl.col("metric") == "accuracy", pl.col("split") == "test"
+    return _of_protocol(paths, EVALUATION, protocol, *by_position)
+
+
+def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
+    """Summaries of the test split of what needs no training: `chance` and `local_rule`."""
+    return _of_protocol(paths, BASELINE, protocol, pl.col("position").is_null(), pl.col("split") == "test")
 
 
 def train_length(paths: list[Path]) -> int:
@@ -71,14 +66,6 @@ def train_length(paths: list[Path]) -> int:
     if len(found) != 1:
         raise ValueError(f"--evaluation files must share one train_length, got {sorted(found)}")
     return found.pop()
-
-
-def read_baselines(paths: list[Path], protocol: str) -> pl.DataFrame:
-    """Summaries of the test split of what needs no training: `chance` and `local_rule`."""
-    rows = _of_protocol(paths, BASELINE, protocol)
-    summaries = rows.filter(pl.col("position").is_null(), pl.col("split") == "test")
-    _check_once(summaries, ["task", "encoding", "metric"])
-    return summaries
 
 
 def read_study(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
@@ -91,6 +78,14 @@ def read_study(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
         raise ValueError(f"--study must hold evaluations, got none in {', '.join(map(str, paths))}; collect it again")
     _check_once(rows, ["protocol", "task", "encoding", "seed", "metric"])
     return rows, runs_behind(paths)
+
+
+def by_seed(rows: pl.DataFrame, *names: str) -> dict[tuple, dict[int, float]]:
+    """Values in percent by seed, under the names that some columns give them."""
+    found: dict[tuple, dict[int, float]] = {}
+    for row in rows.sort("seed").iter_rows(named=True):
+        found.setdefault(tuple(row[name] for name in names), {})[row["seed"]] = 100 * row["value"]
+    return found
 
 
 def runs_behind(paths: list[Path]) -> list[dict]:
@@ -162,15 +157,46 @@ def have_papers_sizes(made: list[dict]) -> bool:
     return all(has(run["settings"]) for run in made)
 
 
-def read_of_one_model(paths: list[Path], kind: Kind) -> pl.DataFrame:
-    """Rows that were measured on one language model. Raises ValueError for no files, or files of several."""
-    if not paths:
-        raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
+def read_lines(paths: list[Path], kind: Kind, unit: list[str], same: list[str]) -> pl.DataFrame:
+    """Rows of one language model, a line of a figure for every encoding and strategy.
+
+    unit  the columns that tell one measurement of a line from another
+    same  those that all lines must have alike: what was read
+
+    Raises ValueError for no files, files of several models, one line given twice, or lines that read something else.
+    """
+    _check_given(paths, kind)
     rows = read_rows(paths, kind)
     models = sorted(rows["model"].unique())
     if len(models) != 1:
         raise ValueError(f"--{kind.name} files must be of one model, got {', '.join(models)}; draw each by itself")
+    _check_once(rows, [*LINE, *unit, "metric"])
+    read = rows.select(*LINE, *same).unique(maintain_order=True).partition_by(LINE, as_dict=True, include_key=False)
+    first = next(iter(read.values())).sort(same)
+    for (encoding, strategy), found in read.items():
+        if not found.sort(same).equals(first):
+            raise ValueError(
+                f"every line must have read the same text, but {encoding} {strategy} did not; run it again"
+            )
     return rows
+
+
+def sorted_lines(rows: list[dict], *before: str) -> list[dict]:
+    """Cells of lines by some columns, then untuned ones first, encodings in their order, and by length."""
+    encodings = style.encodings_in_order({row["encoding"] for row in rows})
+
+    def place(row: dict) -> tuple:
+        tuned = row["strategy"] != UNTUNED
+        return *(row[name] for name in before), tuned, row["strategy"], encodings.index(row["encoding"]), row["length"]
+
+    return sorted(rows, key=place)
+
+
+def paired_lines(rows: pl.DataFrame, unit: list[str]) -> Iterator[tuple[dict[str, str], pl.DataFrame]]:
+    """Resonance beside plain (columns `_plain`), unit by unit, of every strategy that both have."""
+    for resonance, plain in style.pairs(style.encodings_in_order(set(rows["encoding"]))):
+        ours, theirs = (rows.filter(encoding=name) for name in (resonance, plain))
+        yield {"resonance": resonance, "plain": plain}, ours.join(theirs, on=["strategy", *unit], suffix="_plain")
 
 
 def about_model(paths: list[Path]) -> dict:
@@ -186,9 +212,14 @@ def about_model(paths: list[Path]) -> dict:
     }
 
 
-def _of_protocol(paths: list[Path], kind: Kind, protocol: str) -> pl.DataFrame:
+def _check_given(paths: list[Path], kind: Kind) -> None:
     if not paths:
         raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
+
+
+def _of_protocol(paths: list[Path], kind: Kind, protocol: str, *where: pl.Expr) -> pl.DataFrame:
+    """Rows of one protocol. Raises ValueError for no files or rows, another protocol's, or one run given twice."""
+    _check_given(paths, kind)
     rows = pl.concat([_read(path, kind) for path in paths])
     found = sorted(rows["protocol"].unique())
     if found != [protocol]:
@@ -196,6 +227,11 @@ def _of_protocol(paths: list[Path], kind: Kind, protocol: str) -> pl.DataFrame:
             f"--{kind.name} files must all be of protocol {protocol}, got {', '.join(found) or 'no rows'}; "
             "protocols are never averaged, render each by itself"
         )
+    rows = rows.filter(*where)
+    if rows.is_empty():
+        raise ValueError(f"--{kind.name} must hold what is to be shown, got nothing of it; run the workflow again")
+    names = ("task", "encoding", "seed", "step", "position", "metric")
+    _check_once(rows, [name for name in names if name in rows.columns])
     return rows
 
 

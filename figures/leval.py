@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from figures import style
+from figures.tables import interval, number, write_csv
 from resonance.leval import counts
 from resonance.leval.rows import ANSWERS
-from resonance.record.files import write_text
 from resonance.record.rows import read_rows
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import paired_tasks, share_interval
@@ -199,6 +199,16 @@ def our_pair(measured: Ours, than: Ours) -> dict:
     }  # fmt: skip
 
 
+def pair_cells(pair: dict) -> list[str]:
+    """A difference as every table has it: what, points, interval and p."""
+    return [
+        f"{pair['title']} − {pair['than_title']}",
+        number(pair["difference_points"], "+"),
+        interval(pair["low95_points"], pair["high95_points"], "+"),
+        p_text(pair["p"]),
+    ]
+
+
 def verdict(p: float, least_p: float | None) -> str:
     if p < LEVEL:
         return "significant"
@@ -213,9 +223,8 @@ def p_text(p: float | None) -> str:
 
 def write_scores(output: Path, preset: str, cells: list[dict], pairs: list[dict]) -> None:
     """STEM.csv and STEM_pairs.csv: every cell, and every difference."""
-    for suffix, columns, found in ((".csv", SCORE_COLUMNS, cells), ("_pairs.csv", PAIR_COLUMNS, pairs)):
-        frame = pl.DataFrame([{"preset": preset} | row for row in found], columns, infer_schema_length=None)
-        write_text(Path(f"{output}{suffix}"), frame.write_csv())
+    for suffix, columns, found in (("", SCORE_COLUMNS, cells), ("_pairs", PAIR_COLUMNS, pairs)):
+        write_csv(Path(f"{output}{suffix}"), [{"preset": preset} | row for row in found], columns)
 
 
 def names_of(name: Name) -> dict:

@@ -6,17 +6,13 @@ from typing import Annotated
 import polars as pl
 import typer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
-from figures import style
-from figures.inputs import Output, Preset, StandIn, TableFiles, Title, about_model, read_of_one_model, run
-from figures.tables import Table, number, write_tables
+from figures import inputs, style
+from figures.tables import Table, grouped, interval, number, write_csv, write_tables
 from resonance.llm.evaluations.passkey import PASSKEY
 from resonance.llm.paths import UNTUNED
-from resonance.record.files import write_text
 from resonance.record.stats import mcnemar, share_interval
 
-LINE = ["encoding", "strategy"]
 PROMPT = ["length", "repetition"]
 NOTES = (
     "Keys found of keys hidden, in percent, with 95% Clopper-Pearson intervals over the prompts. Every encoding read "
@@ -24,6 +20,7 @@ NOTES = (
     "the first number of the answer counts); the frame's sentences are ours, so scores do not compare with published "
     "ones. Untuned: the encoding exchanged, no weight trained."
 )
+PAIR_COLUMNS = ["resonance", "plain", "strategy", "prompts", "only_resonance", "only_plain", "p", "preset", "model"]
 PAIR_NOTES = (
     "Keys that only one of the two found, over all lengths; exact two-sided McNemar test, not corrected for the "
     "number of comparisons."
@@ -31,11 +28,11 @@ PAIR_NOTES = (
 
 
 def main(
-    output: Output,
-    preset: Preset,
-    table: TableFiles,
-    title: Title,
-    stand_in: StandIn,
+    output: inputs.Output,
+    preset: inputs.Preset,
+    table: inputs.TableFiles,
+    title: inputs.Title,
+    stand_in: inputs.StandIn,
     passkey: Annotated[list[Path], typer.Option(help="A retrieval's parquet; once a file.")] = (),
 ) -> None:
     """Passkey retrieval by length, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
@@ -43,79 +40,44 @@ def main(
     cells, pairs = cells_of(rows), pairs_of(rows)
     note = caption(preset, title, stand_in, about, rows)
     draw(output, cells, about, title, note)
-    names = {"preset": pl.lit(preset), "model": pl.lit(about["model"])}
-    write_text(Path(f"{table}.csv"), cells.with_columns(**names).write_csv())
-    write_text(Path(f"{table}_pairs.csv"), pairs.with_columns(**names).write_csv())
-    tables = [table_of(cells, note)] + ([] if pairs.is_empty() else [pair_table(pairs, title)])
+    names = {"preset": preset, "model": about["model"]}
+    write_csv(table, [cell | names for cell in cells.rows(named=True)])
+    write_csv(Path(f"{table}_pairs"), [pair | names for pair in pairs], PAIR_COLUMNS)
+    tables = [table_of(cells, note)] + ([pair_table(pairs, title)] if pairs else [])
     write_tables(table, f"Passkey retrieval, preset {preset}, model {about['model']}", tables)
 
 
 def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
-    """Rows, and what the runs behind them have in common.
-
-    Raises ValueError for no files, files of several models, one line given twice, or lines that read other
-    prompts than the rest.
-    """
-    rows = read_of_one_model(paths, PASSKEY)
-    twice = rows.group_by([*LINE, *PROMPT]).len().filter(pl.col("len") > 1)
-    if not twice.is_empty():
-        raise ValueError(
-            f"every retrieval must be given once, got {twice['encoding'][0]} {twice['strategy'][0]} twice; leave one "
-            "file out"
-        )
-    asked = {
-        name: part.select([*PROMPT, "key", "depth", "num_tokens"]).sort(PROMPT).rows()
-        for name, part in rows.group_by(LINE)
-    }
-    first = next(iter(asked.values()))
-    for (encoding, strategy), found in asked.items():
-        if found != first:
-            raise ValueError(
-                f"every line must have read the same prompts, but {encoding} {strategy} did not; run it again"
-            )
-    return rows, about_model(paths)
+    """Rows, and what the runs behind them have in common. Raises ValueError as `read_lines`."""
+    return inputs.read_lines(paths, PASSKEY, PROMPT, [*PROMPT, "key", "depth", "num_tokens"]), inputs.about_model(paths)
 
 
 def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
     """One row a line and length: how many keys were found, and the share's interval."""
+    counts = rows.group_by([*inputs.LINE, "length"]).agg(found=pl.col("value").sum().cast(pl.Int64), asked=pl.len())
     made = []
-    for (encoding, strategy, length), part in rows.group_by([*LINE, "length"]):
-        found, asked = int(part["value"].sum()), len(part)
-        low, high = share_interval(found, asked)
-        percent = {"percent": 100 * found / asked, "low95": 100 * low, "high95": 100 * high}
-        made.append(
-            {"encoding": encoding, "strategy": strategy, "length": length, "found": found, "asked": asked, **percent}
-        )
-    order = style.encodings_in_order({row["encoding"] for row in made})
-    strategies = style.strategies_in_order({row["strategy"] for row in made})
-    made.sort(key=lambda r: (strategies.index(r["strategy"]), order.index(r["encoding"]), r["length"]))
+    for row in inputs.sorted_lines(counts.rows(named=True)):
+        low, high = share_interval(row["found"], row["asked"])
+        made.append(row | {"percent": 100 * row["found"] / row["asked"], "low95": 100 * low, "high95": 100 * high})
     return pl.DataFrame(made)
 
 
-def pairs_of(rows: pl.DataFrame) -> pl.DataFrame:
+def pairs_of(rows: pl.DataFrame) -> list[dict]:
     """Resonance against plain on the same prompts, all lengths together."""
     made = []
-    for resonance, plain in style.pairs(style.encodings_in_order(set(rows["encoding"]))):
-        both = rows.filter(pl.col("encoding") == resonance).join(
-            rows.filter(pl.col("encoding") == plain), on=["strategy", *PROMPT], suffix="_plain"
-        )
+    for pair, both in inputs.paired_lines(rows, PROMPT):
         for (strategy,), part in both.group_by(["strategy"], maintain_order=True):
-            better = part.filter(pl.col("value") > pl.col("value_plain")).height
-            worse = part.filter(pl.col("value") < pl.col("value_plain")).height
+            better, worse = ((sign * (part["value"] - part["value_plain"]) > 0).sum() for sign in (1, -1))
             counts = {"prompts": part.height, "only_resonance": better, "only_plain": worse}
-            made.append(
-                {"resonance": resonance, "plain": plain, "strategy": strategy, **counts, "p": mcnemar(better, worse)}
-            )
-    columns = {"resonance": pl.String, "plain": pl.String, "strategy": pl.String, "prompts": pl.Int64}
-    columns |= {"only_resonance": pl.Int64, "only_plain": pl.Int64, "p": pl.Float64}
-    return pl.DataFrame(made, columns)
+            made.append({**pair, "strategy": strategy, **counts, "p": mcnemar(better, worse)})
+    return made
 
 
 def draw(output: Path, cells: pl.DataFrame, about: dict, title: str, note: str) -> None:
     """One panel; lines that lie upon each other are set apart by a little."""
     figure = Figure(figsize=(style.TEXT_WIDTH, 3.1), layout="constrained")
     axes = figure.subplots()
-    groups, tuned = list(cells.group_by(LINE, maintain_order=True)), style.MARKS[1:]
+    groups, tuned = list(cells.group_by(inputs.LINE, maintain_order=True)), style.MARKS[1:]
     for place, ((encoding, strategy), line) in enumerate(groups):
         label = style.encoding_title(encoding) + ("" if strategy == UNTUNED else f", {strategy}")
         marker = style.MARKS[0] if strategy == UNTUNED else tuned[about["strategies"].index(strategy) % len(tuned)]
@@ -123,15 +85,10 @@ def draw(output: Path, cells: pl.DataFrame, about: dict, title: str, note: str) 
         length, look = line["length"] * apart, style.line(encoding)
         axes.plot(length, line["percent"], label=label, marker=marker, markersize=3.5, **look)
         axes.vlines(length, line["low95"], line["high95"], color=look["color"], linewidth=0.7, alpha=0.6)
-    if about["train_length"]:
-        axes.axvline(about["train_length"], color=style.TRAINED, linewidth=0.6, linestyle=":")
-    axes.set(xscale="log", ylim=(-4, 104), xlabel="length (tokens)", ylabel="keys found (%)")
-    axes.set_xticks(sorted(set(cells["length"])))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.grid(axis="y")
+    axes.set(ylim=(-4, 104), xlabel="length (tokens)", ylabel="keys found (%)")
+    style.lengths(axes, sorted(set(cells["length"])), about["train_length"])
     style.legend(figure, 3)
-    figure.suptitle(style.wrapped(note), x=0.01, ha="left", fontsize=6.5)
+    style.note(figure, note, small=True)
     style.save(figure, output, f"Passkey retrieval ({title}) by length")
 
 
@@ -146,34 +103,28 @@ def caption(preset: str, title: str, stand_in: bool, about: dict, rows: pl.DataF
 
 
 def table_of(cells: pl.DataFrame, note: str) -> Table:
-    lengths = sorted(set(cells["length"]))
-    groups = []
-    for (strategy,), part in cells.group_by(["strategy"], maintain_order=True):
-        lines = []
-        for (encoding,), line in part.group_by(["encoding"], maintain_order=True):
-            by_length = {row["length"]: row for row in line.iter_rows(named=True)}
-            shown = [
-                f"{number(cell['percent'])} [{number(cell['low95'])}, {number(cell['high95'])}]"
-                for cell in (by_length[length] for length in lengths)
-            ]
-            lines.append([style.encoding_title(encoding), *shown])
-        groups.append((strategy, lines))
-    return Table("passkey", f"Passkey retrieval. {note}", ["", *map(str, lengths)], groups, NOTES)
+    rows = []
+    for (encoding, strategy), line in cells.group_by(inputs.LINE, maintain_order=True):
+        by_length = line.sort("length").iter_rows(named=True)
+        shown = [f"{number(cell['percent'])} {interval(cell['low95'], cell['high95'])}" for cell in by_length]
+        rows.append((strategy, [style.encoding_title(encoding), *shown]))
+    header = ["", *map(str, sorted(set(cells["length"])))]
+    return Table("passkey", f"Passkey retrieval. {note}", header, grouped(rows), NOTES)
 
 
-def pair_table(pairs: pl.DataFrame, title: str) -> Table:
+def pair_table(pairs: list[dict], title: str) -> Table:
     header = ["", "Strategy", "Prompts", "Only Resonance", "Only plain", "McNemar p"]
     lines = [
         [
-            f"{style.encoding_title(row['resonance'])} against {style.encoding_title(row['plain'])}",
+            style.pair_title(row["resonance"], row["plain"], "against"),
             row["strategy"],
             *(str(row[name]) for name in ("prompts", "only_resonance", "only_plain")),
             f"{row['p']:.3f}",
         ]
-        for row in pairs.iter_rows(named=True)
+        for row in pairs
     ]
     return Table("passkey-pairs", f"Resonance against plain, {title}.", header, [("all lengths", lines)], PAIR_NOTES)
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

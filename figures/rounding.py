@@ -13,22 +13,10 @@ import polars as pl
 import typer
 from matplotlib.figure import Figure
 
-from figures import style
-from figures.inputs import (
-    Output,
-    Preset,
-    Study,
-    have_papers_sizes,
-    read_study,
-    run,
-    seeds_of_study,
-    sizes_text,
-    specs_of,
-)
-from figures.tables import Table, interval, number, with_sd, write_tables
+from figures import inputs, style
+from figures.tables import Groups, Table, grouped, interval, number, with_sd, write_csv, write_tables
 from resonance.encoding.rounding import CONTROLS, ROUNDINGS
-from resonance.record.files import write_text
-from resonance.record.stats import Estimate, correlation, estimate, paired_difference
+from resonance.record.stats import correlation, estimate, paired_difference
 
 NONE = "none"
 RULES = (NONE, *ROUNDINGS)
@@ -58,21 +46,21 @@ Cells = dict[tuple[str, str, str, str], dict[int, float]]
 
 
 def main(
-    output: Output,
-    preset: Preset,
-    study: Study,
+    output: inputs.Output,
+    preset: inputs.Preset,
+    study: inputs.Study,
     draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
-    rows, made = read_study(study)
-    kinds = rules_of(specs_of(study))
+    rows, made = inputs.read_study(study)
+    kinds = rules_of(inputs.specs_of(study))
     accuracy, inside = (cells_of(rows, kinds, metric) for metric in ("ood_accuracy", "in_distribution_accuracy"))
     lines = [{"preset": preset} | row for row in comparisons(accuracy, inside)]
     tables = [Table("rounding", caption(preset, rows, made), HEADER, in_groups(lines), notes(lines))]
     if groups := agreement(lines):
         header = ["", "Rules", "r", "95% interval"]
         tables.append(Table("rounding-agreement", AGREEMENT_CAPTION, header, groups, AGREEMENT_NOTES))
-    write_text(Path(f"{output}.csv"), pl.DataFrame(lines, infer_schema_length=None).write_csv())
+    write_csv(output, lines)
     write_tables(output, f"Rules of rounding, preset {preset}", tables)
     style.save(drawing(lines, preset, rows), draw, f"Rules of rounding (preset {preset})")
 
@@ -89,11 +77,8 @@ def rules_of(specs: dict[str, dict]) -> dict[str, tuple[str, str]]:
 
 
 def cells_of(rows: pl.DataFrame, kinds: dict[str, tuple[str, str]], metric: str) -> Cells:
-    cells: Cells = {}
-    for row in rows.filter(pl.col("metric") == metric).sort("seed").iter_rows(named=True):
-        key = row["protocol"], row["task"], *kinds[row["encoding"]]
-        cells.setdefault(key, {})[row["seed"]] = 100 * row["value"]
-    return cells
+    cells = inputs.by_seed(rows.filter(metric=metric), "protocol", "task", "encoding")
+    return {(protocol, task, *kinds[encoding]): seeds for (protocol, task, encoding), seeds in cells.items()}
 
 
 def comparisons(accuracy: Cells, inside: Cells) -> list[dict]:
@@ -117,19 +102,10 @@ def comparisons(accuracy: Cells, inside: Cells) -> list[dict]:
             for base in (NONE, "nearest"):
                 theirs = accuracy.get((*place, base)) if base != rule else None
                 difference = paired_difference(ours, theirs) if theirs else None
-                line |= columns(f"minus_{base}", difference)
+                for part, name in (("", "mean"), ("_low95", "low"), ("_high95", "high")):
+                    line[f"minus_{base}{part}_points"] = difference and difference.known(name)
             lines.append(line)
     return lines
-
-
-def columns(name: str, difference: Estimate | None) -> dict:
-    if difference is None:
-        return {f"{name}_points": None, f"{name}_low95_points": None, f"{name}_high95_points": None}
-    return {
-        f"{name}_points": difference.mean,
-        f"{name}_low95_points": difference.known("low"),
-        f"{name}_high95_points": difference.known("high"),
-    }
 
 
 def agreement(lines: list[dict]) -> list:
@@ -175,14 +151,12 @@ def _both(ours: tuple, theirs: tuple) -> str:
     return ", ".join(one if one == other else f"{one} and {other}" for one, other in pairs)
 
 
-def in_groups(lines: list[dict]) -> list:
-    groups: dict[tuple, list] = {}
-    for line in lines:
-        groups.setdefault((line["protocol"], line["task"], line["method"]), []).append(text(line))
-    return [
-        (f"{style.encoding_title(method)}, {style.task_title(task)}, protocol {protocol}", rows)
-        for (protocol, task, method), rows in groups.items()
-    ]
+def in_groups(lines: list[dict]) -> Groups:
+    def title(line: dict) -> str:
+        method, task = style.encoding_title(line["method"]), style.task_title(line["task"])
+        return f"{method}, {task}, protocol {line['protocol']}"
+
+    return grouped((title(line), text(line)) for line in lines)
 
 
 def text(line: dict) -> list[str]:
@@ -204,8 +178,8 @@ def text(line: dict) -> list[str]:
 def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     return (
         "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
-        f"teacher-forced. Preset {preset}, {seeds_of_study(rows)}. Model: {sizes_text(made)}. "
-        + style.stand_in(have_papers_sizes(made))
+        f"teacher-forced. Preset {preset}, {inputs.seeds_of_study(rows)}. Model: {inputs.sizes_text(made)}. "
+        + style.stand_in(inputs.have_papers_sizes(made))
     )
 
 
@@ -242,7 +216,8 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
             if not any((line["protocol"], line["task"]) == (protocol, task) for line in lines):
                 axes.set_axis_off()
                 continue
-            axes.axvline(0, color=style.TRAINED, linewidth=0.8)
+            names = [TITLES.get(rule, rule).split(" (")[0].split(":")[0] for rule in rules]
+            style.differences(axes, names, f"{style.task_title(task)}, {protocol}")
             axes.axhspan(-0.5, sum(rule in CONTROLS for rule in rules) - 0.5, color="#eeeeee", zorder=0)
             for n, method in enumerate(methods):
                 shown = [
@@ -257,21 +232,15 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
                      for y, line in shown],
                     style.encoding_title(method), style.hue(method),
                 )  # fmt: skip
-            axes.set_yticks(range(len(rules)), [TITLES.get(r, r).split(" (")[0].split(":")[0] for r in rules[::-1]])
             axes.set_ylim(-0.5, len(rules) - 0.5)
-            axes.set_title(f"{style.task_title(task)}, {protocol}")
-            axes.grid(axis="x")
     for axes in panels[-1]:
         axes.set_xlabel("points above no rounding")
     style.legend(figure)
-    seeds = seeds_of_study(rows)
-    figure.suptitle(
-        f"Preset {preset}, {seeds}; OOD accuracy, percentage points, 95% intervals; grey: no integers",
-        x=0.01,
-        ha="left",
-    )
+    seeds = inputs.seeds_of_study(rows)
+    what = "OOD accuracy, percentage points, 95% intervals; grey: no integers"
+    style.note(figure, f"Preset {preset}, {seeds}; {what}")
     return figure
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

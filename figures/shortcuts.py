@@ -8,20 +8,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures import style
-from figures.inputs import (
-    Baselines,
-    Evaluations,
-    Output,
-    Preset,
-    Protocol,
-    read_baselines,
-    read_evaluations,
-    read_positions,
-    run,
-    seeds_text,
-    train_length,
-)
+from figures import inputs, style
 
 SUMMARIES = {
     "first_token_accuracy": "first token",
@@ -34,12 +21,17 @@ WINDOW = 8
 
 
 def main(
-    output: Output, preset: Preset, protocol: Protocol, evaluation: Evaluations = (), baseline: Baselines = ()
+    output: inputs.Output,
+    preset: inputs.Preset,
+    protocol: inputs.Protocol,
+    evaluation: inputs.Evaluations = (),
+    baseline: inputs.Baselines = (),
 ) -> None:
     """Accuracy by position above, its summaries below, one column a task."""
-    curves, summaries = read_positions(evaluation, protocol), read_evaluations(evaluation, protocol, "test")
-    without = read_baselines(baseline, protocol)
-    tasks, length = style.in_order(set(curves["task"])), train_length(evaluation)
+    curves = inputs.read_positions(evaluation, protocol)
+    summaries = inputs.read_evaluations(evaluation, protocol, "test")
+    without = inputs.read_baselines(baseline, protocol)
+    tasks, length = style.in_order(set(curves["task"])), inputs.train_length(evaluation)
     encodings = style.encodings_in_order(set(curves["encoding"]))
     figure = Figure(figsize=(style.TEXT_WIDTH, 4.1), layout="constrained")
     panels = figure.subplots(2, len(tasks), squeeze=False, height_ratios=[3, 2], sharey="row")
@@ -51,13 +43,9 @@ def main(
     panels[0][0].set_ylabel("accuracy (%)")
     panels[1][0].set_ylabel("accuracy (%)")
     style.legend(figure, columns=6)
-    seeds = seeds_text(sorted(summaries["seed"].unique()))
-    figure.suptitle(
-        f"Preset {preset}, protocol {protocol}; mean of {seeds}; above: even positions solid, odd ones dotted, running "
-        f"mean of {WINDOW}",
-        x=0.01,
-        ha="left",
-    )
+    seeds = inputs.seeds_text(sorted(summaries["seed"].unique()))
+    above = f"even positions solid, odd ones dotted, running mean of {WINDOW}"
+    style.note(figure, f"Preset {preset}, protocol {protocol}; mean of {seeds}; above: {above}")
     style.save(figure, output, f"Accuracy and shortcuts on PosGen (preset {preset}, protocol {protocol})")
 
 
@@ -103,4 +91,4 @@ def values_of(rows: pl.DataFrame, metrics: list[str]) -> list[float]:
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

@@ -11,8 +11,8 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from resonance.llm.paths import UNTUNED
 from resonance.record.files import replacing
 
 matplotlib.use("Agg")
@@ -57,20 +57,21 @@ def in_order(tasks: set[str]) -> list[str]:
     return [task for task in _TASKS if task in tasks] + sorted(tasks - set(_TASKS))
 
 
+def method_place(method: str) -> tuple[int, str]:
+    """A method's place among the others: ours first, in the paper's order."""
+    methods = list(_METHODS)
+    return (methods.index(method) if method in methods else len(methods), method)
+
+
 def encodings_in_order(encodings: set[str]) -> list[str]:
     """RoPE first, each method's Resonance right after it, methods of one's own last."""
-    methods = list(_METHODS)
-
-    def place(name: str) -> tuple:
-        method = name.removeprefix(_RESONANCE)
-        return (methods.index(method) if method in methods else len(methods), method, name != method)
-
-    return sorted(encodings, key=place)
+    return sorted(
+        encodings, key=lambda name: (*method_place(name.removeprefix(_RESONANCE)), name.startswith(_RESONANCE))
+    )
 
 
-def strategies_in_order(strategies: set[str]) -> list[str]:
-    """Untuned first."""
-    return [UNTUNED, *sorted(strategies - {UNTUNED})]
+def pair_title(resonance: str, plain: str, between: str = "−") -> str:
+    return f"{encoding_title(resonance)} {between} {encoding_title(plain)}"
 
 
 def pairs(encodings: list[str]) -> list[tuple[str, str]]:
@@ -86,14 +87,21 @@ def line(encoding: str) -> dict:
     return {"color": tuple(1 - 0.65 * (1 - part) for part in hue), "linestyle": (0, (3.5, 1.5)), "zorder": 2}
 
 
-def method_place(method: str) -> tuple[int, str]:
-    """A method's place among the others: ours first, in the paper's order."""
-    methods = list(_METHODS)
-    return (methods.index(method) if method in methods else len(methods), method)
-
-
 def hue(method: str) -> str:
     return _HUES.get(method, _OTHER_HUE)
+
+
+def note(figure: Figure, text: str, small: bool = False) -> None:
+    """What a figure is of, above it: a line, or small ones."""
+    figure.suptitle(wrapped(text) if small else text, x=0.01, ha="left", **({"fontsize": 6.5} if small else {}))
+
+
+def differences(axes: Axes, names: list[str], title: str) -> None:
+    """A panel of intervals about 0, one name a row, the first on top."""
+    axes.axvline(0, color=TRAINED, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.set_title(title)
+    axes.grid(axis="x")
 
 
 def intervals(axes: Axes, points: list[tuple], label: str, color: str, marker: str = "o") -> None:
@@ -113,6 +121,22 @@ def legend(figure: Figure, columns: int = 4) -> None:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def plain(value: float, _: int) -> str:
+    """A tick of a logarithmic axis, not as a power of ten."""
+    return f"{value:g}"
+
+
+def lengths(axes: Axes, ticks: list[int], train_length: int | None) -> None:
+    """A logarithmic axis of lengths in tokens, and L on it."""
+    if train_length:
+        axes.axvline(train_length, color=TRAINED, linewidth=0.6, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xticks(ticks)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(plain)
+    axes.grid(axis="y")
 
 
 FOR_THIS_SIZE = ", and what is said holds for this size alone."

@@ -14,23 +14,8 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from figures import style
-from figures.inputs import (
-    Baselines,
-    Evaluations,
-    Output,
-    Preset,
-    Protocol,
-    have_papers_sizes,
-    read_baselines,
-    read_evaluations,
-    run,
-    runs_behind,
-    seeds_text,
-    sizes_text,
-)
-from figures.tables import Table, interval, number, with_sd, write_tables
-from resonance.record.files import write_text
+from figures import inputs, style
+from figures.tables import Table, interval, number, with_sd, write_csv, write_tables
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import LEAST_RUNS, Estimate, estimate, paired_difference
 
@@ -72,8 +57,9 @@ PAIR_VERDICTS = (
 )
 PAIR_NOTES = "The intervals are not corrected for the number of comparisons."
 
+RUN = ("encoding", "task", "metric")
 Runs = dict[tuple[str, str, str], dict[int, float]]
-"""(encoding, task, metric) -> seed -> percent."""
+"""RUN -> seed -> percent."""
 
 
 class Cell(Settings):
@@ -94,13 +80,13 @@ class Published(Settings):
 
 
 def main(
-    output: Output,
-    preset: Preset,
-    protocol: Protocol,
+    output: inputs.Output,
+    preset: inputs.Preset,
+    protocol: inputs.Protocol,
     published: Annotated[Path, typer.Option(help="config/published.yaml.")],
     encoding: Annotated[list[str], typer.Option(help="A row, in this order; once a row.")],
-    evaluation: Evaluations = (),
-    baseline: Baselines = (),
+    evaluation: inputs.Evaluations = (),
+    baseline: inputs.Baselines = (),
     study: Annotated[str, typer.Option(help="table1, or one laid out like it: extended, keyed.")] = "table1",
     kept: Annotated[
         Path | None, typer.Option(help="The repository's own rows of this table, shown in a column of their own.")
@@ -108,14 +94,14 @@ def main(
 ) -> None:
     """Table 1, or a study laid out like it: STEM.csv and STEM_pairs.csv for machines; .md, .tex, .html for people."""
     paper = read_published(published)
-    evaluations = read_evaluations(evaluation, protocol, "test")
-    runs, tasks = by_run(evaluations), style.in_order(set(evaluations["task"]))
+    evaluations = inputs.read_evaluations(evaluation, protocol, "test")
+    runs, tasks = inputs.by_seed(evaluations, *RUN), style.in_order(set(evaluations["task"]))
     check_complete(runs, encoding, tasks)
     names = {"preset": preset, "protocol": protocol}
     cells = [names | cell_row(runs, paper, name, task) for task in tasks for name in encoding]
-    cells += [names | row for row in baseline_rows(read_baselines(baseline, protocol), tasks)]
+    cells += [names | row for row in baseline_rows(inputs.read_baselines(baseline, protocol), tasks)]
     pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
-    before = by_run(read_evaluations([kept], protocol, "test")) if kept else {}
+    before = inputs.by_seed(inputs.read_evaluations([kept], protocol, "test"), *RUN) if kept else {}
     for row in cells:
         row |= kept_cell(before.get((row["encoding"], row["task"], "ood_accuracy"))) if kept else {}
     for row in pairs:
@@ -124,7 +110,7 @@ def main(
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
     groups = in_groups(cells, tasks, cell_text)
     beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
-    said = caption(names, seeds, runs_behind(evaluation), study, beside)
+    said = caption(names, seeds, inputs.runs_behind(evaluation), study, beside)
     tables = [Table(f"posgen-{study}", said, CELL_HEADER, groups, cell_notes(paper, study, beside))]
     if pairs:
         said = PAIR_CAPTION + (", beside the difference of the paper's means." if beside else ".")
@@ -134,11 +120,8 @@ def main(
         tables = [without(table, BESIDE_PAPER) for table in tables]
     if not kept:
         tables = [without(table, [KEPT]) for table in tables]
-    write_text(Path(f"{output}.csv"), pl.DataFrame(cells, infer_schema_length=None).write_csv())
-    columns = [*PAIR_COLUMNS, *(KEPT_COLUMNS if kept else [])]
-    rows = [[row.get(name) for name in columns] for row in pairs]
-    frame = pl.DataFrame(rows, columns, infer_schema_length=None, orient="row")
-    write_text(Path(f"{output}_pairs.csv"), frame.write_csv())
+    write_csv(output, cells)
+    write_csv(Path(f"{output}_pairs"), pairs, [*PAIR_COLUMNS, *(KEPT_COLUMNS if kept else [])])
     write_tables(output, f"{TITLES[study]}, preset {preset}, protocol {protocol}", tables)
 
 
@@ -147,14 +130,6 @@ def read_published(path: Path) -> Published:
     if not isinstance(sections, dict) or "table1" not in sections:
         raise SettingsError(f"{path}: table1 must be given, the paper's numbers by encoding and task")
     return parse(Published, sections["table1"], f"{path}: table1")
-
-
-def by_run(evaluations: pl.DataFrame) -> Runs:
-    """The test split's summaries in percent, looked up by name and seed."""
-    runs: Runs = {}
-    for row in evaluations.sort("seed").iter_rows(named=True):
-        runs.setdefault((row["encoding"], row["task"], row["metric"]), {})[row["seed"]] = 100 * row["value"]
-    return runs
 
 
 def check_complete(runs: Runs, encodings: list[str], tasks: list[str]) -> None:
@@ -269,7 +244,7 @@ def between(row: dict, low: str, high: str, sign: str = "-") -> str:
 
 def pair_text(row: dict) -> list[str]:
     return [
-        f"{style.encoding_title(row['resonance'])} − {style.encoding_title(row['plain'])}",
+        style.pair_title(row["resonance"], row["plain"]),
         str(row["num_seeds"]),
         number(row["difference_points"], "+"),
         between(row, "difference_low95_points", "difference_high95_points", "+"),
@@ -312,11 +287,11 @@ def caption(names: dict, seeds: list[int], made: list[dict], study: str, beside:
         ", and a verdict in this table says where the paper's mean lies, not whether the paper is right. What can be "
         "set beside the paper is the sign of a difference, and that for this size alone."
     )
-    size = style.stand_in(have_papers_sizes(made), verdicts if beside else style.FOR_THIS_SIZE)
+    size = style.stand_in(inputs.have_papers_sizes(made), verdicts if beside else style.FOR_THIS_SIZE)
     return (
         f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
-        f"Preset {names['preset']}, protocol {names['protocol']}, {seeds_text(seeds)}. Model: "
-        f"{sizes_text(made)}. {size}"
+        f"Preset {names['preset']}, protocol {names['protocol']}, {inputs.seeds_text(seeds)}. Model: "
+        f"{inputs.sizes_text(made)}. {size}"
     )
 
 
@@ -334,4 +309,4 @@ def cell_notes(paper: Published, study: str, beside: bool) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

@@ -10,30 +10,14 @@ from typing import Annotated
 
 import typer
 
-from figures import style
+from figures import leval, style
 from figures.inputs import Output, Preset, run
-from figures.leval import (
-    AVERAGE,
-    Name,
-    Ours,
-    Published,
-    Row,
-    cell_of,
-    names_of,
-    our_cells,
-    our_pairs,
-    p_text,
-    read_ours,
-    read_published,
-    verdict,
-    write_scores,
-)
-from figures.tables import Bold, Table, Underlined, interval, number, write_tables
+from figures.tables import Bold, Groups, Table, Underlined, grouped, interval, number, write_tables
 from resonance.leval import counts
 from resonance.record.stats import share_interval
 
 NOT_RUN = "not run"
-COLUMNS = [*counts.TASKS, AVERAGE]
+COLUMNS = [*counts.TASKS, leval.AVERAGE]
 
 
 def main(
@@ -43,44 +27,44 @@ def main(
     scores: Annotated[list[Path], typer.Option(help="Per-question rows of `resonance leval score`; once a file.")] = (),
 ) -> None:
     """Table 2 of the paper: STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
-    paper = read_published(published)
-    ours = read_ours(scores)
+    paper = leval.read_published(published)
+    ours = leval.read_ours(scores)
     cells = [cell for row in paper.rows for cell in paper_cells(paper, row)]
-    cells += [cell for measured in ours for cell in our_cells(measured)]
-    pairs = [pair for model in paper.models for pair in paper_pairs(paper, model)] + our_pairs(ours)
+    cells += [cell for measured in ours for cell in leval.our_cells(measured)]
+    pairs = [pair for model in paper.models for pair in paper_pairs(paper, model)] + leval.our_pairs(ours)
     tables = [
         Table("leval", caption(preset, ours), HEADER, score_groups(paper, ours), score_notes(paper, pairs, ours)),
         Table("leval-averages", AVERAGE_CAPTION, AVERAGE_HEADER, average_groups(paper, cells), AVERAGE_NOTES),
         Table("leval-pairs", PAIR_CAPTION, PAIR_HEADER, pair_groups(paper, pairs), PAIR_NOTES),
     ]
-    write_scores(output, preset, cells, pairs)
+    leval.write_scores(output, preset, cells, pairs)
     write_tables(output, f"Table 2, preset {preset}", tables)
 
 
 # The scores
 
 
-def marks(rows: list[Row], column: str) -> dict[Name, type[str]]:
+def marks(rows: list[leval.Row], column: str) -> dict[leval.Name, type[str]]:
     """The caption's rule: the best of a model's rows in bold, the second-best underlined, ties alike."""
     values = sorted({row.percent(column) for row in rows}, reverse=True)
     named = dict(zip(values, (Bold, Underlined), strict=False))
     return {row.name: named.get(row.percent(column), str) for row in rows}
 
 
-def paper_cells(paper: Published, row: Row) -> list[dict]:
+def paper_cells(paper: leval.Published, row: leval.Row) -> list[dict]:
     rows, cells = paper.of(row.model), []
     for task, share in row.shares.items():
         questions = counts.TASKS[task].num_questions
         low, high = share_interval(share * questions, questions)
         count = counts.decode(task, row.scores[task])
-        cells.append(cell_of(task, row.scores[task], 100 * low, 100 * high, questions, count))
+        cells.append(leval.cell_of(task, row.scores[task], 100 * low, 100 * high, questions, count))
     _, low, high = counts.average(row.shares)
-    cells.append(cell_of(AVERAGE, row.average, low, high))
-    named = {"source": "paper", "parser": "released", **names_of(row.name), "context": row.context}
+    cells.append(leval.cell_of(leval.AVERAGE, row.average, low, high))
+    named = {"source": "paper", "parser": "released", **leval.names_of(row.name), "context": row.context}
     return [named | cell | {"mark": _mark(marks(rows, cell["task"])[row.name])} for cell in cells]
 
 
-def score_groups(paper: Published, ours: list[Ours]) -> list[tuple[str, list[list[str]]]]:
+def score_groups(paper: leval.Published, ours: list[leval.Ours]) -> Groups:
     groups = []
     for model, title in paper.models.items():
         rows, lines = paper.of(model), []
@@ -105,7 +89,7 @@ def score_groups(paper: Published, ours: list[Ours]) -> list[tuple[str, list[lis
     return groups
 
 
-def _our_line(ours: Ours, title: str) -> list[str]:
+def _our_line(ours: leval.Ours, title: str) -> list[str]:
     cells = []
     for name, task in counts.TASKS.items():
         credit = ours.credits.get(name)
@@ -114,14 +98,14 @@ def _our_line(ours: Ours, title: str) -> list[str]:
             continue
         part = "" if len(credit) == task.num_questions else f" ({len(credit)}/{task.num_questions})"
         cells.append(number(100 * credit.mean()) + part)
-    average = [cell for cell in our_cells(ours) if cell["task"] == AVERAGE]
+    average = [cell for cell in leval.our_cells(ours) if cell["task"] == leval.AVERAGE]
     return [title, "", *cells, number(average[0]["percent"]) if average else NOT_RUN]
 
 
 # The comparisons
 
 
-def paper_pairs(paper: Published, model: str) -> list[dict]:
+def paper_pairs(paper: leval.Published, model: str) -> list[dict]:
     """In every column the best row minus the next; and Resonance minus plain of each strategy, averages."""
     rows, pairs = paper.of(model), []
     for column in COLUMNS:
@@ -131,57 +115,49 @@ def paper_pairs(paper: Published, model: str) -> list[dict]:
     for row in rows:
         plain = by_name.get((model, row.encoding.removeprefix("resonance_"), row.strategy))
         if plain and plain is not row:
-            pairs.append(paper_pair(row, plain, AVERAGE) | {"kind": "resonance"})
+            pairs.append(paper_pair(row, plain, leval.AVERAGE) | {"kind": "resonance"})
     return pairs
 
 
-def paper_pair(row: Row, than: Row, column: str) -> dict:
-    tasks = list(counts.TASKS) if column == AVERAGE else [column]
+def paper_pair(row: leval.Row, than: leval.Row, column: str) -> dict:
+    tasks = list(counts.TASKS) if column == leval.AVERAGE else [column]
     found = counts.compare_counts({t: row.shares[t] for t in tasks}, {t: than.shares[t] for t in tasks})
     same = row.percent(column) == than.percent(column)
     return {
-        "source": "paper", "parser": "released", **names_of(row.name),
+        "source": "paper", "parser": "released", **leval.names_of(row.name),
         "than_encoding": than.encoding, "than_strategy": than.strategy, "task": column,
         "difference_points": found.points, "low95_points": found.low, "high95_points": found.high, "p": found.p,
         "least_p": found.least_p, "better": None, "worse": None, "mcnemar_p": None,
-        "verdict": "equal" if same else verdict(found.p, found.least_p),
+        "verdict": "equal" if same else leval.verdict(found.p, found.least_p),
         "title": row.title, "than_title": than.title,
     }  # fmt: skip
 
 
-def average_groups(paper: Published, cells: list[dict]) -> list[tuple[str, list[list[str]]]]:
+def average_groups(paper: leval.Published, cells: list[dict]) -> Groups:
     titles = {row.name: row.title for row in paper.rows}
-    groups: dict[str, list[list[str]]] = {}
-    for cell in cells:
-        if cell["task"] != AVERAGE:
-            continue
+
+    def line(cell: dict) -> tuple[str, list[str]]:
         name = (cell["model"], cell["encoding"], cell["strategy"])
         title = titles.get(name, f"{style.encoding_title(name[1])} ({name[2]})")
         if cell["source"] == "ours":
             title += f", ours, {cell['parser']}"
         ends = interval(cell["low95_percent"], cell["high95_percent"])
-        groups.setdefault(paper.models.get(name[0], name[0]), []).append([title, number(cell["percent"]), ends])
-    return list(groups.items())
+        return paper.models.get(name[0], name[0]), [title, number(cell["percent"]), ends]
+
+    return grouped(line(cell) for cell in cells if cell["task"] == leval.AVERAGE)
 
 
-def pair_groups(paper: Published, pairs: list[dict]) -> list[tuple[str, list[list[str]]]]:
-    groups: dict[str, list[list[str]]] = {}
-    for pair in pairs:
+def pair_groups(paper: leval.Published, pairs: list[dict]) -> Groups:
+    def line(pair: dict) -> tuple[str, list[str]]:
         model = paper.models.get(pair["model"], pair["model"])
         source = "the paper's" if pair["source"] == "paper" else "ours, paired by question"
         kind = "Resonance minus plain" if pair["kind"] == "resonance" else "the best minus the next"
         column = counts.TASKS[pair["task"]].title if pair["task"] in counts.TASKS else pair["task"]
-        groups.setdefault(f"{model}: {kind}, {source}", []).append(
-            [
-                f"{column}: {pair['title']} − {pair['than_title']}",
-                number(pair["difference_points"], "+"),
-                interval(pair["low95_points"], pair["high95_points"], "+"),
-                p_text(pair["p"]),
-                p_text(pair["least_p"]),
-                pair["verdict"],
-            ]
-        )
-    return list(groups.items())
+        difference, *worth = leval.pair_cells(pair)
+        cells = [f"{column}: {difference}", *worth, leval.p_text(pair["least_p"]), pair["verdict"]]
+        return f"{model}: {kind}, {source}", cells
+
+    return grouped(map(line, pairs))
 
 
 # What the blocks say
@@ -206,12 +182,12 @@ PAIR_NOTES = (
 )
 
 
-def caption(preset: str, ours: list[Ours]) -> str:
+def caption(preset: str, ours: list[leval.Ours]) -> str:
     state = "Ours stand below, under both parsers." if ours else "Ours: not run under this preset."
     return f"L-Eval's closed-ended tasks in percent; the paper's rows as printed. Preset {preset}. {state}"
 
 
-def score_notes(paper: Published, pairs: list[dict], ours: list[Ours]) -> str:
+def score_notes(paper: leval.Published, pairs: list[dict], ours: list[leval.Ours]) -> str:
     text = f"Source: {paper.source}; bold and underlined by its caption's rule, best and second-best of a model. "
     text += significance(paper, pairs)
     if ours:
@@ -222,20 +198,20 @@ def score_notes(paper: Published, pairs: list[dict], ours: list[Ours]) -> str:
     return text
 
 
-def significance(paper: Published, pairs: list[dict]) -> str:
+def significance(paper: leval.Published, pairs: list[dict]) -> str:
     """Which bold is significant, in sentences; every number of them is computed."""
     paired = [pair for pair in pairs if pair["source"] == "paper"]
     best = [pair for pair in paired if pair["kind"] == "best"]
     text = ""
     for model, title in paper.models.items():
-        pair = next(pair for pair in best if pair["model"] == model and pair["task"] == AVERAGE)
+        pair = next(pair for pair in best if pair["model"] == model and pair["task"] == leval.AVERAGE)
         ends = interval(pair["low95_points"], pair["high95_points"], "+")
         text += (
             f"{title}: the bold average, {pair['title']}, less the underlined one, {pair['than_title']}, is "
             f"{number(pair['difference_points'], '+')} points, 95% {ends}, {_p_is(pair['p'])} unpaired: "
-            f"{pair['verdict']} (least p {p_text(pair['least_p'])}). "
+            f"{pair['verdict']} (least p {leval.p_text(pair['least_p'])}). "
         )
-    cells = [pair for pair in best if pair["task"] != AVERAGE]
+    cells = [pair for pair in best if pair["task"] != leval.AVERAGE]
     shared = sum(pair["verdict"] == "equal" for pair in cells)
     text += (
         f"Of the {len(cells)} best scores in single tasks {_count_significant(cells)} from the next, unpaired; "
@@ -250,7 +226,7 @@ def significance(paper: Published, pairs: list[dict]) -> str:
 
 
 def _p_is(p: float) -> str:
-    text = p_text(p)
+    text = leval.p_text(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 

@@ -13,8 +13,8 @@ import typer
 
 from figures import style
 from figures.inputs import Output, Preset, run
-from figures.leval import Ours, our_cells, our_pairs, p_text, read_ours, rope_pairs, write_scores
-from figures.tables import Table, interval, number, write_tables
+from figures.leval import Ours, our_cells, our_pairs, p_text, pair_cells, read_ours, rope_pairs, write_scores
+from figures.tables import Groups, Table, grouped, interval, number, write_tables
 from resonance.leval import counts
 from resonance.leval.catalogue import MADE_TASKS
 from resonance.leval.rows import ANSWERS
@@ -79,7 +79,7 @@ def alone(ours: Ours, task: str) -> Ours:
     return replace(ours, credits={task: ours.credits[task]}, golds={task: ours.golds[task]})
 
 
-def score_groups(ours: list[Ours], rows: pl.DataFrame) -> list[tuple[str, list[list[str]]]]:
+def score_groups(ours: list[Ours], rows: pl.DataFrame) -> Groups:
     """A group a task: chance, then every encoding in the order given."""
     cells = {(*m.name, m.parser, cell["task"]): cell for m in ours for cell in our_cells(m)}
     names, groups = list(dict.fromkeys(m.name for m in ours)), []
@@ -102,23 +102,13 @@ def score_groups(ours: list[Ours], rows: pl.DataFrame) -> list[tuple[str, list[l
     return groups
 
 
-def pair_groups(pairs: list[dict]) -> list[tuple[str, list[list[str]]]]:
-    groups: dict[str, list[list[str]]] = {}
-    for pair in pairs:
+def pair_groups(pairs: list[dict]) -> Groups:
+    def line(pair: dict) -> tuple[str, list[str]]:
         kind = "Resonance minus plain" if pair["kind"] == "resonance" else "minus RoPE"
-        groups.setdefault(f"{counts.ALL_TASKS[pair['task']].title}: {kind}", []).append(
-            [
-                f"{pair['title']} − {pair['than_title']}",
-                number(pair["difference_points"], "+"),
-                interval(pair["low95_points"], pair["high95_points"], "+"),
-                p_text(pair["p"]),
-                str(pair["better"]),
-                str(pair["worse"]),
-                p_text(pair["mcnemar_p"]),
-                pair["verdict"],
-            ]
-        )
-    return list(groups.items())
+        counted = [str(pair["better"]), str(pair["worse"]), p_text(pair["mcnemar_p"]), pair["verdict"]]
+        return f"{counts.ALL_TASKS[pair['task']].title}: {kind}", pair_cells(pair) + counted
+
+    return grouped(map(line, pairs))
 
 
 def caption(preset: str, title: str, made: dict) -> str:

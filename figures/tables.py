@@ -8,7 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from resonance.record.files import write_text
+
+Groups = list[tuple[str, list[list[str]]]]
+"""Rows of cells under the titles of their groups."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Table:
     label: str
     caption: str
     header: list[str]
-    groups: list[tuple[str, list[list[str]]]]
+    groups: Groups
     notes: str
 
 
@@ -47,6 +52,14 @@ def interval(low: float | None, high: float | None, sign: str = "-") -> str:
     return "–" if low is None else f"[{number(low, sign)}, {number(high, sign)}]"
 
 
+def grouped(rows: Iterable[tuple[str, list[str]]]) -> Groups:
+    """(title of its group, cells) of every row, as a table's groups in the order met."""
+    groups: dict[str, list[list[str]]] = {}
+    for title, cells in rows:
+        groups.setdefault(title, []).append(cells)
+    return list(groups.items())
+
+
 def markdown(tables: Iterable[Table]) -> str:
     return "\n".join(_markdown(table) for table in tables)
 
@@ -63,6 +76,11 @@ def page(title: str, tables: Iterable[Table]) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
         f"<style>\n{_CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
+
+
+def write_csv(stem: Path, rows: list[dict], columns: list[str] | None = None) -> None:
+    """stem.csv, for machines; columns: which, where there may be no row or none of some."""
+    write_text(Path(f"{stem}.csv"), pl.DataFrame(rows, columns, infer_schema_length=None).write_csv())
 
 
 def write_tables(stem: Path, title: str, tables: list[Table]) -> None:

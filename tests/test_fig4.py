@@ -1,15 +1,13 @@
 """Figure 4 and its table: from rows with known answers to numbers, and refusals of what must not be mixed."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from figures.fig4_perplexity import cells_of, pairs_of, read
+from figures.fig4_perplexity import cells_of, main, pairs_of, read
 from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.record.rows import write_rows
 from resonance.record.stats import estimate, weighted_estimate
@@ -81,15 +79,12 @@ def test_cells_and_pairs_have_the_known_answers(files):
     assert about["strategies"] == ["long"]
 
 
-def render(tmp_path: Path, *files: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "figures.fig4_perplexity", f"--output={tmp_path}/f", f"--table={tmp_path}/t"]
-    command += ["--preset=test", "--title=a tiny model", "--stand-in", *(f"--perplexity={path}" for path in files)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def render(tmp_path: Path, *files: Path) -> None:
+    main(tmp_path / "f", "test", tmp_path / "t", "a tiny model", True, list(files))
 
 
 def test_every_file_is_made_and_names_the_stand_in(tmp_path, files):
-    done = render(tmp_path, *files)
-    assert done.returncode == 0, done.stderr
+    render(tmp_path, *files)
     for suffix in ("pdf", "svg", "png"):
         assert (tmp_path / f"f.{suffix}").stat().st_size > 2000
     for name in ("t.csv", "t_pairs.csv", "t.md", "t.tex", "t.html"):
@@ -99,22 +94,16 @@ def test_every_file_is_made_and_names_the_stand_in(tmp_path, files):
 
 
 def test_one_unit_has_no_interval_and_still_draws(tmp_path):
-    done = render(tmp_path, write(tmp_path, "rope", "untuned", 0.0, units=1))
-    assert done.returncode == 0, done.stderr
+    render(tmp_path, write(tmp_path, "rope", "untuned", 0.0, units=1))
     assert pl.read_csv(tmp_path / "t.csv")["low95"].null_count() == 4
 
 
-def test_lines_measured_on_other_text_are_refused(tmp_path, files):
+def test_what_does_not_belong_together_is_refused(tmp_path, files):
     other = write(tmp_path, "linear", "untuned", 0.0, units=5)
-    done = render(tmp_path, *files, other)
-    assert done.returncode == 2 and "every line must be measured on the same tokens" in done.stderr
-
-
-def test_a_line_given_twice_is_refused(tmp_path, files):
-    done = render(tmp_path, files[0], files[0])
-    assert done.returncode == 2 and "every evaluation must be given once, got rope untuned twice" in done.stderr
-
-
-def test_no_files_are_refused(tmp_path):
-    done = render(tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("error: --perplexity must name at least one file")
+    for paths, said in (
+        ([*files, other], "every line must have read the same text, but linear untuned did not"),
+        ([files[0], files[0]], "every run must be given once, got encoding rope, strategy untuned, corpus one"),
+        ([], "--perplexity must name at least one file"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read(paths)

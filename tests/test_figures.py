@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from figures import fig1_rotation_angles, fig2_dependencies, fig3_validation_loss, inputs, style, tables
-from posgen_results import PUBLISHED, ROOT, make_figure3, make_table, write_evaluation
+from posgen_results import ROOT, make_figure3, make_table, write_evaluation
 from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.tasks import PAPER_TASKS, Rule
@@ -126,17 +126,6 @@ def command(script: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_workflows_line_works(made: SimpleNamespace) -> None:
-    evaluations = [f"--evaluation={path}" for path in made.evaluations]
-    done = command(
-        "table1_posgen", f"--output={made.folder / 'table1'}", "--preset=laptop", "--protocol=paper",
-        f"--published={PUBLISHED}", "--encoding=rope", "--encoding=resonance_rope", *evaluations,
-        *(f"--baseline={path}" for path in made.baselines),
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (made.folder / "table1_pairs.csv").exists()
-
-
 def test_bad_input_ends_in_one_line_and_status_2(tmp_path: Path) -> None:
     shared = ("fig3_validation_loss", "--output", tmp_path / "f", "--preset", "smoke", "--protocol", "paper")
     for more, said in (((), "must name at least one file"), (("--evaluation", tmp_path / "no.parquet"), "no.parquet")):
@@ -144,11 +133,3 @@ def test_bad_input_ends_in_one_line_and_status_2(tmp_path: Path) -> None:
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and said in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_no_script_loads_torch() -> None:
-    scripts = sorted(path.stem for path in (ROOT / "figures").glob("*.py"))
-    imports = ", ".join(f"figures.{name}" for name in scripts if name != "__init__")
-    code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr or "a script of figures/ loads torch"

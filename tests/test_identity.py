@@ -1,5 +1,6 @@
 """Which code a command computes with, what of it counts, and how two identities are told apart."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_the_code_of_a_command_is_the_same_in_every_process():
             [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True,
             text=True, check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }  # fmt: skip
     assert said == {f"{[code_of(entry) for entry in commands]}\n"}
 
@@ -181,18 +182,15 @@ def area(r):
         ("  # for pi", "", True),
         ("pi r^2", "pi times\n    r^2", True),
         ("\n\n\ndef", "\n\ndef", True),
+        ("math.pi * r**2", "(math.pi\n            * r ** 2)", True),
         ("r**2", "r**3", False),
         ("# no comment", "# no remark", False),
         ("    return", "    if r:\n        return", False),
     ],
 )
-def test_comments_docstrings_and_blank_lines_do_not_count(old, new, same):
+def test_comments_docstrings_and_layout_do_not_count(old, new, same):
     assert old in SOURCE
-    assert (what_counts(SOURCE) == what_counts(SOURCE.replace(old, new))) is same
-
-
-def test_what_counts_still_compiles():
-    compile(what_counts(SOURCE.replace("return", "pass; return")), "area", "exec")
+    assert (what_counts(ast.parse(SOURCE)) == what_counts(ast.parse(SOURCE.replace(old, new)))) is same
 
 
 def test_an_identity_names_every_setting_and_module_and_says_where_two_differ():

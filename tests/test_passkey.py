@@ -125,7 +125,7 @@ def test_shares_and_pairs_are_counted(tmp_path):
     cells = cells_of(rows)
     assert cells.filter(encoding="yarn")["percent"].to_list() == [50.0, 0.0]
     assert cells.filter(encoding="resonance_yarn")["found"].to_list() == [4, 3]
-    (pair,) = pairs_of(rows).rows(named=True)
+    (pair,) = pairs_of(rows)
     assert (pair["prompts"], pair["only_resonance"], pair["only_plain"]) == (8, 5, 0)
     assert pair["p"] == pytest.approx(2 * 0.5**5)
     assert about["train_length"] == 100
@@ -133,9 +133,9 @@ def test_shares_and_pairs_are_counted(tmp_path):
 
 def test_lines_of_other_prompts_are_refused(tmp_path):
     files = [write(tmp_path, "yarn", [1] * 4), write(tmp_path, "rope", [1] * 4, first_key=9)]
-    with pytest.raises(ValueError, match="must have read the same prompts"):
+    with pytest.raises(ValueError, match="every line must have read the same text, but rope untuned did not"):
         read(files)
-    with pytest.raises(ValueError, match="must be given once, got yarn untuned twice"):
+    with pytest.raises(ValueError, match="must be given once, got encoding yarn, strategy untuned"):
         read([files[0], files[0]])
 
 

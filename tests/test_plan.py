@@ -109,19 +109,10 @@ def test_what_is_shared_is_counted_once(planned) -> None:
     assert count(made, "study_table") == count(made, "figure3_one") == count(made, "study_shortcuts") == 2
 
 
-def test_studies_share_their_trainings_and_sequences(laptop: Config, planned) -> None:
-    made = planned("laptop", "table1", "ablation")
-    trainings = {training for study in ("table1", "ablation") for training in laptop.posgen.trainings(study)}
-    assert count(made, "posgen_train_one") == len(trainings) == 414, "Table 1's seeds are among the ablation's"
-    assert count(made, "posgen_data_one") == 2 * 3, "P1 decides what is drawn, and has two values"
-    assert count(made, "posgen_train_one", "paper+P2") == 0 and count(made, "posgen_evaluate", "paper+P2") == 36
-
-
 @pytest.mark.parametrize(
     ("preset", "studies"),
     [
         ("laptop", ["five_seeds"]),
-        ("laptop", ["table1", "ablation"]),
         ("laptop", ["extended", "keyed"]),
         ("paper", ["extended", "keyed"]),
         pytest.param("laptop", ["rounding"], marks=pytest.mark.slow),
@@ -133,15 +124,6 @@ def test_every_study_is_planned(preset: str, studies: list[str], planned) -> Non
     config, made = load(ROOT / "config", preset), planned(preset, *studies)
     assert count(made, "posgen_evaluate") == len(cells(config, *studies))
     assert plan.rows(made)[-1].flop > 0
-
-
-def test_the_published_seeds_are_planned_as_a_study(laptop: Config, planned) -> None:
-    made = planned("laptop", "five_seeds")
-    assert count(made, "posgen_train_one") == len(laptop.posgen.trainings("five_seeds"))
-    assert {job.wildcards["seed"] for job in made if job.rule == "posgen_train_one"} == {
-        str(seed) for seed in laptop.posgen.settings.studies["five_seeds"].seeds
-    }
-    assert count(made, "study_table") == 2 and count(made, "llm_finetune") == 0
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -252,34 +234,6 @@ def test_a_job_has_the_resources_and_the_benchmark_of_its_rule(paper: Config, pl
         assert job.benchmark.startswith(f"results/paper/benchmarks/{job.rule}") and job.benchmark.endswith(".tsv")
 
 
-def train_job(laptop: Config, planned, protocol: str = "paper", task: str = "cot") -> Job:
-    return next(
-        job
-        for job in planned("laptop")
-        if job.rule == "posgen_train_one" and (job.wildcards["protocol"], job.wildcards["task"]) == (protocol, task)
-    )
-
-
-def test_more_of_anything_costs_more(laptop: Config, planned) -> None:
-    run, cpu = laptop.posgen.train_run("paper", "cot"), DEVICES["cpu"]
-    asked = train_job(laptop, planned)
-
-    def seconds(**changes: object) -> float:
-        model = run.model.model_copy(update={k: v for k, v in changes.items() if hasattr(run.model, k)})
-        loop = run.training.model_copy(update={k: v for k, v in changes.items() if hasattr(run.training, k)})
-        other = run.model_copy(update={"model": model, "training": loop, "steps": changes.get("steps", run.steps)})
-        posgen = SimpleNamespace(train_run=lambda protocol, task: other)
-        return posgen_cost.COSTS["posgen_train_one"](posgen, asked).seconds(cpu)
-
-    base = seconds()
-    assert base == asked.seconds(cpu)
-    for change in (
-        {"steps": 1200}, {"d_model": 256}, {"d_ff": 1024}, {"num_heads": 8}, {"batch_size": 64}, {"num_layers": 3},
-        {"num_looks": 20}, {"look_sequences": 500}, {"precision": "fp32"}, {"compile": False},
-    ):  # fmt: skip
-        assert seconds(**change) > base, change
-
-
 # The command
 
 
@@ -300,7 +254,7 @@ def write_benchmarks(root: Path, made: list[Job], factor: float) -> None:
     assert len(written) == len(MEASURED) + 1
 
 
-@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.5, 1), (0.6, 1)])
+@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.5, 1)])
 def test_check_compares_with_the_benchmarks_of_a_run(
     factor: float, status: int, planned, tmp_path, monkeypatch
 ) -> None:
@@ -330,19 +284,9 @@ def test_the_plan_names_every_rule_and_says_what_is_estimated(planned, monkeypat
         assert said in done.output
 
 
-def test_a_device_that_is_none_is_an_error() -> None:
-    done = CliRunner().invoke(app, ["plan", "--preset=smoke", "--device=v100"])
-    assert done.exit_code != 0 and "--device must be one of cpu, a100, h100, got 'v100'" in str(done.exception)
-
-
 def test_a_run_without_benchmarks_is_an_error(planned, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--check wants the benchmarks of a run of this preset, got none"):
         plan.check(planned("laptop"), DEVICES["cpu"], tmp_path)
-
-
-def test_estimates_are_marked() -> None:
-    assert {name for name, device in DEVICES.items() if device.measured} == {"cpu"}
-    assert all(dataclasses.asdict(device)["products"] for device in DEVICES.values())
 
 
 # Language models

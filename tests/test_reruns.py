@@ -1,21 +1,23 @@
 """What a change reruns: one edit at a time in a copy of a finished smoke run, and the jobs that Snakemake then wants.
 
 docs/reruns.md is this file's list as a page: `python tests/test_reruns.py` writes it, and a test compares. One of each
-kind is asked of Snakemake in every run of the tests, all of them with `-m slow`; all are checked without it, by what
-their jobs would be told (config) or computed with (code).
+kind is asked of Snakemake in every run of the tests, all of them with `-m slow`; all others are checked on one dry run,
+by what its jobs would be told (config) or compute with (code).
 """
 
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from resonance.record.identity import code_of
-from resonance.workflow.preset import Config, load
-from workflow_copy import ROOT, Edits, copy_of_run, environment_of, jobs_of, snakemake, wanted
+from resonance.workflow.preset import load
+from workflow_copy import ROOT, Edits, copy_of_repository, copy_of_run, environment_of, jobs_of, snakemake, wanted
 
 PAGE = ROOT / "docs/reruns.md"
 PRESET, ENCODINGS, PROTOCOLS, LLM_PROTOCOLS = (
@@ -291,12 +293,15 @@ def more(spec, head_dim, seq_len=None):
 
 
 CHANGES = [*in_config(), *in_protocols(), *in_files()]
+# After these the jobs themselves are others: only a dry run of their own tells.
+OTHER_JOBS = {
+    "`posgen.seeds: one more`", "`posgen.seeds: another`", "`llm.finetuning.encodings: one more`",
+    *(f"`{name}`: `{field}`" for name in ("paper", "released") for field in ("prefixes", "train_encoding")),
+}  # fmt: skip
 # One of each kind in every run of the tests, all of them with `-m slow`.
 QUICK = {
+    *OTHER_JOBS,
     "encoding `yarn`",
-    "`posgen.seeds: one more`",
-    "`llm.finetuning.encodings: one more`",
-    "`released`: `yarn_beta_fast`",
     "a rule's command",
     "a comment, and a word of the docstring",
     *(change.what for change in in_functions()),
@@ -355,7 +360,7 @@ def with_mine(smoke_run, tmp_path_factory) -> tuple[Path, dict[str, str]]:
 def test_a_method_of_another_package_counts_for_its_own_encodings(with_mine):
     (change,) = [change for change in CHANGES if change.path == ELSEWHERE]
     folder, environment = with_mine
-    assert wanted(folder, environment=environment) == {}
+    assert wanted(folder, environment=environment) == {}, "--touch takes what it touches as made"
     edits = Edits(folder)
     change.make(edits)
     assert wanted(folder, environment=environment) == change.jobs
@@ -365,108 +370,42 @@ def test_a_method_of_another_package_counts_for_its_own_encodings(with_mine):
     assert wanted(folder, environment=environment) == yarn, "none of mine among them"
 
 
-@pytest.mark.workflow
-def test_touching_takes_a_change_of_code_as_made(smoke_run, tmp_path):
-    folder = copy_of_run(smoke_run, tmp_path / "repository")
-    (yarn,) = [change for change in CHANGES if change.what == "YaRN's temperature"]
-    yarn.make(Edits(folder))
-    assert wanted(folder)["posgen_train_one"] == 6
-    assert snakemake(folder, "--touch").returncode == 0
-    assert wanted(folder) == {}
-
-
-# Without Snakemake: every change of config, by what each job of `all` is made of.
-
-
-def made_of(config: Config) -> dict[tuple, tuple]:
-    """Every job, as (rule, its wildcards), to all that it is made of but code: settings as text, and what other jobs
-    make it of."""
-    jobs: dict[tuple, tuple] = {}
-
-    def job(rule: str, *names: object, of: tuple) -> tuple:
-        """The job with all that is behind it."""
-        jobs[(rule, *names)] = of
-        return (rule, *names), of
-
-    posgen, cells = config.posgen, config.posgen.cells("table1")
-    for protocol in posgen.settings.protocols:
-        encodings = posgen.settings.encodings
-        used = dict.fromkeys([*encodings, *(posgen.train_encoding(protocol, name) for name in encodings)])
-        specs = {
-            name: job("posgen_encoding", protocol, name, of=(posgen.spec(protocol, name).to_json(),)) for name in used
-        }
-        drawn, baselines = {}, []
-        for task in posgen.settings.tasks:
-            first = posgen.data_protocol(protocol)
-            settings = job("posgen_settings", first, task, "data", of=(posgen.data_run(first, task).to_json(),))
-            drawn[task] = job("posgen_data_one", first, task, of=(settings,))
-            baselines.append(job("posgen_baseline", protocol, task, of=(drawn[task],)))
-        evaluations = []
-        for cell in (cell for cell in cells if cell.protocol == protocol):
-            trained, task = cell.train_protocol, cell.task
-            settings = job("posgen_settings", trained, task, "train", of=(posgen.train_run(trained, task).to_json(),))
-            training = job(
-                "posgen_train_one", trained, task, cell.train_encoding, cell.seed,
-                of=(settings, posgen.spec(trained, cell.train_encoding).to_json(), drawn[task]),
-            )  # fmt: skip
-            asked = job("posgen_settings", protocol, task, "evaluate", of=(posgen.evaluate_run().to_json(),))
-            evaluations.append(job("posgen_evaluate", *cell, of=(training, asked, specs[cell.encoding], drawn[task])))
-        for rule, of in (
-            ("study_table", [*evaluations, *baselines]), ("study_shortcuts", [*evaluations, *baselines]),
-            ("figure3_one", evaluations),
-        ):  # fmt: skip
-            job(rule, protocol, of=tuple(of))
-
-    llm, leval = config.llm, config.leval
-    (model,) = llm.settings.models
-    asked_texts = {text for each in llm.evaluations().values() for text in each.texts(llm.settings)}
-    texts = {}
-    for name in {*asked_texts, llm.settings.finetuning.text}:
-        settings = job("llm_settings", model, f"text_{name}", of=(llm.text_run(model, name).to_json(),))
-        texts[name] = job("llm_pack", model, name, of=(settings,))
-    trained_on = texts[llm.settings.finetuning.text]
-    settings = job("llm_settings", model, "base", of=(llm.model_run(model).to_json(),))
-    base = job("llm_base", model, of=(settings, trained_on))
-    models = {}
-    for encoding, strategy in llm.settings.sets(model):
-        spec = job("llm_encoding", model, encoding, of=(llm.spec(model, encoding).to_json(),))
-        weights = base
-        if strategy != "untuned":
-            run = llm.finetune_run(model, strategy).to_json()
-            settings = job("llm_settings", model, f"finetune_{strategy}", of=(run,))
-            weights = job("llm_finetune", model, encoding, strategy, of=(settings, spec, base, trained_on))
-        models[encoding, strategy] = spec, weights
-    for name, evaluation in llm.evaluations().items():
-        run = llm.evaluation_run(model, name).to_json()
-        settings = job("llm_settings", model, f"evaluate_{name}", of=(run,))
-        read = tuple(texts[text] for text in evaluation.texts(llm.settings))
-        found = [job("llm_evaluate", name, model, *key, of=(settings, *models[key], read)) for key in models]
-        job({"perplexity": "figure4_one", "passkey": "passkey_figure"}[name], model, of=tuple(found))
-    settings = job("leval_settings", "tasks", of=(leval.tasks_run().to_json(),))
-    questions, scores = job("leval_tasks", of=(settings,)), []
-    for name, encoding, strategy in leval.sets():
-        settings = job("leval_settings", f"answer_{name}", of=(leval.answer_run(name).to_json(),))
-        answers = job("leval_answer", name, encoding, strategy, of=(settings, *models[encoding, strategy], questions))
-        scores.append(job("leval_score", name, encoding, strategy, of=(answers,)))
-    job("table2_stand_in", model, of=tuple(scores))
-    return jobs
+# Every other change, on the jobs of one dry run: those that a change touches, and all behind them.
 
 
 @pytest.fixture(scope="module")
-def made_now() -> dict[tuple, tuple]:
-    return made_of(load(ROOT / "config", "smoke"))
+def jobs(tmp_path_factory) -> list[tuple[str, dict[str, list[str]]]]:
+    """Those behind `all`, each after those that it needs."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("jobs") / "repository")
+    found = [job for job in jobs_of(snakemake(folder, "--forceall", "--dry-run").stdout) if job[0] != "all"]
+    made_by = {output: number for number, (_, said) in enumerate(found) for output in said["output"]}
+    needs = {number: {made_by.get(path) for path in said.get("input", [])} for number, (_, said) in enumerate(found)}
+    return [found[number] for number in TopologicalSorter(needs).static_order() if number is not None]
 
 
-@pytest.mark.parametrize("change", [*in_config(), *in_protocols()], ids=name_of)
-def test_a_change_of_config_reaches_its_jobs_alone(change, made_now, config_folder):
-    """And no job that shares a file's name with another is made of something else."""
+def touched(jobs, changed: Callable[[str, dict[str, str]], bool]) -> dict[str, int]:
+    """The jobs that are changed, by rule and wildcards, and those that read what others of them make; by rule."""
+    made, found = set(), []
+    for rule, said in jobs:
+        of = dict(pair.split("=") for pair in said.get("wildcards", []))
+        if changed(rule, of) or made & set(said.get("input", [])):
+            made |= set(said["output"])
+            found.append(rule)
+    return counted(found)
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    "change", [change for change in (*in_config(), *in_protocols()) if change.what not in OTHER_JOBS], ids=name_of
+)
+def test_a_change_of_config_reaches_its_jobs_alone(change, jobs, config_folder):
+    now = load(ROOT / "config", "smoke")
     change.make(Edits(config_folder.parent))
-    after = made_of(load(config_folder, "smoke"))
-    assert counted(key[0] for key, of in after.items() if made_now.get(key) != of) == change.jobs
+    after = load(config_folder, "smoke")
+    assert touched(jobs, lambda *job: now.written(*job) != after.written(*job)) == change.jobs
 
 
-# Without Snakemake: every change of a whole module, by what each rule's command computes with.
-
+# By rule or evaluation, where its code begins.
 STAGES = {
     "posgen_data_one": "resonance.posgen.stages:generate",
     "posgen_baseline": "resonance.posgen.stages:baseline",
@@ -490,23 +429,6 @@ STAGES = {
     "table2_one": "figures.table2_leval",
     "table2_stand_in": "figures.table2_stand_in",
 }
-JOBS = {
-    "posgen_data_one": 6, "posgen_baseline": 6, **TRAINED, "llm_pack": 2, **LANGUAGE_MODELS, "perplexity": 4,
-    "passkey": 4, "leval_tasks": 1, "figure1": 1, "figure2": 1, "table2_one": 1,
-}  # fmt: skip
-FOLLOWS = {
-    "posgen_data_one": ["posgen_baseline", "posgen_train_one"],
-    "posgen_baseline": ["study_table", "study_shortcuts"],
-    "posgen_train_one": ["posgen_evaluate"],
-    "posgen_evaluate": list(ONE),
-    "llm_pack": ["llm_base", "perplexity"],
-    "llm_base": ["llm_finetune", "perplexity", "passkey", "leval_answer"],
-    "perplexity": ["figure4_one"],
-    "passkey": ["passkey_figure"],
-    "leval_tasks": ["leval_answer"],
-    "leval_answer": ["leval_score"],
-    "leval_score": ["table2_stand_in"],
-}
 
 
 @pytest.fixture(scope="module")
@@ -515,19 +437,15 @@ def computed_with() -> dict[str, set[str]]:
     return {rule: {line.split()[0] for line in code_of(*entries.split())} for rule, entries in STAGES.items()}
 
 
+@pytest.mark.workflow
 @pytest.mark.parametrize("change", [change for change in in_files() if change.new == CODE], ids=name_of)
-def test_a_change_of_code_reaches_the_rules_that_compute_with_it(change, computed_with):
+def test_a_change_of_code_reaches_the_rules_that_compute_with_it(change, jobs, computed_with):
     module = change.path.removesuffix(".py").replace("/", ".")
-    waiting, reached = [rule for rule, modules in computed_with.items() if module in modules], set()
-    while waiting:
-        rule = waiting.pop()
-        if rule not in reached:
-            reached.add(rule)
-            waiting += FOLLOWS.get(rule, [])
-    jobs = {rule: JOBS[rule] for rule in reached - {"perplexity", "passkey"}}
-    if evaluated := reached & {"perplexity", "passkey"}:
-        jobs["llm_evaluate"] = sum(JOBS[name] for name in evaluated)
-    assert jobs == change.jobs
+
+    def changed(rule: str, of: dict[str, str]) -> bool:
+        return module in computed_with.get(of["evaluation"] if rule == "llm_evaluate" else rule, ())
+
+    assert touched(jobs, changed) == change.jobs
 
 
 # The page

@@ -1,13 +1,10 @@
 """Resume: a training that was killed and started again ends bit-equal to one that was not."""
 
-import json
 import multiprocessing
 import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +15,12 @@ import torch
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
-from resonance.posgen.rows import TRAINING
 from resonance.posgen.settings import TrainRun
 from resonance.posgen.train import Trained, identity_of, train
-from resonance.record import rows
 from resonance.record.checkpoint import OTHERS, Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEC, SEED = EncodingSpec(resonance=True), 3
+SPEC, SEED = EncodingSpec(resonance=True).filled(), 3
 EVERY_STEP = {"seconds": 0.0, "share": float("inf")}
 
 
@@ -37,10 +32,10 @@ class Stop(Exception):
 def fit(make_sequences, tmp_path) -> Callable[..., Trained]:
     """Train; with stop_at, until just before that step's checkpoint; with keep, from and to checkpoints."""
 
-    def call(run: TrainRun, stop_at: int = 0, keep: bool = True, every: int = 1, folder: str = "c") -> Trained:
+    def call(run: TrainRun, stop_at: int = 0, keep: bool = True, every: int = 1) -> Trained:
         splits = make_sequences(run)
         made_of = run, SPEC, SEED, splits["train"], splits["validation"]
-        checkpoints = Checkpoints(tmp_path / folder, identity_of(*made_of), **EVERY_STEP) if keep else None
+        checkpoints = Checkpoints(tmp_path / "c", identity_of(*made_of), **EVERY_STEP) if keep else None
         asked = 0
 
         def due() -> bool:
@@ -69,8 +64,7 @@ def assert_equal(one: Trained, other: Trained) -> None:
             assert torch.equal(kept[name], weights[1][step][name]), f"{name} at {step or 'the end'}"
 
 
-@pytest.mark.parametrize("protocol", ["paper", "released"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("protocol", "precision"), [("paper", "bf16"), ("released", "fp32")])
 @pytest.mark.usefixtures("bf16_products")
 def test_stopped_at_every_step_and_gone_on_ends_bit_equal(protocol, precision, make_run, fit, capsys) -> None:
     """17 steps, batches of 8 of 40 sequences: epochs, looks and snapshots fall between the stops."""
@@ -84,7 +78,7 @@ def test_stopped_at_every_step_and_gone_on_ends_bit_equal(protocol, precision, m
     assert "going on from the checkpoint of step 16 of 17" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize("every", [2, 5])
 def test_how_often_makes_no_difference(every: int, make_run, fit) -> None:
     run = make_run("released", steps=12)
     with pytest.raises(Stop):
@@ -103,19 +97,12 @@ def test_a_selected_look_without_a_snapshot_survives(make_run, fit, monkeypatch)
         return {"in_distribution_accuracy": accuracy, "in_distribution_loss": 1.0}
 
     monkeypatch.setattr(training, "_look", look)
-    run, looked = make_run("released", steps=12, num_looks=6, num_snapshots=2), []
+    run, looked = make_run("released", steps=12, num_looks=6, num_snapshots=1), []
     expected = fit(run, keep=False)
     looked = []
     with pytest.raises(Stop):
         fit(run, stop_at=9)
     resumed = fit(run)
-    assert expected.step == resumed.step == 6 and list(resumed.snapshots) == [6, 12]
-    run, looked = make_run("released", steps=12, num_looks=6, num_snapshots=1), []
-    expected = fit(run, keep=False)
-    looked = []
-    with pytest.raises(Stop):
-        fit(run, stop_at=9, folder="d")
-    resumed = fit(run, folder="d")
     assert resumed.step == 6 and list(resumed.snapshots) == [12]
     assert_equal(resumed, expected)
 
@@ -133,24 +120,14 @@ def test_a_damaged_checkpoint_costs_a_step_and_no_bit(make_run, fit, tmp_path, c
     assert_equal(resumed, fit(run, keep=False))
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"learning_rate": 2e-2}, "training.learning_rate is 0.02 here, 0.01 there"),
-        ({"task": "recursive"}, "task is recursive here, cot there"),
-        ({"num_train": 41}, "data.num_train is 41 here, 40 there"),
-        ({"dropout": 0.2}, "choices.dropout is 0.2 here, 0.1 there"),
-    ],
-)
-def test_a_checkpoint_of_other_settings_is_refused_and_training_starts_anew(
-    change, said, make_run, fit, capsys
-) -> None:
+def test_a_checkpoint_of_other_settings_is_refused_and_training_starts_anew(make_run, fit, capsys) -> None:
     with pytest.raises(Stop):
         fit(make_run(steps=9), stop_at=8)
-    anew = fit(make_run(**{"steps": 9, **change}))
-    assert said in capsys.readouterr().err
+    other = make_run(steps=9, learning_rate=2e-2)
+    anew = fit(other)
+    assert "training.learning_rate is 0.02 here, 0.01 there" in capsys.readouterr().err
     assert anew.resumed_at == []
-    assert_equal(anew, fit(make_run(**{"steps": 9, **change}), keep=False))
+    assert_equal(anew, fit(other, keep=False))
 
 
 def test_every_part_of_the_identity_counts(make_run, make_sequences, bf16_products, monkeypatch) -> None:
@@ -166,8 +143,8 @@ def test_every_part_of_the_identity_counts(make_run, make_sequences, bf16_produc
 
     assert differs() == set()
     assert differs(seed=1) == {"seed"}
-    assert differs(spec=EncodingSpec()) == {"encoding.resonance"}
-    assert differs(spec=EncodingSpec(resonance=True, rounding="odd")) == {"encoding.rounding"}
+    assert differs(spec=EncodingSpec().filled()) == {"encoding.resonance"}
+    assert differs(spec=EncodingSpec(resonance=True, rounding="odd").filled()) == {"encoding.rounding"}
     other = splits["train"].copy()
     other[0, 0] += 1
     assert differs(train_NT=other) == {"train sequences"}
@@ -191,40 +168,28 @@ def test_a_checkpoint_tells_of_the_method_that_its_encoding_uses_and_of_no_other
         found = identity_of(run, spec, 0, splits["train"], splits["validation"])
         return {name.removeprefix("code ") for name in found if name.startswith("code ")}
 
-    rope, yarn = modules(SPEC), modules(EncodingSpec(method="yarn", train_length=12))
+    rope, yarn = modules(SPEC), modules(EncodingSpec(method="yarn", scale=2.0, train_length=12).filled())
     assert yarn - rope == {"resonance.encoding.methods.yarn"} and rope - yarn == {"resonance.encoding.methods.rope"}
     assert {"resonance.posgen.train", "resonance.posgen.decoder", "resonance.posgen.step"} <= rope
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("# written out, since our dropout goes between softmax and values", "# see there\n            # and here"),
-        ("Sizes and the two choices that change the arithmetic.", "Sizes."),
-        ("RMS_EPSILON = 1e-6", "RMS_EPSILON = 1e-6  # T5's\n"),
-    ],
-)
-def test_a_checkpoint_outlives_other_comments_and_docstrings(old, new, make_run, fit, change_decoder, tmp_path) -> None:
+def test_a_checkpoint_outlives_other_comments(make_run, fit, change_decoder, tmp_path) -> None:
     run = make_run(steps=9)
     with pytest.raises(Stop):
         fit(run, stop_at=8)
-    change_decoder(old, new)
+    change_decoder("RMS_EPSILON = 1e-6", "RMS_EPSILON = 1e-6  # T5's\n")
     assert fit(run).resumed_at == [7]
     assert not (tmp_path / OTHERS).exists()
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("RMS_EPSILON = 1e-6", "RMS_EPSILON = 1e-5"), ("self.o(mixed_BHTD.transpose(1, 2)", "self.o(mixed_BHTD.mT")],
-)
 def test_a_checkpoint_of_other_code_is_kept_aside_and_training_starts_anew(
-    old, new, make_run, fit, change_decoder, tmp_path, capsys
+    make_run, fit, change_decoder, tmp_path, capsys
 ) -> None:
     run = make_run(steps=9)
     with pytest.raises(Stop):
         fit(run, stop_at=8)
     before = {path.read_bytes() for path in (tmp_path / "c").iterdir()}
-    change_decoder(old, new)
+    change_decoder("RMS_EPSILON = 1e-6", "RMS_EPSILON = 1e-5")
     assert fit(run).resumed_at == []
     said = capsys.readouterr().err.splitlines()
     assert len(said) == len(before) == 2
@@ -345,38 +310,3 @@ def test_killed_at_random_points_a_training_ends_bit_equal(
     trained = killed_until_done(run, make_sequences(run), tmp_path, num_kills)
     assert len(trained.resumed_at) == num_kills and trained.compiled is compile_it
     assert_equal(trained, fit(run, keep=False))
-
-
-def test_a_killed_command_started_again_leaves_the_same_files(make_run, make_sequences, tmp_path) -> None:
-    run = make_run("released", steps=600, num_looks=10, num_snapshots=5)
-    splits = make_sequences(run)
-    (tmp_path / "train.json").write_text(run.to_json())
-    (tmp_path / "rope.json").write_text(SPEC.to_json())
-    for split in ("train", "validation"):
-        rows.write_sequences(tmp_path / f"{split}.parquet", splits[split], {})
-
-    def command(folder: str) -> list[str]:
-        return [
-            sys.executable, "-m", "resonance", "posgen", "train",
-            *(str(tmp_path / name) for name in ("train.json", "rope.json", "train.parquet", "validation.parquet")),
-            str(tmp_path / folder), "--seed=3", "--checkpoint-seconds=0",
-        ]  # fmt: skip
-
-    whole = subprocess.run(command("whole"), cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "going on" not in whole.stderr
-    process = subprocess.Popen(command("killed"), cwd=ROOT, stderr=subprocess.DEVNULL)
-    while newest_step(tmp_path / "killed") < 100 and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    again = subprocess.run(command("killed"), cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "going on from the checkpoint of step " in again.stderr
-    names = {p.name for p in (tmp_path / "whole").iterdir()}
-    assert names == {"model.safetensors", "snapshots.safetensors", "train.parquet", "run.json"}
-    assert {p.name for p in (tmp_path / "killed").iterdir()} == names, "no checkpoints and no leftovers"
-    curves = [rows.read_rows(tmp_path / folder / "train.parquet", TRAINING) for folder in ("whole", "killed")]
-    assert curves[0].equals(curves[1])
-    for name in ("model.safetensors", "snapshots.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
-    assert json.loads((tmp_path / "whole/run.json").read_text())["resumed_at"] == []
-    assert len(json.loads((tmp_path / "killed/run.json").read_text())["resumed_at"]) == 1

@@ -16,10 +16,7 @@ import torch
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.leval.rows import ANSWERS
-from resonance.llm.evaluations import evaluations
-from resonance.llm.rows import DOCUMENTS
-from resonance.llm.rows import TRAINING as LLM_TRAINING
-from resonance.posgen.rows import BASELINE, EVALUATION, STUDY, TRAINING
+from resonance.posgen.rows import EVALUATION, TRAINING
 from resonance.record import rows as record
 from resonance.record.checkpoint import load_weights, save_weights
 from resonance.record.encoding import read_encoding
@@ -28,16 +25,7 @@ from resonance.record.provenance import provenance
 from resonance.record.rows import Kind, kind_of, read_rows, read_run, read_sequences, write_rows, write_sequences
 from resonance.record.stats import estimate, paired_difference
 
-KINDS = {
-    "posgen training": TRAINING,
-    "evaluation": EVALUATION,
-    "baseline": BASELINE,
-    "study": STUDY,
-    "llm training": LLM_TRAINING,
-    "documents": DOCUMENTS,
-    "leval": ANSWERS,
-    **{name: evaluation.kind for name, evaluation in evaluations().items()},
-}
+KINDS = {"posgen training": TRAINING, "evaluation": EVALUATION, "leval": ANSWERS}
 
 ROWS = {
     "posgen training": [{"step": s, "epoch": s / 4, "metric": "train_loss", "value": 2.5 / s} for s in (1, 2, 3)],
@@ -45,27 +33,6 @@ ROWS = {
         {"protocol": "paper", "task": "cot", "train_encoding": "rope", "encoding": "yarn", "seed": 42, "split": "test",
          "step": 8, "epoch": 2.0, "position": position, "metric": "accuracy", "value": 0.1}
         for position in (None, 4, 5)
-    ],
-    "baseline": [
-        {"protocol": "paper", "task": "cot", "encoding": "chance", "split": "test", "position": None,
-         "metric": "ood_accuracy", "value": 1 / 17}
-    ],
-    "study": [
-        {"protocol": "paper", "task": "cot", "train_encoding": "rope", "encoding": "yarn", "seed": 42, "step": 8,
-         "metric": metric, "value": 0.1, "made": "1f"}
-        for metric in ("ood_accuracy", "loss")
-    ],
-    "llm training": [{"step": 1, "epoch": 0.5, "metric": "gradient_norm", "value": 2.5}],
-    "documents": [{"document": "ab12", "title": "A play", "split": "train", "start": 0, "num_tokens": 7}],
-    "perplexity": [
-        {"model": "tiny", "encoding": "yarn", "strategy": "long", "corpus": "plays", "document": "ab12", "piece": 0,
-         "length": length, "num_tokens": length - 1, "metric": "token_loss", "value": 1.9}
-        for length in (64, 256)
-    ],
-    "passkey": [
-        {"model": "tiny", "encoding": "yarn", "strategy": "long", "length": length, "repetition": 0,
-         "num_tokens": length - 3, "depth": 0.25, "key": 417, "answer": "It is 417", "metric": "found", "value": 1.0}
-        for length in (300, 600)
     ],
     "leval": [
         {"model": "tiny", "encoding": None, "strategy": None, "task": "tpo", "question": 0, "parser": "released",
@@ -140,11 +107,10 @@ def test_a_value_that_is_not_finite_is_refused_and_nothing_is_written(value: flo
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        (ROWS["posgen training"][0] | {"metric": "acc"}, "metric must be one of train_loss, .*, got acc"),
         (ROWS["posgen training"][0] | {"colour": "red"}, "colour"),
         ({name: value for name, value in ROWS["posgen training"][0].items() if name != "step"}, "step"),
     ],
-    ids=["unknown metric", "column too many", "column missing"],
+    ids=["column too many", "column missing"],
 )
 def test_rows_that_do_not_fit_the_schema_are_refused(row: dict, named: str, tmp_path: Path) -> None:
     """Neither lost nor filled in silently."""
@@ -176,7 +142,7 @@ def test_parquet_of_somebody_else_is_refused(tmp_path: Path) -> None:
     assert str(path) in refusal(lambda: read_run(path))
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
 def test_a_truncated_result_file_is_refused_with_its_name_and_the_cure(part: float, tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     write_rows(path, TRAINING, 500 * ROWS["posgen training"], {})
@@ -186,15 +152,7 @@ def test_a_truncated_result_file_is_refused_with_its_name_and_the_cure(part: flo
         assert message.startswith(f"{path} is not a whole parquet file (") and "delete it" in message
 
 
-def test_every_metric_says_what_it_means() -> None:
-    for kind in KINDS.values():
-        assert ("metric" in kind.columns) == ("value" in kind.columns) == bool(kind.metrics)
-        assert all(meaning.strip() for meaning in kind.metrics.values())
-
-
-@pytest.mark.parametrize(
-    ("kind", "metric"), [("study", "accuracy"), ("posgen training", "ood_accuracy"), ("evaluation", "credit")]
-)
+@pytest.mark.parametrize(("kind", "metric"), [("posgen training", "ood_accuracy"), ("evaluation", "credit")])
 def test_a_metric_of_another_kind_is_refused(kind: str, metric: str, tmp_path: Path) -> None:
     """A kind knows its own metrics alone."""
     row = ROWS[kind][0] | {"metric": metric}
@@ -271,7 +229,7 @@ def test_weights_survive_a_round_trip_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(found[name].nan_to_num(), tensor.detach().nan_to_num())
 
 
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.999])
 def test_a_truncated_checkpoint_is_refused(part: float, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_weights(path, {"a": torch.ones(1000)}, {"seed": "42"})
@@ -310,15 +268,6 @@ def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
     assert len({(tmp_path / name).read_bytes() for name in names}) == 1
 
 
-def test_a_failed_save_keeps_the_old_weights(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    save_weights(path, {"a": torch.ones(3)}, {})
-    with pytest.raises(Exception, match=r"(?i)header|metadata|str|type"):
-        save_weights(path, {"a": torch.zeros(3)}, {"seed": 42})  # metadata must be strings
-    assert torch.equal(load_weights(path)[0]["a"], torch.ones(3))
-    assert list(tmp_path.iterdir()) == [path]
-
-
 # Encodings and provenance
 
 
@@ -346,15 +295,7 @@ def test_provenance_is_json_and_names_no_person_or_machine() -> None:
 # Statistics
 
 
-def test_estimate_by_hand() -> None:
-    """1, 2, 3: mean 2, sd 1, t(0.975; 2) = 4.302653, so the half width is 4.302653/sqrt(3)."""
-    found = estimate([1.0, 2.0, 3.0])
-    assert (found.mean, found.sd, found.variance, found.n) == (2.0, 1.0, 1.0, 3)
-    assert found.high - found.mean == pytest.approx(4.302653 / 3**0.5, abs=1e-6)
-    assert found.mean - found.low == pytest.approx(found.high - found.mean)
-
-
-@pytest.mark.parametrize("n", [3, 5, 30])
+@pytest.mark.parametrize("n", [3, 30])
 def test_interval_equals_scipys(n: int) -> None:
     values = np.random.default_rng(n).normal(0.6, 0.05, n)
     found = estimate(values)
@@ -363,16 +304,10 @@ def test_interval_equals_scipys(n: int) -> None:
     assert found.variance == pytest.approx(np.var(values, ddof=1))
 
 
-def test_one_run_has_a_mean_and_no_spread() -> None:
-    found = estimate([0.25])
-    assert found.mean == 0.25 and found.n == 1
-    assert np.isnan([found.sd, found.low, found.high, found.variance]).all()
-
-
-def test_two_runs_have_a_spread_and_no_interval() -> None:
-    found = estimate([0.25, 0.75])
-    assert (found.mean, found.variance, found.n) == (0.5, pytest.approx(0.125), 2)
-    assert np.isnan([found.low, found.high]).all()
+def test_one_run_has_no_spread_and_two_have_no_interval() -> None:
+    one, two = estimate([0.25]), estimate([0.25, 0.75])
+    assert (one.mean, one.n) == (0.25, 1) and np.isnan([one.sd, one.low, one.high, one.variance]).all()
+    assert (two.mean, two.variance, two.n) == (0.5, pytest.approx(0.125), 2) and np.isnan([two.low, two.high]).all()
 
 
 def test_paired_difference_equals_scipys_paired_test_over_common_seeds() -> None:

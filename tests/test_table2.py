@@ -1,8 +1,6 @@
 """Table 2: the paper's cells with statistics, ours beside them, and refusals of what does not decode."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -117,17 +115,6 @@ def test_no_bold_average_is_significant_and_the_text_says_so(tmp_path: Path) -> 
     assert "is not published, so interval and p are unpaired" in text
 
 
-@pytest.mark.parametrize(
-    ("p", "least_p", "said"),
-    [
-        (0.04, 0.01, "significant"), (0.2, 0.04, "not significant unpaired"),
-        (0.2, 0.06, "not significant, however paired"), (0.2, None, "not significant"), (0.01, None, "significant"),
-    ],
-)  # fmt: skip
-def test_verdict(p: float, least_p: float | None, said: str) -> None:
-    assert table2_leval.verdict(p, least_p) == said
-
-
 def test_a_significant_difference_is_called_so(tmp_path: Path) -> None:
     """The sentence follows the numbers: one bold far above the rest changes it."""
 
@@ -210,20 +197,6 @@ def test_a_wrong_published_number_is_refused_in_one_line(change, rule: str, tmp_
     with pytest.raises(ValueError, match=rule) as error:
         make(tmp_path, published=change_published(tmp_path, change))
     assert str(error.value).isprintable()
-
-
-def test_the_command_makes_all_files_without_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys; from figures import table2_leval, inputs\n"
-        "sys.argv[1:] = ['--output', sys.argv[1] + '/t', '--preset', 'x', '--published', 'config/published.yaml']\n"
-        "try: inputs.run(table2_leval.main)\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    ends = (".csv", "_pairs.csv", ".md", ".tex", ".html")
-    assert {path.name for path in tmp_path.iterdir()} == {f"t{end}" for end in ends}
-    assert (tmp_path / "t.tex").read_text(encoding="utf-8").isascii()
 
 
 def test_marked_cells_keep_their_text_in_every_format() -> None:

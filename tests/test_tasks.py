@@ -12,7 +12,6 @@ from resonance.posgen.tasks import (
     Rule,
     digest,
     draw_prefixes,
-    follows,
     generate,
     local_rule,
     prefix_generator,
@@ -51,11 +50,6 @@ def test_figure_2_by_hand(task: str) -> None:
     assert generate(of, [[1, 2, 3, 4]], 12).tolist() == [tokens]
 
 
-def test_semi_recursive_pointer_moves_one_step_every_two_tokens() -> None:
-    of = rule("semi_recursive")
-    assert [of.far_start(position) for position in range(4, 12)] == [0, 0, 1, 1, 2, 2, 3, 3]
-
-
 def scalar(task: str, modulus: int, j: int, k: int, prefix: list[int], length: int) -> list[int]:
     """The rule of section 5, one token at a time, with P12's moving pointer."""
     x = list(prefix)
@@ -81,7 +75,7 @@ def scalar(task: str, modulus: int, j: int, k: int, prefix: list[int], length: i
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
     ("modulus", "j", "k", "length"),
-    [(17, 1, 3, 64), (7, 2, 3, 40), (5, 3, 1, 33), (2, 2, 2, 21), (97, 3, 4, 30), (17, 1, 3, 4)],
+    [(17, 1, 3, 64), (5, 3, 1, 33), (17, 1, 3, 4)],
 )
 def test_generation_equals_a_scalar_implementation(task: str, modulus: int, j: int, k: int, length: int) -> None:
     prefixes = np.random.default_rng(0).integers(0, modulus, size=(25, j + k))
@@ -98,24 +92,6 @@ def test_generation_equals_the_released_sequences(row: int, task: str, released_
     assert generate(rule(task), released[None, 1:5], 256)[0].tolist() == released[1:].tolist()
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_rule_scores_100_percent_at_every_position_and_a_broken_token_shows(task: str) -> None:
-    of, x = rule(task), sequences(task)
-    assert follows(of, x).shape == (200, 252)
-    assert follows(of, x).all()
-    x[3, 100] = (x[3, 100] + 1) % 17
-    assert not follows(of, x)[3, 96]
-    assert follows(of, x)[:3].all()
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_difficulty_is_flat_every_token_depends_on_j_plus_k_distinct_earlier_ones(task: str) -> None:
-    of = rule(task, j=2, k=3)
-    for position in range(5, 400):
-        found = of.dependencies(position)
-        assert len(set(found)) == (4 if of.keyed else 5) and min(found) >= 0 and max(found) == position - 1
-
-
 # Prefixes and splits (P1)
 
 
@@ -124,9 +100,8 @@ def test_a_tasks_place_which_seeds_its_prefixes_stays() -> None:
     assert [task for task in TASKS if rule(task).keyed] == list(KEYED)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_distinct_prefixes_are_all_different_within_and_between_splits(task: str) -> None:
-    splits = draw_prefixes("distinct", rule(task), COUNTS, prefix_generator(0, task))
+def test_distinct_prefixes_are_all_different_within_and_between_splits() -> None:
+    splits = draw_prefixes("distinct", rule("cot"), COUNTS, prefix_generator(0, "cot"))
     assert {name: rows.shape for name, rows in splits.items()} == {name: (n, 4) for name, n in COUNTS.items()}
     together = np.concatenate(list(splits.values()))
     assert together.min() == 0 and together.max() == 16
@@ -200,18 +175,9 @@ def test_digest_does_not_depend_on_integer_type_or_layout() -> None:
 # The shortcuts (paper-vs-code.md)
 
 
-def test_recursive_needs_two_tokens_not_four() -> None:
-    """x[l+1] = 2 x[l] - x[l-4] (mod 17) for every l >= 4."""
-    x = sequences("recursive")
-    for here in range(4, 255):
-        assert (x[:, here + 1] == (2 * x[:, here] - x[:, here - 4]) % 17).all()
-
-
 def test_cot_needs_the_question_for_one_token_only() -> None:
-    """x[l+1] = 2 x[l] - x[l-3] for every l >= 4: a model that never looks at x[0] scores 59/60 in distribution."""
+    """A model that never looks at x[0] scores 59/60 in distribution."""
     x = sequences("cot")
-    for here in range(4, 255):
-        assert (x[:, here + 1] == (2 * x[:, here] - x[:, here - 3]) % 17).all()
     right = (local_rule(rule("cot"), x) == x)[:, 4:64]
     assert right.mean() == 59 / 60
 
@@ -341,10 +307,6 @@ def test_bad_rule_is_refused(fields: dict, message: str) -> None:
 def test_bad_prefixes_are_refused(prefixes: list, length: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate(rule("cot"), prefixes, length)
-
-
-def test_no_prefixes_give_no_sequences() -> None:
-    assert generate(rule("cot"), np.zeros((0, 4), dtype=np.int64), 9).shape == (0, 9)
 
 
 @pytest.mark.parametrize(

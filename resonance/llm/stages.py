@@ -57,7 +57,7 @@ def base(settings: Path, output: Path, source: Path | None, text: Path | None, t
     from resonance.llm import finetune
     from resonance.llm.text import Packed
 
-    spec = EncodingSpec(base=run.rope_base, train_length=run.train_length)
+    spec = EncodingSpec(method="rope", base=run.rope_base, train_length=run.train_length)
     trained_model = []
 
     def make() -> object:

@@ -82,26 +82,24 @@ def evaluate(
     decoder = make_decoder(run, generator(seed, 0)).to(run.training.device)
     rotary = make_rotary(run, spec, run.data.test_length)
 
-    def rows(step: int, split: str, values: dict[str, float]) -> Iterator[dict]:
+    def row(split: str, step: int, metric: str, value: float, position: int | None = None) -> dict:
         epoch = step * run.training.batch_size / run.data.num_train
-        for metric, value in values.items():
-            yield {"split": split, "step": step, "epoch": epoch, "position": None, "metric": metric, "value": value}
+        named = {"split": split, "step": step, "epoch": epoch}
+        return named | {"position": position, "metric": metric, "value": value}
 
     decoder.load_state_dict(weights)
     test = test_NT[spread(len(test_NT), settings.test_sequences)]
     found = measure(run, decoder, rotary, test, settings)
-    yield from rows(selected_step, "test", found.summary(run.data.train_length))
-    epoch = selected_step * run.training.batch_size / run.data.num_train
+    for metric, value in found.summary(run.data.train_length).items():
+        yield row("test", selected_step, metric, value)
     for position, accuracy in zip(found.positions, found.accuracy, strict=True):
-        yield {
-            "split": "test", "step": selected_step, "epoch": epoch, "position": int(position),
-            "metric": "accuracy", "value": float(accuracy),
-        }  # fmt: skip
+        yield row("test", selected_step, "accuracy", float(accuracy), int(position))
     curve = validation_NT[spread(len(validation_NT), settings.curve_sequences)]
     for step, kept in sorted(snapshots.items()):
         decoder.load_state_dict(kept, strict=False)
         found = measure(run, decoder, rotary, curve, settings)
-        yield from rows(step, "validation", found.summary(run.data.train_length))
+        for metric, value in found.summary(run.data.train_length).items():
+            yield row("validation", step, metric, value)
 
 
 def baselines(rule: Rule, data: DataSettings, test_NT: np.ndarray) -> Iterator[dict]:
@@ -109,10 +107,8 @@ def baselines(rule: Rule, data: DataSettings, test_NT: np.ndarray) -> Iterator[d
     positions = np.arange(rule.prefix_length, test_NT.shape[1])
     right = (local_rule(rule, test_NT) == test_NT).mean(axis=0)[rule.prefix_length :]
     for name, accuracy in (("local_rule", right), ("chance", np.full(len(positions), 1 / rule.modulus))):
+        named = {"encoding": name, "split": "test"}
         for metric, value in ByPosition(positions, accuracy).summary(data.train_length).items():
-            yield {"encoding": name, "split": "test", "position": None, "metric": metric, "value": value}
+            yield named | {"position": None, "metric": metric, "value": value}
         for position, value in zip(positions, accuracy, strict=True):
-            yield {
-                "encoding": name, "split": "test", "position": int(position),
-                "metric": "accuracy", "value": float(value),
-            }  # fmt: skip
+            yield named | {"position": int(position), "metric": "accuracy", "value": float(value)}

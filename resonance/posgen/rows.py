@@ -16,10 +16,21 @@ SUMMARIES = {
 }
 MEASURED = {"accuracy": "teacher-forced argmax accuracy at one position, over sequences", **SUMMARIES}
 
+_TYPES = {
+    **dict.fromkeys(("protocol", "task", "train_encoding", "encoding", "split", "metric", "made"), pl.String),
+    **dict.fromkeys(("seed", "step", "position"), pl.Int64),
+    **dict.fromkeys(("epoch", "value"), pl.Float64),
+}
+
+
+def _columns(names: str) -> dict[str, type[pl.DataType]]:
+    return {name: _TYPES[name] for name in names.split()}
+
+
 # One row a look of training at the validation split, in distribution.
 TRAINING = Kind(
     "training",
-    {"step": pl.Int64, "epoch": pl.Float64, "metric": pl.String, "value": pl.Float64},
+    _columns("step epoch metric value"),
     {
         "train_loss": "mean training loss since the last look",
         "learning_rate": "at that step",
@@ -32,50 +43,12 @@ TRAINING = Kind(
 # (`position` is null in summaries).
 EVALUATION = Kind(
     "evaluation",
-    {
-        "protocol": pl.String,
-        "task": pl.String,
-        "train_encoding": pl.String,
-        "encoding": pl.String,
-        "seed": pl.Int64,
-        "split": pl.String,
-        "step": pl.Int64,
-        "epoch": pl.Float64,
-        "position": pl.Int64,
-        "metric": pl.String,
-        "value": pl.Float64,
-    },
+    _columns("protocol task train_encoding encoding seed split step epoch position metric value"),
     MEASURED,
 )
 
 # What needs no training: `encoding` is `local_rule` or `chance`.
-BASELINE = Kind(
-    "baseline",
-    {
-        "protocol": pl.String,
-        "task": pl.String,
-        "encoding": pl.String,
-        "split": pl.String,
-        "position": pl.Int64,
-        "metric": pl.String,
-        "value": pl.Float64,
-    },
-    MEASURED,
-)
+BASELINE = Kind("baseline", _columns("protocol task encoding split position metric value"), MEASURED)
 
 # A study collected in one file: the test split's summaries, each with the key of what made it in the file's run.
-STUDY = Kind(
-    "study",
-    {
-        "protocol": pl.String,
-        "task": pl.String,
-        "train_encoding": pl.String,
-        "encoding": pl.String,
-        "seed": pl.Int64,
-        "step": pl.Int64,
-        "metric": pl.String,
-        "value": pl.Float64,
-        "made": pl.String,
-    },
-    SUMMARIES,
-)
+STUDY = Kind("study", _columns("protocol task train_encoding encoding seed step metric value made"), SUMMARIES)

@@ -131,12 +131,6 @@ def generate(rule: Rule, prefixes_NW: np.ndarray, length: int) -> np.ndarray:
     return np.ascontiguousarray(x_TN.T)
 
 
-def follows(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
-    """Where a token is what the rule asks for: bool [N, T - (j+k)], from position j + k on."""
-    positions = range(rule.prefix_length, x_NT.shape[1])
-    return np.stack([rule.h(x_NT[:, rule.dependencies(p)].T) == x_NT[:, p] for p in positions], axis=1)
-
-
 def local_rule(rule: Rule, x_NT: np.ndarray) -> np.ndarray:
     """What a solver that never looks far would say: int64 [N, T], -1 where it has nothing to say.
 

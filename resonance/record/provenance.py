@@ -71,19 +71,19 @@ def device_name(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return _cpu("model name") or platform.processor() or platform.machine()
 
 
 def instruction_sets() -> str:
     """Those of the processor on which the bits of a matrix product depend; a name alone does not tell them."""
+    kept = [flag for flag in _cpu("flags").split() if flag.startswith(("avx", "amx", "fma"))]
+    return " ".join([platform.machine(), *sorted(kept)])
+
+
+def _cpu(name: str) -> str:
+    """What Linux says of the first processor; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next(line.split(":", 1)[1].split() for line in lines if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return platform.machine()
-    kept = [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))]
-    return " ".join([platform.machine(), *sorted(kept)])
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

@@ -46,6 +46,27 @@ class Config:
     leval: Leval | None
     resources: Resources
 
+    def written(self, rule: str, of: dict[str, str]) -> str | None:
+        """The JSON that a job of a rule writes, of those that write what a stage depends on or an encoding; else None.
+
+        of  its wildcards; `stage` may hold a name: `text_plays`, `finetune_long`
+        """
+        (stage, _, name), posgen, llm, leval = of.get("stage", "").partition("_"), self.posgen, self.llm, self.leval
+        made = {
+            "posgen_encoding": lambda: posgen.spec(of["protocol"], of["encoding"]),
+            "posgen_settings data": lambda: posgen.data_run(of["protocol"], of["task"]),
+            "posgen_settings train": lambda: posgen.train_run(of["protocol"], of["task"]),
+            "posgen_settings evaluate": lambda: posgen.evaluate_run(),
+            "llm_encoding": lambda: llm.spec(of["model"], of["encoding"]),
+            "llm_settings base": lambda: llm.model_run(of["model"]),
+            "llm_settings text": lambda: llm.text_run(of["model"], name),
+            "llm_settings finetune": lambda: llm.finetune_run(of["model"], name),
+            "llm_settings evaluate": lambda: llm.evaluation_run(of["model"], name),
+            "leval_settings tasks": lambda: leval.tasks_run(),
+            "leval_settings answer": lambda: leval.answer_run(name),
+        }.get(f"{rule} {stage}".strip())
+        return made and made().to_json()
+
 
 def load(folder: Path, preset: str) -> Config:
     """config/{preset}.yaml with encodings.yaml and protocols.yaml beside it, checked as a whole.

@@ -80,6 +80,16 @@ def methods_of(*names):
     return [CONFIG.posgen.encodings[name].get("method", "rope") for name in names]
 
 
+def settings_at(wing, stage):
+    """Of a wing, by its paths, the settings of one stage."""
+    return at(wing.SETTINGS).replace("{stage}", stage)
+
+
+def code_at(wing, stage, methods=()):
+    """What one stage computes with, and the methods of its encodings."""
+    return code_of(wing.CODE.format(stage=stage), methods=methods)
+
+
 wildcard_constraints:
     protocol="[^/]+",
     task="[^/]+",

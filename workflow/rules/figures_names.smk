@@ -128,10 +128,16 @@ def study_table(output, studies, **inputs):
     )
 
 
-def collected(script, files, table_stem, figure_stem, *reported):
-    """A study that is collected in one file or several, as a table and a figure."""
-    output = table_at(table_stem, *reported, kinds=[".csv", ".md", ".tex"]) + figure_at(figure_stem, *reported)
-    return drawing(script, output, lambda wildcards: [f"--draw={figure_stem}"], study=files)
+def collected(study, title):
+    """A study that is collected in one file, as a table and a figure; and the same of the files that are kept of it."""
+
+    def drawn(files, numbers, picture, *reported):
+        output = table_at(numbers, *reported, kinds=[".csv", ".md", ".tex"]) + figure_at(picture, *reported)
+        return drawing(study, output, lambda wildcards: [f"--draw={picture}"], study=files)
+
+    own = drawn(at(posgen_paths.STUDY).replace("{study}", study), table(study), figure(study), study, title, "both")
+    of_kept = drawn(kept(study), published(f"tables/{study}"), published(f"figures/{study}"), None, None)
+    return {f"{study}_table": own, f"published_{study}_table": of_kept}
 
 
 def of_model(script, evaluation, figure_stem, table_stem, caption, title):
@@ -177,30 +183,8 @@ DRAWINGS = {
         evaluation=evaluations_of_study,
         baseline=baselines_of_study,
     ),
-    "rounding_table": collected(
-        "rounding",
-        at(posgen_paths.STUDY).replace("{study}", "rounding"),
-        table("rounding"),
-        figure("rounding"),
-        "rounding",
-        "Rules of rounding",
-        "both",
-    ),
-    "published_rounding_table": collected(
-        "rounding", kept("rounding"), published("tables/rounding"), published("figures/rounding"), None, None
-    ),
-    "ablation_table": collected(
-        "ablation",
-        at(posgen_paths.STUDY).replace("{study}", "ablation"),
-        table("ablation"),
-        figure("ablation"),
-        "ablation",
-        "Ablation of the protocols",
-        "both",
-    ),
-    "published_ablation_table": collected(
-        "ablation", kept("ablation"), published("tables/ablation"), published("figures/ablation"), None, None
-    ),
+    **collected("rounding", "Rules of rounding"),
+    **collected("ablation", "Ablation of the protocols"),
     "figure4_one": of_model(
         "fig4_perplexity", "perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE, "fig4", "Figure 4"
     ),

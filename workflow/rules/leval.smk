@@ -2,27 +2,10 @@
 # `leval` in the preset no model is asked, and Table 2 has the paper's half alone.
 
 
-localrules:
-    leval_settings,
-
-
-rule leval_settings:
-    output:
-        at(leval_paths.SETTINGS),
-    log:
-        log_of("leval_settings/{stage}"),
-    conda:
-        DRAWING
-    params:
-        json=leval_settings_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
 rule leval_tasks:
     input:
         unpack(leval_tasks_inputs),
-        settings=at(leval_paths.SETTINGS).replace("{stage}", "tasks"),
+        settings=settings_at(leval_paths, "tasks"),
     output:
         directory(at(leval_paths.TASKS)),
     log:
@@ -36,7 +19,7 @@ rule leval_tasks:
         **asked("data"),
     params:
         options=options_of("source"),
-        code=code_of(leval_code("tasks")),
+        code=code_at(leval_paths, "tasks"),
     shell:
         "python -m resonance leval tasks {input.settings:q} {output:q} {params.options:q} > {log:q} 2>&1"
 
@@ -44,7 +27,7 @@ rule leval_tasks:
 rule leval_answer:
     input:
         unpack(llm_model_inputs),
-        settings=at(leval_paths.SETTINGS).replace("{stage}", "answer_{model}"),
+        settings=settings_at(leval_paths, "answer_{model}"),
         encoding=at(llm_paths.ENCODING),
         base=at(llm_paths.BASE),
         tasks=at(leval_paths.TASKS),
@@ -63,7 +46,7 @@ rule leval_answer:
     params:
         journal=at(leval_paths.JOURNAL),
         options=options_of("model"),
-        code=lambda wildcards: code_of(leval_code("answer"), methods=methods_of(wildcards.encoding)),
+        code=lambda wildcards: code_at(leval_paths, "answer", methods=methods_of(wildcards.encoding)),
     shell:
         "python -m resonance leval answer {input.settings:q} {input.encoding:q} {input.base:q} {wildcards.strategy:q}"
         " {input.tasks:q} {output.predictions:q} {output.run:q} --journal {params.journal:q} {params.options:q}"
@@ -86,7 +69,7 @@ rule leval_score:
     resources:
         **asked("render"),
     params:
-        code=code_of(leval_code("score")),
+        code=code_at(leval_paths, "score"),
     shell:
         "python -m resonance leval score {input.predictions:q} --model {wildcards.model:q}"
         " --encoding {wildcards.encoding:q} --strategy {wildcards.strategy:q} --record {input.run:q} --output {output:q}"

@@ -5,12 +5,6 @@ LEVAL = CONFIG.leval
 LEVAL_STAND_INS = LEVAL.stand_ins() if LEVAL else []
 
 
-def leval_settings_json(wildcards):
-    """What the questions, or one model's answers, depend on, as JSON."""
-    stage, _, model = wildcards.stage.partition("_")
-    return (LEVAL.tasks_run() if stage == "tasks" else LEVAL.answer_run(model)).to_json()
-
-
 def leval_tasks_inputs(wildcards):
     """The package of the plays that questions are made of; nothing for L-Eval's own."""
     made = LEVAL.settings.made
@@ -24,10 +18,6 @@ def leval_scores(*models, but=()):
         for model, encoding, strategy in (LEVAL.sets() if LEVAL else [])
         if (model in models if models else model not in but)
     ]
-
-
-def leval_code(stage):
-    return leval_paths.CODE.format(stage=stage)
 
 
 TABLE2_FILES = [at(leval_paths.TABLE2) + kind for kind in PAIRED_KINDS]

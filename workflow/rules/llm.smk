@@ -11,37 +11,6 @@ wildcard_constraints:
     evaluation="[a-z]\\w*",
 
 
-localrules:
-    llm_settings,
-    llm_encoding,
-
-
-rule llm_settings:
-    output:
-        at(llm_paths.SETTINGS),
-    log:
-        log_of("llm_settings/{model}/{stage}"),
-    conda:
-        DRAWING
-    params:
-        json=llm_settings_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
-rule llm_encoding:
-    output:
-        at(llm_paths.ENCODING),
-    log:
-        log_of("llm_encoding/{model}/{encoding}"),
-    conda:
-        DRAWING
-    params:
-        json=lambda wildcards: LLM.spec(wildcards.model, wildcards.encoding).to_json(),
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
 rule llm_fetch:
     output:
         directory(at(llm_paths.SOURCE)),
@@ -64,7 +33,7 @@ rule llm_fetch:
 rule llm_pack:
     input:
         unpack(llm_pack_inputs),
-        settings=llm_settings_of("text_{text}"),
+        settings=settings_at(llm_paths, "text_{text}"),
     output:
         at(llm_paths.TEXT),
         at(llm_paths.TOKENS),
@@ -80,7 +49,7 @@ rule llm_pack:
     params:
         folder=at(llm_paths.TEXT_FOLDER),
         options=options_of("base", "source"),
-        code=code_of(llm_code("pack")),
+        code=code_at(llm_paths, "pack"),
     shell:
         "python -m resonance llm pack {input.settings:q} {params.folder:q} {params.options:q} > {log:q} 2>&1"
 
@@ -88,7 +57,7 @@ rule llm_pack:
 rule llm_base:
     input:
         unpack(llm_base_inputs),
-        settings=llm_settings_of("base"),
+        settings=settings_at(llm_paths, "base"),
     output:
         at(llm_paths.BASE),
     log:
@@ -103,14 +72,14 @@ rule llm_base:
         | {"nodes": 1, "gpu": lambda w: asked("llm_train")["gpu"] if LLM_SETTINGS.models[w.model].tiny else 0},
     params:
         options=options_of("source", "text"),
-        code=code_of(llm_code("base"), methods=["rope"]),
+        code=code_at(llm_paths, "base", methods=["rope"]),
     shell:
         "python -m resonance llm base {input.settings:q} {output:q} {params.options:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule llm_finetune:
     input:
-        settings=llm_settings_of("finetune_{strategy}"),
+        settings=settings_at(llm_paths, "finetune_{strategy}"),
         encoding=at(llm_paths.ENCODING),
         base=at(llm_paths.BASE),
         text=lambda wildcards: llm_texts(wildcards.model, LLM_SETTINGS.finetuning.text),
@@ -138,7 +107,7 @@ rule llm_finetune:
         ),
         folder=at(llm_paths.RUN_FOLDER),
         text=lambda wildcards, input: os.path.dirname(input.text[0]),
-        code=lambda wildcards: code_of(llm_code("finetune"), methods=methods_of(wildcards.encoding)),
+        code=lambda wildcards: code_at(llm_paths, "finetune", methods=methods_of(wildcards.encoding)),
     shell:
         "{params.launch} -m resonance llm finetune {input.settings:q} {input.encoding:q} {input.base:q} {params.text:q}"
         " {params.folder:q} --threads {threads} --checkpoint-every {resources.checkpoint_every} > {log:q} 2>&1"
@@ -147,7 +116,7 @@ rule llm_finetune:
 rule llm_evaluate:
     input:
         unpack(llm_evaluate_inputs),
-        settings=llm_settings_of("evaluate_{evaluation}"),
+        settings=settings_at(llm_paths, "evaluate_{evaluation}"),
         encoding=at(llm_paths.ENCODING),
         base=at(llm_paths.BASE),
     output:

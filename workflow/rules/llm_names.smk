@@ -20,26 +20,6 @@ def llm_drawn(evaluation):
     return {("stand_in_" if model.stand_in else "") + name: name for name, model in models.items()}
 
 
-def llm_settings_json(wildcards):
-    """What one stage of one model depends on, as JSON."""
-    stage, _, name = wildcards.stage.partition("_")
-    made = {
-        "base": lambda: LLM.model_run(wildcards.model),
-        "text": lambda: LLM.text_run(wildcards.model, name),
-        "finetune": lambda: LLM.finetune_run(wildcards.model, name),
-        "evaluate": lambda: LLM.evaluation_run(wildcards.model, name),
-    }
-    return made[stage]().to_json()
-
-
-def llm_settings_of(stage):
-    return at(llm_paths.SETTINGS).replace("{stage}", stage)
-
-
-def llm_code(stage):
-    return llm_paths.CODE.format(stage=stage)
-
-
 def llm_source(entry):
     """Where a text's or a model's package is unpacked; nothing for other sources."""
     by_source = {source: name for name, source in LLM_SOURCES.items()}

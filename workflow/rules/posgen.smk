@@ -2,40 +2,9 @@
 # stage's per-job rule is named `<stage>_one`; the stage itself is a target of the Snakefile.
 
 
-localrules:
-    posgen_settings,
-    posgen_encoding,
-
-
-rule posgen_settings:
-    output:
-        at(posgen_paths.SETTINGS),
-    log:
-        log_of("posgen_settings/{protocol}/{task}/{stage}"),
-    conda:
-        DRAWING
-    params:
-        json=settings_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
-rule posgen_encoding:
-    output:
-        at(posgen_paths.ENCODING),
-    log:
-        log_of("posgen_encoding/{protocol}/{encoding}"),
-    conda:
-        DRAWING
-    params:
-        json=lambda wildcards: POSGEN.spec(wildcards.protocol, wildcards.encoding).to_json(),
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q} 2> {log:q}"
-
-
 rule posgen_data_one:
     input:
-        settings=settings_of("data"),
+        settings=settings_at(posgen_paths, "data"),
     output:
         expand(at(posgen_paths.SEQUENCES), split=SPLITS, allow_missing=True),
     log:
@@ -49,7 +18,7 @@ rule posgen_data_one:
         **asked("data"),
     params:
         outputs=lambda wildcards, output: [f"--output={path}" for path in output],
-        code=code_of(posgen_code("generate")),
+        code=code_at(posgen_paths, "generate"),
     shell:
         "python -m resonance posgen generate {input.settings:q} {params.outputs:q} > {log:q} 2>&1"
 
@@ -57,7 +26,7 @@ rule posgen_data_one:
 rule posgen_baseline:
     input:
         settings=lambda wildcards: expand(
-            settings_of("data"), protocol=POSGEN.data_protocol(wildcards.protocol), task=wildcards.task
+            settings_at(posgen_paths, "data"), protocol=POSGEN.data_protocol(wildcards.protocol), task=wildcards.task
         ),
         test=drawn("test"),
     output:
@@ -72,7 +41,7 @@ rule posgen_baseline:
     resources:
         **asked("data"),
     params:
-        code=code_of(posgen_code("baseline")),
+        code=code_at(posgen_paths, "baseline"),
     shell:
         "python -m resonance posgen baseline {input.settings:q} {input.test:q} {wildcards.protocol:q} {output:q}"
         " > {log:q} 2>&1"
@@ -80,7 +49,7 @@ rule posgen_baseline:
 
 rule posgen_train_one:
     input:
-        settings=settings_of("train"),
+        settings=settings_at(posgen_paths, "train"),
         encoding=at(posgen_paths.ENCODING).replace("{encoding}", "{train_encoding}"),
         train=drawn("train"),
         validation=drawn("validation"),
@@ -102,7 +71,7 @@ rule posgen_train_one:
         checkpoint_seconds=POSGEN.settings.training.checkpoint_seconds,
     params:
         folder=at(posgen_paths.RUN_FOLDER),
-        code=lambda wildcards: code_of(posgen_code("train"), methods=methods_of(wildcards.train_encoding)),
+        code=lambda wildcards: code_at(posgen_paths, "train", methods=methods_of(wildcards.train_encoding)),
     shell:
         "python -m resonance posgen train {input.settings:q} {input.encoding:q} {input.train:q} {input.validation:q}"
         " {params.folder:q} --seed {wildcards.seed} --threads {threads}"
@@ -114,7 +83,7 @@ rule posgen_evaluate:
         model=trained(posgen_paths.MODEL),
         snapshots=trained(posgen_paths.SNAPSHOTS),
         run=trained(posgen_paths.RUN),
-        settings=settings_of("evaluate"),
+        settings=settings_at(posgen_paths, "evaluate"),
         encoding=at(posgen_paths.ENCODING),
         validation=drawn("validation"),
         test=drawn("test"),
@@ -130,7 +99,7 @@ rule posgen_evaluate:
     resources:
         **asked("evaluate"),
     params:
-        code=lambda wildcards: code_of(posgen_code("evaluate"), methods=methods_of(wildcards.encoding)),
+        code=lambda wildcards: code_at(posgen_paths, "evaluate", methods=methods_of(wildcards.encoding)),
     shell:
         "python -m resonance posgen evaluate {input.model:q} {input.encoding:q} {input.settings:q} {input.validation:q}"
         " {input.test:q} {output:q} --protocol {wildcards.protocol:q} --threads {threads} > {log:q} 2>&1"

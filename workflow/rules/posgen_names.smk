@@ -7,16 +7,6 @@ STUDIES = POSGEN.settings.all_studies
 POSGEN_ENVIRONMENT = environment("posgen", POSGEN.settings.training.device)
 
 
-def settings_json(wildcards):
-    """What one stage of one task depends on, as JSON: the file changes if and only if this does."""
-    made = {
-        "data": lambda: POSGEN.data_run(wildcards.protocol, wildcards.task),
-        "train": lambda: POSGEN.train_run(wildcards.protocol, wildcards.task),
-        "evaluate": POSGEN.evaluate_run,
-    }
-    return made[wildcards.stage]().to_json()
-
-
 def posgen_data(template, **wildcards):
     """A template of a task's data, over every study's protocols and tasks, each drawn once."""
     return sorted(
@@ -38,14 +28,6 @@ def posgen_evaluations(study, protocol=None):
 def posgen_trained(template, study):
     """A template over every training of a study."""
     return [at(template).format(**training._asdict()) for training in POSGEN.trainings(study)]
-
-
-def posgen_code(stage):
-    return posgen_paths.CODE.format(stage=stage)
-
-
-def settings_of(stage):
-    return at(posgen_paths.SETTINGS).replace("{stage}", stage)
 
 
 def drawn(split):

@@ -20,6 +20,7 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
 from resonance.posgen.rows import TRAINING
 from resonance.posgen.settings import TrainRun
+from resonance.posgen.tasks import digest
 from resonance.posgen.train import Trained, identity_of, train
 from resonance.record import rows
 from resonance.record.checkpoint import OTHERS, Checkpoints
@@ -353,7 +354,8 @@ def test_a_killed_command_started_again_leaves_the_same_files(make_run, make_seq
     (tmp_path / "train.json").write_text(run.to_json())
     (tmp_path / "rope.json").write_text(SPEC.to_json())
     for split in ("train", "validation"):
-        rows.write_sequences(tmp_path / f"{split}.parquet", splits[split], {})
+        about = {"task": run.task, "prefixes": "distinct", "data": run.data.model_dump(), "split": split}
+        rows.write_sequences(tmp_path / f"{split}.parquet", splits[split], {**about, "sha256": digest(splits[split])})
 
     def command(folder: str) -> list[str]:
         return [

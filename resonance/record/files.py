@@ -48,7 +48,8 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+"""Errors of a disk that takes no more."""
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         ours = error.filename and Path(os.fsdecode(error.filename)).name.startswith(f".{Path(path).name}.")
-        if error.errno in _DISK or ours:
+        if error.errno in DISK or ours:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
         raise
     except Exception as error:  # safetensors, polars, tokenizers and torch have their own, with the number in a text

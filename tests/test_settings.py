@@ -269,7 +269,7 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("tasks: [recursive,", "tasks: [recurring,"), "posgen.tasks.0", "task must be one of recursive, cot, "),
         # names
         (("preset: tiny", "preset: small"), "", "preset must be the file's name tiny, got 'small'"),
-        (("[rope, resonance_rope,", "[rope, resonanse_rope,"), "posgen.encodings", "'resonanse_rope' is not defined; "),
+        (("[rope, resonance_rope,", "[rope, resonanse_rope,"), "posgen.encodings", "did you mean resonance_rope?"),
         (("protocols: [paper,", "protocols: [papr,"), "", "papr"),
         # YAML itself
         (("preset: tiny", "preset: tiny\npreset: paper"), "", "line 2: not valid YAML: key 'preset' is given twice"),
@@ -281,10 +281,22 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
         (("posgen:", "--- {}\nposgen:"), "", "not valid YAML"),
         (("    batch_size: 32", "\tbatch_size: 32"), "", "not valid YAML"),
         (("seed: 0", "seed: \x01"), "", "not valid YAML"),
-        (("seed: 0", "seed: 2001-99-99"), "", ""),
-        (("seed: 0", "seed: !!int abc"), "", ""),
-        (("seed: 0", "seed: 1" + 5000 * "0"), "", ""),
-        (("    batch_size: 32", "    ? [1]\n    : 2"), "", ""),
+        (("seed: 0", "seed: 2001-99-99"), "", "'2001-99-99' is no timestamp"),
+        (("seed: 0", "seed: !!int abc"), "", "line 8: not valid YAML: 'abc' is no int, or too long a one"),
+        (("seed: 0", 'seed: !!int ""'), "", "'' is no int"),
+        (("seed: 0", 'seed: !!float ""'), "", "'' is no float"),
+        (("seed: 0", "seed: !!bool maybe"), "", "'maybe' is no bool"),
+        (("seed: 0", "seed: !!timestamp foo"), "", "'foo' is no timestamp"),
+        (("seed: 0", "seed: 1" + 5000 * "0"), "", "is no int, or too long a one"),
+        (("seed: 0", "seed: 0x" + 100_000 * "f"), "", "is no int, or too long a one"),
+        (("seed: 0", "seed: [&a [1, 1], &b [*a, *a], [*b, *b]]"), "posgen.data.seed", "should be a valid integer, got"),
+        (("    batch_size: 32", "    ? [1]\n    : 2"), "", "a key must be a word"),
+        # what no computer holds
+        (("modulus: 17", "modulus: 9223372036854775807"), "posgen.data.modulus", "less than or equal to 2147483648"),
+        (("d_model: 16", "d_model: 1" + 25 * "0"), "posgen.model.d_model", "less than or equal to 1099511627776"),
+        # what is said of a protocol that nobody runs
+        (("      paper: {", "      paper+P2: {cot: 5}\n      paper: {"), "posgen.training.steps", "'paper+P2' is not"),
+        (("      paper: {", "      papr: {cot: 5}\n      paper: {"), "posgen.training.steps", "did you mean paper?"),
         (("seed: 0", '"se\\ned": 0'), "", "no such key"),
     ],
 )  # fmt: skip
@@ -314,6 +326,11 @@ def test_bad_preset_is_one_line_with_file_key_and_rule(
         ("protocols", "paper", {"trained": "most"}, "trained: should be 'all' or 'all_but_feed_forward', got 'most'"),
         ("protocols", "paper", {"selection": None, "selektion": "last"}, "selektion: no such key; did you mean"),
         ("protocols", "paper", {"selection": None}, "paper: selection: must be given"),
+        ("protocols", "paper", {"num_extra_tokens": 10**25}, "paper: num_extra_tokens: should be less than or equal"),
+        ("llm_protocols", "paper", {"resonance_methods": ["yran"]}, "'yran' is not in the registry of methods, which "
+         "names rope, dynamic_ntk, linear, ntk, yarn; did you mean yarn?"),
+        ("leval", "system_texts", {"exam": None, "exm": "Read."}, "'exm' is not in what is asked, which names exam, "),
+        ("leval", "system_texts", {"exam": None}, "system_texts must have exam"),
         ("protocols", "paper", {"start_token": True}, "num_extra_tokens must be >= 1 with start_token, got 0"),
         ("protocols", "paper", {"yarn_beta_slow": 32.0}, "yarn_beta_slow must be < yarn_beta_fast, got 32.0 and 32.0"),
         ("protocols", "half", {"prefixes": "distinct"}, ": must be given"),
@@ -345,6 +362,14 @@ def test_every_encoding_is_checked_not_only_those_that_the_preset_names(folder: 
 def test_a_file_of_something_else_is_one_line(content: bytes, file: str, folder: Path) -> None:
     (folder / f"{file}.yaml").write_bytes(content)
     assert refusal(folder).startswith(str(folder / f"{file}.yaml"))
+
+
+@pytest.mark.parametrize("file", ["tiny", "encodings", "leval"])
+def test_a_folder_in_a_files_place_is_one_line(file: str, folder: Path) -> None:
+    path = folder / f"{file}.yaml"
+    path.unlink()
+    path.mkdir()
+    assert refusal(folder) == f"{path}: must be a file that can be read (Is a directory); mend it"
 
 
 @pytest.mark.parametrize("file", ["encodings", "protocols"])
@@ -503,7 +528,7 @@ def test_a_study_shares_the_rules_of_the_presets_own_lists(folder: Path) -> None
     for old, new, said in (
         ("[paper, paper+P2", "[paper, paper", "posgen.studies.ablation: protocols must name each entry once"),
         ("tasks: [cot]", "tasks: [cot_keyed]", "posgen: training.steps.paper.cot_keyed must be given"),
-        ("yarn, resonance_yarn]}", "yarm]}", "posgen.studies.ablation.encodings: 'yarm' is not defined"),
+        ("yarn, resonance_yarn]}", "yarm]}", "posgen.studies.ablation.encodings: 'yarm' is not in "),
         ("    ablation:", "    ablations:", "posgen.studies.ablations"),
     ):
         (folder / "tiny.yaml").write_text(TINY.replace("resources:\n", STUDY.replace(old, new)))

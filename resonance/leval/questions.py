@@ -48,13 +48,13 @@ def gather(run: TasksRun, folder: Path, text: Path | None = None) -> dict:
             raise ValueError(f"leval.source {run.source}: {name} must have {most} questions at most, got {questions}")
         digest = sha256(folder / f"{name}.jsonl")
         found["tasks"][name] = {"sha256": digest, "documents": len(own), "questions": questions}
-    write_record(folder / LIST, found)
+    write_record(folder / LIST, "questions", found)
     return found
 
 
 def read(folder: Path) -> tuple[dict, Tasks]:
     """What a gathered folder holds: its list, and the tasks. Raises ValueError where a file is not the listed one."""
-    found = read_record(Path(folder) / LIST)
+    found = read_record(Path(folder) / LIST, "questions")
     for name, known in found["tasks"].items():
         path = Path(folder) / f"{name}.jsonl"
         if not path.is_file() or sha256(path) != known["sha256"]:

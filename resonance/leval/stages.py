@@ -57,15 +57,19 @@ def answer(
         kept.append(load(found, spec, **run.where(), folder=model, generating=True))
         return kept[0]
 
-    made_of = {"encoding": spec.to_dict(), "base": read_record(base), "strategy": strategy}
+    made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base"), "strategy": strategy}
     if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
         check_tuned(model, run.model, strategy, found.digest, spec.to_dict())
         made_of["weights"] = sums(model)
     said = answering.answer(run, made_of, code, make, tokenizer_of(found), tasks, output, journal)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     values = measured(names, run, found, kept[0], spec, code, threads, made, watch)
-    values |= {"answers": said, "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact"}
-    write_record(record, values)
+    values |= {
+        "names": names,
+        "answers": said,
+        "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact",
+    }
+    write_record(record, "answers", values)
     answering.discard(journal)
 
 
@@ -80,7 +84,7 @@ def score(
 ) -> None:
     """Score predictions under both parsers: L-Eval's own rules, and a parser that reads the answer."""
     rows, seen, given = [], {}, _predictions(predictions)
-    answered = read_record(record) if record else None
+    answered = read_record(record, "answers") if record else None
     if answered:
         _check_answered(answered, record, given, {"model": model, "encoding": encoding, "strategy": strategy})
     for path in given:
@@ -107,9 +111,10 @@ def score(
 
 def _check_answered(answered: dict, record: Path, given: list[Path], names: dict) -> None:
     """Raises ValueError where a record is of other answers than those that are scored."""
-    if other := [name for name, value in names.items() if value is not None and answered.get(name) != value]:
+    theirs = answered.get("names", {})
+    if other := [name for name, value in names.items() if value is not None and theirs.get(name) != value]:
         raise ValueError(
-            f"{record} must be of the answers that are scored, got {other[0]} {answered.get(other[0])} where "
+            f"{record} must be of the answers that are scored, got {other[0]} {theirs.get(other[0])} where "
             f"--{other[0]} is {names[other[0]]}; name their own"
         )
     known, found = answered["answers"]["files"], {path.name: sha256(path) for path in given}

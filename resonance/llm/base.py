@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -37,14 +37,12 @@ class Base:
 
     def write(self, path: Path) -> None:
         own = sums(path.parent / self.folder) if self.folder.startswith("./") else {}
-        write_record(path, asdict(self) | {"weights": own})
+        write_record(path, "base", asdict(self) | {"weights": own})
 
     @classmethod
     def read(cls, path: Path) -> "Base":
         """Raises ValueError for a file of something else, or with other weights beside it than were written."""
-        values = read_record(path)
-        if set(values) != {field.name for field in fields(cls)}:
-            raise ValueError(f"{path} must describe a base model, got other keys; delete it and run the rule again")
+        values = read_record(path, "base")
         if values["folder"].startswith("./"):
             values["folder"] = str(Path(path).parent / values["folder"])
             check_sums(values["folder"], values["weights"])

@@ -86,7 +86,7 @@ def base(settings: Path, output: Path, source: Path | None, text: Path | None, t
         "cost": watch.read(),
     }
     write_rows(output.parent / Path(paths.TRAINING).name, TRAINING, trained.rows, record)
-    write_record(output.parent / Path(paths.RUN).name, record)
+    write_record(output.parent / Path(paths.RUN).name, "pretraining", record)
     found.write(output)
 
 
@@ -112,7 +112,7 @@ def finetune(
 
     plan = training.finetune_plan(run, f"{run.model} {encoding.stem} {run.strategy}", checkpoint_every)
     code = code_of(paths.CODE.format(stage="finetune"), methods=[spec.method])
-    made_of = {"encoding": spec.to_dict(), "base": read_record(base)}
+    made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base")}
     with disk_errors(folder):
         trained = training.train(make, packed, plan, folder, made_of=made_of, code=code)
     if int(os.environ.get("RANK", "0")):
@@ -135,7 +135,7 @@ def finetune(
         "cost": watch.read(),
     }
     write_rows(folder / Path(paths.TRAINING).name, TRAINING, trained.rows, record)
-    write_record(folder / Path(paths.RUN).name, record)
+    write_record(folder / Path(paths.RUN).name, "finetuning", record)
 
 
 def evaluate(
@@ -182,7 +182,7 @@ def evaluate(
 def check_tuned(folder: Path, model: str, strategy: str, base: str, spec: dict) -> None:
     """Raises ValueError where fine-tuned weights are damaged, or of another model, strategy, base or encoding."""
     path = folder.with_name(Path(paths.RUN).name)
-    run = read_record(path)
+    run = read_record(path, "finetuning")
     found = {name: run.get("settings", {}).get(name) for name in ("model", "strategy")}
     found |= {name: run.get(name) for name in ("base", "spec")}
     asked = {"model": model, "strategy": strategy, "base": base, "spec": spec}

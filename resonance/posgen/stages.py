@@ -46,7 +46,7 @@ def baseline(settings: Path, test: Path, protocol: str, output: Path) -> None:
 
     run = read_settings(DataRun, settings)
     rule = Rule(task=run.task, modulus=run.data.modulus, j=run.data.j, k=run.data.k)
-    rows = baselines(rule, run.data, _sequences(test, "test", **run.model_dump())[0])
+    rows = baselines(rule, run.data, read_split(test, "test", **run.model_dump())[0])
     write_rows(output, BASELINE, [{"protocol": protocol, "task": run.task, **row} for row in rows], run.model_dump())
 
 
@@ -72,8 +72,8 @@ def train(
     tune_allocator()
     discard_leftovers(folder)
     asked = {"task": run.task, "data": run.data.model_dump()}
-    train_NT, drawn = _sequences(train_data, "train", **asked)
-    validation_NT, seen = _sequences(validation_data, "validation", prefixes=drawn["prefixes"], **asked)
+    train_NT, drawn = read_split(train_data, "train", **asked)
+    validation_NT, seen = read_split(validation_data, "validation", prefixes=drawn["prefixes"], **asked)
     made_of = run, spec, seed, train_NT, validation_NT
     checkpoints = Checkpoints(folder / paths.CHECKPOINTS_FOLDER, training.identity_of(*made_of), checkpoint_seconds)
     with Progress(f"{run.protocol} {run.task} {encoding.stem} seed {seed}", run.steps) as progress:
@@ -107,10 +107,10 @@ def train(
         "cost": watch.read(),
     }
     snapshots = {f"{step}/{name}": w for step, kept in trained.snapshots.items() for name, w in kept.items()}
-    save_weights(folder / Path(paths.SNAPSHOTS).name, snapshots, header)
-    save_weights(folder / Path(paths.MODEL).name, trained.decoder.state_dict(), header)
+    for kind, tensors in (("snapshots", snapshots), ("model", trained.decoder.state_dict())):
+        save_weights(folder / f"{kind}.safetensors", tensors, header | {"kind": kind})
     write_rows(folder / Path(paths.TRAINING).name, TRAINING, trained.rows, record)
-    write_record(folder / Path(paths.RUN).name, record)
+    write_record(folder / Path(paths.RUN).name, "training", record)
     checkpoints.remove()
 
 
@@ -131,15 +131,9 @@ def evaluate(
     from resonance.encoding.ops import implementation
     from resonance.posgen.evaluate import evaluate as measure
     from resonance.posgen.step import precision_here, tune_allocator
-    from resonance.record.checkpoint import load_weights
 
     watch, made = Stopwatch(), provenance()
-    weights, header = load_weights(model)
-    beside, run_path = (model.with_name(Path(name).name) for name in (paths.SNAPSHOTS, paths.RUN))
-    flat, of_snapshots = load_weights(beside)
-    about, trained = json.loads(header["run"]), read_record(run_path)
-    _check(about, json.loads(of_snapshots["run"]), f"{beside} must be of the run of {model}")
-    _check(about, {name: trained.get(name) for name in about}, f"{run_path} must be of the run of {model}")
+    about, trained, weights, flat = read_trained(model)
     snapshots: dict[int, dict] = {}
     for key, tensor in flat.items():
         step, name = key.split("/", 1)
@@ -152,8 +146,8 @@ def evaluate(
     _prepare_torch(run.training.device, asked.precision, threads)
     tune_allocator()
     drawn = {name: about["validation"][name] for name in ("task", "prefixes", "data")}
-    validation_NT, _ = _sequences(validation_data, **about["validation"])
-    test_NT, _ = _sequences(test_data, "test", **drawn)
+    validation_NT, _ = read_split(validation_data, **about["validation"])
+    test_NT, _ = read_split(test_data, "test", **drawn)
     rows = measure(run, spec, seed, weights, about["selected_step"], snapshots, validation_NT, test_NT, asked)
     names = {
         "protocol": protocol or run.protocol,
@@ -184,7 +178,31 @@ def evaluate(
     print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
 
 
-def _sequences(path: Path, split: str, **asked: object) -> tuple[np.ndarray, dict]:
+def read_trained(model: Path) -> tuple[dict, dict, dict, dict]:
+    """A training's folder by its model: what its weights are of, run.json, the weights, and those of its looks.
+
+    Raises ValueError where the three files are not of one run.
+    """
+    from resonance.record.checkpoint import load_weights
+
+    found = {}
+    for kind in ("model", "snapshots"):
+        path = model if kind == "model" else model.with_name(f"{kind}.safetensors")
+        tensors, header = load_weights(path)
+        if header.get("kind") != kind:
+            raise ValueError(
+                f"{path} must hold a training's {kind}, got {header.get('kind', 'other weights')}; name it"
+            )
+        found[kind] = tensors, json.loads(header["run"]), path
+    (weights, about, _), (flat, of_flat, beside) = found.values()
+    record = model.with_name(Path(paths.RUN).name)
+    trained = read_record(record, "training")
+    for theirs, path in ((of_flat, beside), ({name: trained.get(name) for name in about}, record)):
+        _check(about, theirs, f"{path} must be of the run of {model}")
+    return about, trained, weights, flat
+
+
+def read_split(path: Path, split: str, **asked: object) -> tuple[np.ndarray, dict]:
     """The sequences of a file, and what made them. Raises ValueError where they are not those that are asked for."""
     x_NT, found = read_sequences(path), read_run(path)
     asked = {"split": split, **asked}

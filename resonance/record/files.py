@@ -134,17 +134,18 @@ def _json(values: dict) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
-def write_record(path: Path, values: dict) -> None:
-    """JSON about a run, sealed."""
+def write_record(path: Path, kind: str, values: dict) -> None:
+    """JSON about a run, sealed; kind: what it is about."""
     with replacing(path, sealed=True) as temporary:
-        temporary.write_text(_json(values | {"checksum": UNSEALED}), encoding="utf-8")
+        temporary.write_text(_json(values | {"kind": kind, "checksum": UNSEALED}), encoding="utf-8")
 
 
-def read_record(path: Path) -> dict:
-    """What `write_record` wrote. Raises ValueError, FileNotFoundError: as `check_seal`."""
+def read_record(path: Path, kind: str) -> dict:
+    """What `write_record` wrote. Raises as `check_seal`, and ValueError for a record of another kind."""
     check_seal(path)
     values = read_json(path)
-    del values["checksum"]
+    if values.pop("kind", None) != kind or not values.pop("checksum", None):
+        raise ValueError(f"{path} must be a record of {kind}, got another file; delete it and run the rule again")
     return values
 
 

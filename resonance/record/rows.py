@@ -4,6 +4,7 @@ What a file is stands in its metadata: `kind`, `schema_version`, and the `run` t
 columns and metrics belongs to the wing that measures it.
 """
 
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -79,8 +80,10 @@ def read_sequences(path: Path) -> np.ndarray:
 
 def _write(path: Path, frame: pl.DataFrame, kind: str, run: dict) -> None:
     metadata = {"kind": kind, "schema_version": SCHEMA_VERSION, "run": json.dumps(run, sort_keys=True)}
+    written = io.BytesIO()  # polars itself does not say that a disk is full
+    frame.write_parquet(written, compression="zstd", metadata=metadata | {"checksum": UNSEALED})
     with replacing(path, sealed=True) as temporary:
-        frame.write_parquet(temporary, compression="zstd", metadata=metadata | {"checksum": UNSEALED})
+        temporary.write_bytes(written.getbuffer())
 
 
 def _read(path: Path, kind: str) -> pl.DataFrame:

@@ -47,10 +47,15 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
+_LINE = 1000
+"""Characters of a line, before what is not printable is written out."""
+
+
 class SettingsError(ValueError):
     """Bad settings, in one line for the user."""
 
     def __init__(self, message: str) -> None:
+        message = message if len(message) <= _LINE else f"{message[:_LINE]}..."
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 

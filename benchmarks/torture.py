@@ -118,7 +118,7 @@ def configs(folder: Path, preset: str, names: list[str], count: int, seed: int =
 # Command lines
 
 WORDS = [
-    "", "-", "--", "-h", "--help", "x", "..", "/", "/dev/null", "/dev/full", "0", "-1", "1.5", "nan", str(10**30),
+    "", "-", "--", "-h", "--help", "x", "x/y", "0", "-1", "1.5", "nan", str(10**30),
     "a" * 300, "é", "\udcff", "a\nb", "\u2028", "untuned", "paper", "smoke", "cot", "rope", "perplexity", "plays=x",
     "--threads", "--seed", "--output", "--model", "--text", "--train-text", "--task", "--record", "--kept", "--folder",
     "--protocol", "--checkpoint-every", "--source", "--base", "--journal", "--preset", "--target", "--device",
@@ -127,6 +127,7 @@ WORDS = [
 
 def command_lines(runs: Path, count: int, seed: int = 0) -> Counter:
     """How `count` lines end that are put together of commands, files of any kind, and words: as `configs`."""
+    # No word leads out of the folder: a line may replace what it is told to write.
     draw, ends = random.Random(seed), Counter()
     lines = [line for line in CHAIN.values() if line[0] != "figures.table1_posgen"]
     files = [str(path) for path in sorted(runs.rglob("*")) if path.is_file() or path.is_dir()]
@@ -134,9 +135,9 @@ def command_lines(runs: Path, count: int, seed: int = 0) -> Counter:
     for _ in range(count):
         line = list(draw.choice(lines))
         if draw.random() < 0.3:
-            line = line[:2] + [draw.choice(WORDS + files) for _ in range(draw.randrange(9))]
+            line = line[:2] + [draw.choice(WORDS + files) for _ in range(1, draw.randrange(2, 10))]
         for _ in range(draw.choice([1, 1, 2, 3])):
-            place, word = draw.randrange(len(line)), draw.choice(draw.choice([WORDS, files]))
+            place, word = draw.randrange(len(line) + 1), draw.choice(draw.choice([WORDS, files]))
             act = draw.choice(["replace", "replace", "insert", "delete"])
             line[place : place + (act != "insert")] = [] if act == "delete" else [word]
         status, said = call(line, runs)

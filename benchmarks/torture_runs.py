@@ -21,7 +21,6 @@ from resonance.llm.base import Base
 from resonance.llm.evaluations import evaluations
 from resonance.llm.rows import TRAINING as LLM_TRAINING
 from resonance.llm.settings import Text
-from resonance.llm.stages import check_tuned
 from resonance.llm.text import Packed
 from resonance.posgen.rows import BASELINE, EVALUATION, STUDY, TRAINING
 from resonance.posgen.stages import read_split, read_trained
@@ -100,7 +99,7 @@ def _tuned(path: Path) -> None:
     """Fine-tuned weights as a command reads them, from their folder in the runs."""
     root = path.parents[5]
     spec = read_encoding(root / "encodings/yarn.json").to_dict()
-    check_tuned(path.parent, "tiny", "long", Base.read(root / "llm/base/base.json").digest, spec)
+    Base.read(root / "llm/base/base.json").check_tuned(path.parent, "tiny", "long", spec)
 
 
 def _answers(path: Path) -> None:

@@ -244,10 +244,10 @@ def test_a_failure_leaves_the_old_file_untouched_and_nothing_behind(failure: Bas
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failing_rename_leaves_what_was_there_too(tmp_path: Path) -> None:
+def test_a_folder_in_the_way_is_refused_and_left(tmp_path: Path) -> None:
     in_the_way = tmp_path / "x.txt" / "inside"
     in_the_way.mkdir(parents=True)
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="must be a file to write, got a folder or a device"):
         write_text(tmp_path / "x.txt", "new")
     assert list(tmp_path.iterdir()) == [tmp_path / "x.txt"] and in_the_way.exists()
 

@@ -1,20 +1,17 @@
 """Settings, protocols and presets: what is valid loads, and everything else is one line that tells the cure."""
 
-import copy
-import random
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks.torture import configs
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.protocol import CHOICES, Protocol, with_choices
 from resonance.posgen.tasks import TASKS
 from resonance.record.settings import SettingsError, read_yaml
-from resonance.workflow import preset as presets
-from resonance.workflow.preset import Config, Preset, load
+from resonance.workflow.preset import Preset, load
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_PRESETS = {"encodings", "protocols", "llm_protocols", "published", "leval"}
@@ -386,75 +383,18 @@ def test_settings_are_frozen(folder: Path) -> None:
 # Whatever one does to a file
 
 
-NASTY = [
-    *(None, True, False, -1, 0, 1, 2, 3, 2**31, 2**70, 10**400, 1.5, -0.5, float("inf"), float("nan")),
-    *("", "laptop", "1e-3", "a\nb", "../x", "\u2028", "recursive"),
-    *([], [1, 1], ["rope"], [[]], {}, {"rope": {"method": "rope"}}, {1: 2}, {"recursive": 5}, {None: []}),
-]
-SCRAPS = [*":[]{}-\n'\"0#|\t~", "", "", "  ", "&a ", "*a", "!!int ", "? ", "<<: ", "9e9"]
-
-
-def places(tree: object) -> Iterator[tuple[dict | list, object]]:
-    """Every (container, key) in a tree of mappings and lists."""
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        yield tree, key
-        if isinstance(tree[key], dict | list):
-            yield from places(tree[key])
-
-
-def broken_tree(tree: dict, draw: random.Random) -> str:
-    """YAML of a tree after one to three deletions, replacements, insertions or renamings."""
-    tree = copy.deepcopy(tree)
-    for _ in range(draw.choice([1, 1, 2, 3])):
-        found = list(places(tree))
-        if not found:
-            break
-        container, key = draw.choice(found)
-        act = draw.choice(["delete", "replace", "replace", "insert", "rename"])
-        value = copy.deepcopy(draw.choice(NASTY))
-        if act == "delete":
-            del container[key]
-        elif act == "replace":
-            container[key] = value
-        elif isinstance(container, list):
-            container.insert(key, value)
-        elif act == "insert":
-            container[draw.choice(["extra", "seed", "method", 1, None, True, 2.5, "a\nb"])] = value
-        else:
-            container[draw.choice(["", "seeds", 7, str(key)[:-1], str(key) + "s"])] = container.pop(key)
-    return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
-
-
-def broken_text(text: str, draw: random.Random) -> str:
-    """The text after one to three edits of a few characters."""
-    for _ in range(draw.choice([1, 1, 2, 3])):
-        start = draw.randrange(len(text))
-        stop = start + draw.choice([0, 0, 1, 1, 2, 5, 30])
-        text = text[:start] + draw.choice(SCRAPS) + text[stop:]
-    return text
-
-
-@pytest.mark.parametrize("name", ["tiny.yaml", "encodings.yaml", "protocols.yaml"])
-@pytest.mark.parametrize("breaking", [broken_tree, broken_text])
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        ("tiny", ["tiny.yaml", "encodings.yaml", "protocols.yaml"]),
+        ("smoke", ["smoke.yaml", "llm_protocols.yaml", "leval.yaml"]),
+    ],
+)
 def test_load_succeeds_or_refuses_in_one_line_whatever_was_done_to_a_file(
-    breaking: Callable, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    preset: str, names: list[str], folder: Path
 ) -> None:
-    path = folder / name
-    source = path.read_text(encoding="utf-8")
-    original = yaml.safe_load(source) if breaking is broken_tree else source
-    unbroken = {other.name: read_yaml(other) for other in folder.glob("*.yaml")}
-    # The files left alone need not be parsed anew each time.
-    monkeypatch.setattr(presets, "read_yaml", lambda p: read_yaml(p) if p.name == name else unbroken[p.name])
-    draw, accepted = random.Random(0), 0
-    for case in range(150):
-        path.write_text(breaking(original, draw), encoding="utf-8")
-        try:
-            accepted += isinstance(load(folder, "tiny"), Config)
-        except SettingsError as error:
-            assert str(error).isprintable(), f"case {case}: more than one plain line: {error!r}"
-        except Exception as error:
-            pytest.fail(f"case {case}: {error!r} from\n{path.read_text(encoding='utf-8')}")
-    assert 0 < accepted < 150
+    ends = configs(folder, preset, names, 150)  # `benchmarks.torture --full` makes 2,600
+    assert ends["traceback"] == 0 and ends["valid"] > 10 and ends["one line"] > 50
 
 
 def test_the_schema_for_editors_names_every_key_with_its_meaning() -> None:

@@ -19,7 +19,7 @@ from resonance.leval.journal import Journal
 from resonance.leval.settings import AnswerRun, Prompts
 from resonance.llm.generate import answers
 from resonance.llm.text import Tokenizer
-from resonance.record.files import disk_errors, sums
+from resonance.record.files import check_replaceable, disk_errors, sums
 from resonance.record.identity import digest, identity
 from resonance.record.progress import Progress
 
@@ -107,6 +107,7 @@ def answer(
     Returns what the record says: the tasks, how their documents were cut, how many answers were found.
     Raises ValueError, one line, where memory does not suffice.
     """
+    check_replaceable(predictions, "*.jsonl")
     listed, tasks = questions.read(tasks_folder)
     asked_of = {"run": run.model_dump(mode="json"), **made_of}
     asked_of["questions"] = {name: known["sha256"] for name, known in listed["tasks"].items()}

@@ -27,8 +27,8 @@ def gather(run: TasksRun, folder: Path, text: Path | None = None) -> dict:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.json*"):
-        old.unlink()
+    for name in (LIST, *(f"{task}.jsonl" for task in ALL_TASKS)):
+        (folder / name).unlink(missing_ok=True)
     revision = None
     if run.source == MADE:
         rows = made.make_rows(documents(run.text, text), run.made)

@@ -47,7 +47,6 @@ def answer(
     from resonance.hf.module import follows_length
     from resonance.leval import answering
     from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
-    from resonance.llm.stages import check_tuned
 
     torch_on(run.device, threads)
     made = provenance(PACKAGES)
@@ -59,7 +58,7 @@ def answer(
 
     made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base"), "strategy": strategy}
     if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
-        check_tuned(model, run.model, strategy, found.digest, spec.to_dict())
+        found.check_tuned(model, run.model, strategy, spec.to_dict())
         made_of["weights"] = sums(model)
     said = answering.answer(run, made_of, code, make, tokenizer_of(found), tasks, output, journal)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}

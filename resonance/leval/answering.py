@@ -8,7 +8,7 @@ answers depend on: another model, encoding, protocol or question begins one of i
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,9 +166,11 @@ def answer(
     }
 
 
-def discard(journals: Path) -> None:
-    """Remove the journals of a run whose predictions and record are written."""
-    shutil.rmtree(journals, ignore_errors=True)
+def discard(journals: Path, ours: str) -> None:
+    """Remove the journal of a run whose predictions and record are written; those of other runs stay."""
+    shutil.rmtree(Path(journals) / ours, ignore_errors=True)
+    with suppress(OSError):  # other runs'
+        Path(journals).rmdir()
 
 
 def _sizes(tokenizer: Tokenizer, documents: tuple[files.Document, ...], budget: int, task: str) -> dict:

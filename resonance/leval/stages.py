@@ -69,7 +69,7 @@ def answer(
         "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact",
     }
     write_record(record, "answers", values)
-    answering.discard(journal)
+    answering.discard(journal, said["digest"])
 
 
 def score(

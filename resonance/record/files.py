@@ -120,9 +120,8 @@ def check_seal(path: Path) -> None:
 def check_replaceable(folder: Path, names: str) -> None:
     """Raises ValueError for a folder that a command would replace and that holds more than such files as it writes."""
     folder = Path(folder)
-    if folder.is_dir() and (
-        other := sorted(p.name for p in folder.iterdir() if p.is_dir() or not fnmatch(p.name, names))
-    ):
+    inside = [path for path in folder.iterdir() if path.name != ".snakemake_timestamp"] if folder.is_dir() else []
+    if other := sorted(path.name for path in inside if path.is_dir() or not fnmatch(path.name, names)):
         raise ValueError(f"{folder} must be a new folder, got one that holds {other[0]}; name another, or move it away")
 
 
@@ -206,8 +205,9 @@ def _umask() -> int:
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder, by name; of weights and the like, which other programs write."""
-    return {path.name: sha256(path) for path in sorted(Path(folder).glob("*")) if path.is_file()}
+    """SHA-256 of every file of a folder, by name; of weights and the like, which other programs write. Hidden files,
+    such as Snakemake's time stamp, are nobody's weights."""
+    return {path.name: sha256(path) for path in sorted(Path(folder).glob("[!.]*")) if path.is_file()}
 
 
 def check_sums(folder: Path, known: dict[str, str]) -> None:

@@ -58,7 +58,7 @@ def base(settings: Path, output: Path, source: Path | None, text: Path | None, t
     from resonance.llm import finetune
     from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTES, Packed, check_tokenizer
 
-    spec = EncodingSpec(base=run.rope_base, train_length=run.train_length)
+    spec = EncodingSpec(method="rope", base=run.rope_base, train_length=run.train_length)
     trained_model = []
 
     def make() -> object:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -45,6 +45,8 @@ class Base:
     def read(cls, path: Path) -> "Base":
         """Raises ValueError for a file of something else, or with other weights beside it than were written."""
         values = read_record(path, "base")
+        if set(values) != {field.name for field in fields(cls)}:
+            raise ValueError(f"{path} must describe a base model, got other keys; delete it and run the rule again")
         if values["folder"].startswith("./"):
             values["folder"] = str(Path(path).parent / values["folder"])
             check_sums(values["folder"], values["weights"])

@@ -110,7 +110,8 @@ def check_seal(path: Path) -> None:
             del found  # it holds the map open
     if sound is None and path.with_name(SUMS).exists():
         listed = re.findall(r"^([0-9a-f]{64}) [ *](.*)$", path.with_name(SUMS).read_text("utf-8"), re.MULTILINE)
-        sound = {name: known for known, name in listed}.get(path.name) == sha256(path) or None
+        known = {name: digest for digest, name in listed}
+        sound = known[path.name] == sha256(path) if path.name in known else None
     if sound is None:
         raise ValueError(f"{path} must hold a checksum, got none: cut short, or another program's file; {cure}")
     if not sound:

@@ -12,6 +12,7 @@ from resonance.hf import cli as hf
 from resonance.leval import cli as leval
 from resonance.llm import cli as llm
 from resonance.posgen import cli as posgen
+from resonance.record.files import DISK
 from resonance.workflow import cli as workflow
 
 app = typer.Typer(
@@ -28,17 +29,25 @@ app.command("export")(hf.export)
 def main() -> None:
     """The console script: as `app`, with one line for every error that a user can mend."""
     try:
+        for argument in sys.argv:
+            if not argument.isascii() and argument != argument.encode(errors="replace").decode():
+                raise ValueError(f"an argument must be UTF-8, as paths written into files are, got {argument!a}")
         app()
-    except (ValueError, FloatingPointError, FileNotFoundError, PermissionError) as error:
-        if os.environ.get("RESONANCE_TRACEBACK"):
+    except (ValueError, FloatingPointError, OSError, MemoryError, RuntimeError) as error:
+        if os.environ.get("RESONANCE_TRACEBACK") or not (said := _said(error)):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(said.split())}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        print(
-            f"error: {error.strerror or error}: {error.filename or ''}; nothing half-written is kept", file=sys.stderr
-        )
-        sys.exit(2)
+
+
+def _said(error: Exception) -> str:
+    """What a user is told of an error; nothing where it is ours to mend."""
+    if isinstance(error, OSError) and error.strerror:
+        said = f"{error.strerror}: {error.filename or 'a file'}"
+        return f"{said}; nothing half-written is kept" if error.errno in DISK else said
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):
+        return f"out of memory ({str(error)[:120]}); ask for smaller sizes"
+    return "" if isinstance(error, RuntimeError) else str(error)
 
 
 if __name__ == "__main__":

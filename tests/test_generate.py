@@ -205,6 +205,15 @@ def test_a_journal_goes_on_where_it_stopped_and_repairs_a_torn_line(tmp_path: Pa
     assert [row.text for row in found.rows] == ["é\n0", "é\n1", "é\n2"] and not found.torn
 
 
+def test_a_damaged_answer_is_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "m.tpo.jsonl"
+    with Journal(path, "abc") as journal:
+        journal.append("tpo", 0, "Why?", "A", "Because of the war")
+    path.write_bytes(path.read_bytes().replace(b"the war", b"the wax"))
+    with pytest.raises(ValueError, match=r"m\.tpo\.jsonl:1: is damaged: its sum is another"):
+        Journal(path, "abc")
+
+
 def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.tpo.jsonl"
     with Journal(path, digest(identity({"encoding": "yarn"}))) as journal:

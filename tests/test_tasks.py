@@ -283,9 +283,10 @@ def test_the_local_rule_has_nothing_to_say_on_recursive_keyed_nor_for_two_keys()
             {"task": "chain"},
             f"task must be one of {', '.join(TASKS)}, got 'chain'",
         ),
-        ({"modulus": 1}, "modulus must be >= 2, got 1"),
-        ({"j": 0}, "j must be >= 1, got 0"),
-        ({"k": -1}, "k must be >= 1, got -1"),
+        ({"modulus": 1}, "modulus must be 2 to 2,147,483,648, got 1"),
+        ({"modulus": 2**63 - 1}, f"modulus must be 2 to 2,147,483,648, got {2**63 - 1}"),
+        ({"j": 0}, "j must be 1 to 2,147,483,648, got 0"),
+        ({"k": -1}, "k must be 1 to 2,147,483,648, got -1"),
     ],
 )
 def test_bad_rule_is_refused(fields: dict, message: str) -> None:

@@ -8,7 +8,7 @@ answers depend on: another model, encoding, protocol or question begins one of i
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from resonance.leval.journal import Journal
 from resonance.leval.settings import AnswerRun, Prompts
 from resonance.llm.generate import answers
 from resonance.llm.text import Tokenizer
+from resonance.record.files import check_replaceable, disk_errors, sums
 from resonance.record.identity import digest, identity
 from resonance.record.progress import Progress
 
@@ -106,6 +107,7 @@ def answer(
     Returns what the record says: the tasks, how their documents were cut, how many answers were found.
     Raises ValueError, one line, where memory does not suffice.
     """
+    check_replaceable(predictions, "*.jsonl")
     listed, tasks = questions.read(tasks_folder)
     asked_of = {"run": run.model_dump(mode="json"), **made_of}
     asked_of["questions"] = {name: known["sha256"] for name, known in listed["tasks"].items()}
@@ -143,9 +145,14 @@ def answer(
                     f"out of memory over {name}; lower leval.batch_size from {run.batch_size} or the context from "
                     f"{run.context}; the answers so far are kept"
                 ) from None
-    shutil.rmtree(predictions, ignore_errors=True)
-    shutil.copytree(folder, predictions)
+    half = Path(predictions).with_name(f".{Path(predictions).name}.half")
+    for left in (half, predictions):
+        shutil.rmtree(left, ignore_errors=True)
+    with disk_errors(predictions):
+        shutil.copytree(folder, half)
+        half.rename(predictions)
     return {
+        "files": sums(predictions),
         "digest": ours,
         "source": listed["source"],
         "revision": listed["revision"],
@@ -159,9 +166,11 @@ def answer(
     }
 
 
-def discard(journals: Path) -> None:
-    """Remove the journals of a run whose predictions and record are written."""
-    shutil.rmtree(journals, ignore_errors=True)
+def discard(journals: Path, ours: str) -> None:
+    """Remove the journal of a run whose predictions and record are written; those of other runs stay."""
+    shutil.rmtree(Path(journals) / ours, ignore_errors=True)
+    with suppress(OSError):  # other runs'
+        Path(journals).rmdir()
 
 
 def _sizes(tokenizer: Tokenizer, documents: tuple[files.Document, ...], budget: int, task: str) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from resonance.leval import made, scoring
 from resonance.leval.catalogue import ALL_TASKS, MADE_TASKS, PARSERS, TASKS
-from resonance.leval.settings import Prompts
+from resonance.leval.settings import EXAM, Prompts
 from resonance.record.files import read_json_lines
 
 MAX_NEW_TOKENS = 512
@@ -124,7 +124,7 @@ def truncated(document: str, budget: int, count_tokens: Callable[[str], int], ta
 def prompts(texts: Prompts, family: str, task: str, document: str, question: str) -> tuple[str, ...]:
     """The prompts of one question, in the order they are asked: one, and for sci_fi two."""
     turn = texts.families[family]
-    opening = f"{turn.start}{texts.system_texts.get(task, texts.system_texts['exam'])}{turn.between}"
+    opening = f"{turn.start}{texts.system_texts.get(task, texts.system_texts[EXAM])}{turn.between}"
     if task in ("gsm100", "codeu"):
         return (f"{opening}{document}\n\n{question}{turn.end_open}",)
     asked = f"{opening}Document is as follows. {document} \nQuestion: {question}.  {_EXAM_REQUEST}{turn.end}\nAnswer:"

@@ -5,11 +5,17 @@ that was written whole is lost, and nothing is asked twice. Every line carries t
 file of another hash is refused, so that no run goes on with another's answers.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
-from resonance.record.files import read_json_lines
+from resonance.record.files import disk_errors, read_json_lines
+
+
+def _sum(row: dict) -> str:
+    """Of one line, so that a damaged answer is no answer."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Journal:
@@ -36,6 +42,10 @@ class Journal:
             self.repaired = True
         for place, row in read_json_lines(self.path)[0]:
             key = (row.get("task"), row.get("question"))
+            if row.pop("sum", None) != _sum(row):
+                raise ValueError(
+                    f"{self.path}:{place}: is damaged: its sum is another; move the file away, answer again"
+                )
             if row.get("hash") != self.digest:
                 raise ValueError(
                     f"{self.path}:{place}: must be of the run {self.digest}, got {row.get('hash')!r}: another model, "
@@ -50,10 +60,12 @@ class Journal:
         if (task, question) in self.done:
             raise ValueError(f"{self.path}: question {question} of {task} is answered already")
         row = {"task": task, "question": question, "hash": self.digest, "query": query, "gt": gold}
-        line = json.dumps(row | {"prediction": prediction}).encode() + b"\n"
-        while line:
-            line = line[os.write(self._file, line) :]
-        os.fsync(self._file)
+        row |= {"prediction": prediction}
+        line = json.dumps(row | {"sum": _sum(row)}).encode() + b"\n"
+        with disk_errors(self.path):
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
         self.done.add((task, question))
 
     def __enter__(self) -> "Journal":

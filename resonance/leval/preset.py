@@ -11,7 +11,7 @@ from resonance.leval.catalogue import MADE_TASKS, TASKS
 from resonance.leval.settings import MADE, AnswerRun, MadeQuestions, Prompts, TasksRun
 from resonance.llm.paths import UNTUNED
 from resonance.llm.preset import Llm
-from resonance.record.settings import Count, Settings, SettingsError
+from resonance.record.settings import Count, Settings, SettingsError, check_known
 
 _SOURCES = rf"{MADE}|path:.+|hf:[\w.-]+/[\w.-]+@[\w.-]+"
 
@@ -59,8 +59,7 @@ class LevalSettings(Settings):
             raise ValueError(f"made must be given for source {MADE} and for no other, got source {self.source}")
         known = MADE_TASKS if self.made else TASKS
         for name in self.tasks:
-            if name not in known:
-                raise ValueError(f"tasks of source {self.source} must be of {', '.join(known)}, got {name!r}")
+            check_known("tasks", name, known, f"source {self.source}")
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks must name each entry once, got {self.tasks}")
         return self
@@ -113,18 +112,12 @@ def complete(leval: LevalSettings, llm: Llm | None, prompts: Prompts, source: st
     if llm is None:
         raise SettingsError(f"{source}: leval: llm must be given too, whose models answer")
     texts, models = llm.settings.texts, llm.settings.models
-    if leval.made and leval.made.text not in texts:
-        raise SettingsError(
-            f"{source}: leval.made.text: {leval.made.text!r} is not in llm.texts, which names {', '.join(texts)}"
-        )
+    if leval.made:
+        check_known(f"{source}: leval.made.text", leval.made.text, texts, "llm.texts")
     for name, asked in leval.models.items():
         key = f"{source}: leval.models.{name}"
-        if name not in models:
-            raise SettingsError(f"{key}: not in llm.models, which names {', '.join(models)}")
-        if asked.family not in prompts.families:
-            raise SettingsError(
-                f"{key}.family: {asked.family!r} is not defined; leval.yaml names {', '.join(prompts.families)}"
-            )
+        check_known(f"{source}: leval.models", name, models, "llm.models")
+        check_known(f"{key}.family", asked.family, prompts.families, "leval.yaml")
         if leval.made and not models[name].stand_in:
             raise SettingsError(
                 f"{key}: questions of source {MADE} are a stand-in for L-Eval's and are for models with stand_in: "
@@ -137,14 +130,11 @@ def complete(leval: LevalSettings, llm: Llm | None, prompts: Prompts, source: st
 
 def _check_strategy(key: str, strategy: str, names: list[str], llm: Llm, model: str) -> None:
     known = [UNTUNED, *llm.settings.models[model].strategies]
-    if strategy not in known:
-        raise SettingsError(f"{key}: a strategy must be one of {', '.join(known)}, got {strategy!r}")
+    check_known(key.rpartition(".")[0], strategy, known, f"the strategies of {model}")
     if len(set(names)) != len(names) or not names:
         raise SettingsError(f"{key}: must name at least one encoding, each once, got {names}")
     tuned = llm.settings.finetuning.encodings
     for name in names:
-        if strategy != UNTUNED and name not in tuned:
-            raise SettingsError(
-                f"{key}: {name!r} is not fine-tuned; llm.finetuning.encodings names {', '.join(tuned) or 'none'}"
-            )
+        if strategy != UNTUNED:
+            check_known(key, name, tuned, "llm.finetuning.encodings")
         llm.check_encoding(key, name, model)

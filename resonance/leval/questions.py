@@ -14,7 +14,7 @@ from resonance.leval.catalogue import ALL_TASKS
 from resonance.leval.files import Tasks, read_tasks
 from resonance.leval.settings import MADE, TasksRun
 from resonance.llm.text import documents
-from resonance.record.files import read_json, sha256, write_json, write_text
+from resonance.record.files import disk_errors, read_record, sha256, write_record, write_text
 
 LIST = "tasks.json"
 
@@ -27,8 +27,8 @@ def gather(run: TasksRun, folder: Path, text: Path | None = None) -> dict:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.json*"):
-        old.unlink()
+    for name in (LIST, *(f"{task}.jsonl" for task in ALL_TASKS)):
+        (folder / name).unlink(missing_ok=True)
     revision = None
     if run.source == MADE:
         rows = made.make_rows(documents(run.text, text), run.made)
@@ -38,7 +38,8 @@ def gather(run: TasksRun, folder: Path, text: Path | None = None) -> dict:
     else:
         root, revision = _root(run.source)
         for name, path in _files(root, run.tasks).items():
-            (folder / f"{name}.jsonl").write_bytes(path.read_bytes())
+            with disk_errors(folder / f"{name}.jsonl"):
+                (folder / f"{name}.jsonl").write_bytes(path.read_bytes())
     tasks = read_tasks(folder, run.tasks)
     found = {"source": run.source, "revision": revision, "missing": list(tasks.missing), "tasks": {}}
     for name, own in tasks.found.items():
@@ -47,13 +48,13 @@ def gather(run: TasksRun, folder: Path, text: Path | None = None) -> dict:
             raise ValueError(f"leval.source {run.source}: {name} must have {most} questions at most, got {questions}")
         digest = sha256(folder / f"{name}.jsonl")
         found["tasks"][name] = {"sha256": digest, "documents": len(own), "questions": questions}
-    write_json(folder / LIST, found)
+    write_record(folder / LIST, "questions", found)
     return found
 
 
 def read(folder: Path) -> tuple[dict, Tasks]:
     """What a gathered folder holds: its list, and the tasks. Raises ValueError where a file is not the listed one."""
-    found = read_json(Path(folder) / LIST)
+    found = read_record(Path(folder) / LIST, "questions")
     for name, known in found["tasks"].items():
         path = Path(folder) / f"{name}.jsonl"
         if not path.is_file() or sha256(path) != known["sha256"]:

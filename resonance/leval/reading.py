@@ -88,16 +88,23 @@ def _quoted(text: str, query: str) -> str:
 
 
 _NUMBER = re.compile(r"[-−]?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
+_AT_ONCE = re.compile(rf"[\s:*$(\[{{\\=]{{0,9}}({_NUMBER.pattern})")
+_BEHIND_VERB = re.compile(rf".*(?:\b(?:is|was|are|were)\b|=)[\s:*$]{{0,9}}({_NUMBER.pattern})")
 
 
 def number(text: str) -> str:
     """The number that a text answers with, its $ and commas dropped; empty where it names none.
 
-    The one behind its last `answer is`, else the last one of its last line.
+    The one right behind its last `answer is`; where a sentence follows, the one behind its verb, else the sentence's
+    last; without an `answer is` the last one of the last line.
     """
     text = re.split(r"\n[ \t]{0,9}Question\b", text)[0].strip()
     said = re.split(r"(?i:\banswer is\b|\\boxed\{|####)", text)
-    found = _NUMBER.findall(said[-1].split("\n")[0])[:1] if len(said) > 1 else []
+    found = []
+    if len(said) > 1:
+        line = said[-1].split("\n")[0]
+        at_once = _AT_ONCE.match(line) or _BEHIND_VERB.match(line)
+        found = [at_once[1]] if at_once else _NUMBER.findall(line)[-1:]
     found = found or _NUMBER.findall(text.split("\n")[-1])[-1:]
     return found[0].replace("−", "-").replace("$", "").replace(",", "") if found else ""
 
@@ -113,8 +120,10 @@ _CLOSING = {"[": "]", "(": ")", "{": "}"}
 def output(text: str) -> str:
     """The output that a text names last, in one spelling; empty where it names none.
 
-    What follows the last "output is" or "code prints", be it in a block; else the last block.
+    What follows the last "output is" or "code prints", be it in a block; else the last block. Markdown's backslashes
+    before brackets are no part of it.
     """
+    text = re.sub(r"\\(?=[\[\](){}])", "", text)
     statements = [*_OUTPUT_IS.finditer(text)]
     if not statements:
         blocks = _FENCED.findall(text)
@@ -167,7 +176,7 @@ def one_spelling(text: str) -> str:
     text = re.sub(r"\b(?:np\.|numpy\.)?array\s*\(", "(", text.strip(" \n`"))
     text = re.sub(r"^\w+\s*=\s*", "", text)
     text = re.sub(r"(?<![\w.])(-?\d+)\.0*(?![\w.])", r"\1", text)
-    text = re.sub(r"\s*([\[\](){}])\s*", r"\1", text.replace(",", " "))
+    text = re.sub(r"\s*([\[\](){}:])\s*", r"\1", text.replace(",", " "))
     while inner := re.fullmatch(r"\(([^()]*)\)|\"(.*)\"|'(.*)'", text):
         text = next(group for group in inner.groups() if group is not None)
     return " ".join(text.split())

@@ -57,10 +57,11 @@ def normalised(text: str) -> str:
 
 
 def released_credit(answer: str, gold: str) -> float:
-    """Letters: equal 1, a part of the gold 0.25. Else equal as numbers, or the gold a substring of the answer."""
-    if gold and set(gold) <= set(LETTERS):
+    """Letters: equal 1, a part of the gold or none of it 0.25. Else equal as numbers, or the gold within the answer."""
+    letters = normalised(gold)
+    if set(letters) <= set(LETTERS):
         answer = normalised(answer)
-        return 1.0 if answer == gold else 0.25 if answer and set(answer) <= set(gold) else 0.0
+        return 1.0 if answer == letters else 0.25 if set(answer) <= set(letters) else 0.0
     try:
         return float(float(answer) == float(gold))
     except ValueError:
@@ -72,13 +73,10 @@ def _without_spaces(text: str) -> str:
 
 
 def _released_choice(prediction: str, gold: str, query: str) -> Reading:
-    answer = _first_letter(prediction) if prediction.strip() else "None"
-    return Reading(answer, released_credit(answer, _first_letter(gold)))
-
-
-def _first_letter(text: str) -> str:
-    """The first capital A to D, be it of a word; A where there is none."""
-    return next((sign for sign in text if sign in LETTERS), "A")
+    """The first capital A to D, be it of a word, unless the whole answer is a stretch of ABCD: then that."""
+    first = next((sign for sign in prediction if sign in LETTERS), "A")
+    answer = "None" if not prediction.strip() else prediction if prediction in LETTERS else first
+    return Reading(answer, released_credit(answer, _gold_letters(gold)))
 
 
 def _released_coursera(prediction: str, gold: str, query: str) -> Reading:
@@ -89,19 +87,23 @@ def _released_coursera(prediction: str, gold: str, query: str) -> Reading:
 def _released_letters(text: str) -> str:
     if not text.strip():
         return "None"
-    run = re.match(rf"[{LETTERS}]{{2,}}", text)
-    if run:
-        return "".join(sorted(set(run[0])))
-    labels = "".join(re.findall(r"\s*[A-Z](?=[\s.)])", text.split("Question")[0]))
+    if text in LETTERS:
+        return text
+    head = re.match(rf"[{LETTERS}]*", text)[0]
+    if len(head) > 1:
+        return "".join(sorted(set(head)))
+    rest = text[len(head) :].split("Question")[0]
+    # A lone letter at the start counts beside the labels, be it the A of "Answer".
+    labels = head + "".join(re.findall(r"\s*[A-Z](?=[\s.)])", rest))
     letters = sorted(set(labels) & set(LETTERS))
     if letters:
         return "".join(letters)
-    run = re.search(rf"[{LETTERS}]+", text)
+    run = re.search(rf"[{LETTERS}]+", rest)
     return run[0] if run else "A"
 
 
 def _gold_letters(gold: str) -> str:
-    """Coursera's gold: the letters A to D of its first word."""
+    """The gold of a choice: the letters A to D of its first word."""
     return "".join(sign for sign in [*gold.split(), ""][0] if sign in LETTERS)
 
 
@@ -129,32 +131,42 @@ _STATEMENT = "the final output"
 
 
 def _released_code(prediction: str, gold: str, query: str) -> Reading:
-    gold, text = _released_value(gold), _released_value(prediction)
+    text = _released_value(prediction)
     for filler in _FILLERS:
         text = text.replace(filler, "")
+    # Pieces between spaces: of a text that begins or ends with one the first or the last is empty, and counts.
     width = len(gold.split()) + 3
-    words = text.split(_STATEMENT)[-1].split()[:width] if _STATEMENT in text else text.split()[-width:]
-    answer = " ".join(words)
-    return Reading(answer, released_credit(answer, gold))
+    stated = _STATEMENT in text
+    pieces = re.split(r"\s+", text.split(_STATEMENT)[-1])
+    answer = " ".join(pieces[:width] if stated else pieces[-width:])
+    return Reading(answer, released_credit(answer, _released_value(gold)))
 
 
 def _released_value(text: str) -> str:
+    text = re.sub(r"\s+", " ", text)
     for sign in (",", "'", "\\", ".0"):
         text = text.replace(sign, "")
-    text = " ".join(text.split())
     for loose, tight in (("] [", "]["), ("[ [", "[["), ("] ]", "]]")):
         text = text.replace(loose, tight)
     return text
 
 
 def _released_judgement(prediction: str, gold: str, query: str) -> Reading:
-    halves = [_first_truth(half) for half in _halves(prediction)]
-    return _judged(halves, gold)
+    """Their script ends in an IndexError where `[fact:` is missing; here that half is empty."""
+    halves = [_first_truth(half) for half in _released_halves(prediction)]
+    credits = [released_credit(half, wanted) for half, wanted in zip(halves, _released_halves(gold), strict=True)]
+    return Reading(f"{halves[0]} [fact: {halves[1]}]", sum(credits) / 2)
+
+
+def _released_halves(text: str) -> tuple[str, str]:
+    """As `_halves`, in lower case; of the second half the last sign is dropped, which should be the bracket."""
+    loyalty, fact, *_ = [*text.lower().split("[fact:"), ""]
+    return loyalty.strip(), fact[:-1].strip()
 
 
 def _first_truth(text: str) -> str:
-    found = re.search("true|false", text.lower())
-    return found[0] if found else ERROR
+    word = next((word for word in text.lower().split() if "true" in word or "false" in word), ERROR)
+    return word if word == ERROR else "true" if "true" in word else "false"
 
 
 def _halves(text: str) -> tuple[str, str]:
@@ -174,12 +186,12 @@ def _judged(halves: list[str], gold: str) -> Reading:
 def _strict_choice(prediction: str, gold: str, query: str) -> Reading:
     """Exactly one letter answers a question that has one answer."""
     answer = reading.letters(prediction, query)
-    return Reading(answer, float(answer == _first_letter(gold)))
+    return Reading(answer, float(answer == _gold_letters(gold)))
 
 
 def _strict_coursera(prediction: str, gold: str, query: str) -> Reading:
     answer = reading.letters(prediction, query)
-    return Reading(answer, released_credit(answer, _gold_letters(gold)))
+    return Reading(answer, released_credit(answer, _gold_letters(gold)) if answer else 0.0)
 
 
 def _value(number: str) -> Fraction | None:
@@ -214,6 +226,8 @@ def _misread_choice(prediction: str, gold: str, released: Reading, strict: Readi
     if not strict.answer:
         has_letter = any(sign in LETTERS for sign in prediction)
         return "a capital of a word where no answer is given" if has_letter else "A where no letter is given"
+    if set(released.answer) == set(strict.answer):
+        return "letters out of their order"
     if set(released.answer) < set(strict.answer):
         return "the first of several letters"
     if set(strict.answer) < set(released.answer):
@@ -304,15 +318,11 @@ _MISREADINGS: dict[str, Callable[[str, str, Reading, Reading], str | None]] = {
 }
 
 
-def _has_letter(gold: str) -> bool:
-    return any(sign in LETTERS for sign in gold)
-
-
 _GOLD: dict[str, Callable[[str], bool]] = {
     "coursera": lambda gold: bool(_gold_letters(gold)),
     "gsm100": lambda gold: _value(reading.number(gold)) is not None,
-    "quality": _has_letter,
-    "tpo": _has_letter,
+    "quality": lambda gold: bool(_gold_letters(gold)),
+    "tpo": lambda gold: bool(_gold_letters(gold)),
     "codeu": lambda gold: bool(gold.strip()),
     "line_end": lambda gold: bool(gold.strip()),
     "line_end_blind": lambda gold: bool(gold.strip()),

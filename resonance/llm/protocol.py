@@ -2,10 +2,13 @@
 
 from typing import Literal
 
+from pydantic import field_validator
+
+from resonance.encoding.methods import method_names
 from resonance.encoding.spec import EncodingSpec
 from resonance.llm.settings import FinetuneChoices, ModelSource, PerplexityChoices
 from resonance.record.choices import YarnChoices
-from resonance.record.settings import Settings
+from resonance.record.settings import Settings, check_known
 
 
 class LlmProtocol(FinetuneChoices, PerplexityChoices, YarnChoices):
@@ -17,6 +20,13 @@ class LlmProtocol(FinetuneChoices, PerplexityChoices, YarnChoices):
     resonance_methods: list[str]
     """L8. Methods that Resonance may follow. The released code drops it in silence after the others;
     here such an encoding is an error."""
+
+    @field_validator("resonance_methods")
+    @classmethod
+    def _check_methods(cls, names: list[str]) -> list[str]:
+        for name in names:
+            check_known("resonance_methods", name, method_names(), "the registry of methods")
+        return names
 
     def choices(self, kind: type[Settings]) -> Settings:
         """The part of the protocol that one kind of run depends on."""

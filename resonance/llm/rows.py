@@ -8,7 +8,7 @@ NAMES = {"model": pl.String, "encoding": pl.String, "strategy": pl.String}
 """The columns of whatever is measured of a model, an encoding and a fine-tuning strategy."""
 
 TRAINING = Kind(
-    "training",
+    "llm_training",
     {"step": pl.Int64, "epoch": pl.Float64, "metric": pl.String, "value": pl.Float64},
     {
         "train_loss": "mean loss of the step",

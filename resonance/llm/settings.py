@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from resonance.llm.paths import UNTUNED
-from resonance.record.settings import Count, Settings
+from resonance.record.settings import Count, Name, Seed, Settings, check_known
 
 TINY = "train:tiny"
 _ELSEWHERE = r"pypi:[\w.-]+==[\w.]+|(hf|path):.+", "pypi:NAME==VERSION, hf:OWNER/NAME or path:FOLDER"
@@ -40,6 +40,9 @@ class Text(Settings):
     @model_validator(mode="after")
     def _check(self) -> "Text":
         _check_source("text", self.source)
+        for pattern in self.include:
+            if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+                raise ValueError(f"include must be globs within the folder, such as **/*.txt, got {pattern!r}")
         return self
 
 
@@ -107,7 +110,7 @@ class ModelSource(Settings):
     """b of its pretraining; compared with its config when it is loaded."""
     scale: float = Field(ge=1)
     """s = L'/L."""
-    strategies: dict[str, Strategy]
+    strategies: dict[Name, Strategy]
     """Fine-tuning strategies by name; empty: nothing is fine-tuned."""
     lengths: list[Count] = Field(default_factory=list)
     """Lengths at which perplexity is measured, in tokens; left out: it is not, and the model has no Figure 4."""
@@ -133,7 +136,7 @@ class ModelSource(Settings):
 class FinetuneLoop(Settings):
     """How models are fine-tuned, beside the protocol."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     """Of the order of the sequences."""
     micro_batch_size: Count
     """Sequences in memory at a time, on each device (paper: 1)."""
@@ -261,9 +264,9 @@ class HalfSettings(Settings):
 
     protocol: str
     """A name of config/llm_protocols.yaml."""
-    models: dict[str, ModelSource] = Field(min_length=1)
+    models: dict[Name, ModelSource] = Field(min_length=1)
     """The language models, by a name that enters paths."""
-    texts: dict[str, Text] = Field(min_length=1)
+    texts: dict[Name, Text] = Field(min_length=1)
     """The corpora, by a name that enters paths."""
     untuned: list[str] = Field(min_length=1)
     """Names of encodings.yaml to measure without fine-tuning."""
@@ -277,17 +280,10 @@ class HalfSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "HalfSettings":
-        for kind, names in (("models", self.models), ("texts", self.texts)):
-            for name in names:
-                if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-                    raise ValueError(
-                        f"{kind}: a name must be letters, digits and _, since it enters paths, got {name!r}"
-                    )
         named = [("finetuning.text", self.finetuning.text)]
         named += [(f"models.{name}.tiny.text", m.tiny.text) for name, m in self.models.items() if m.tiny]
         for key, name in named:
-            if name not in self.texts:
-                raise ValueError(f"{key}: {name!r} is not in texts, which names {', '.join(self.texts)}")
+            check_known(key, name, self.texts, "texts")
         trained_on = [self.finetuning.text, *(m.tiny.text for m in self.models.values() if m.tiny)]
         for name in trained_on:
             if self.texts[name].held_out == -1:

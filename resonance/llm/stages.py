@@ -10,7 +10,7 @@ from resonance.llm.evaluations import evaluations
 from resonance.llm.rows import TRAINING
 from resonance.llm.settings import FinetuneRun, ModelRun, TextRun
 from resonance.record.encoding import read_encoding
-from resonance.record.files import read_json, write_json
+from resonance.record.files import disk_errors, read_record, sums, write_record
 from resonance.record.identity import code_of
 from resonance.record.provenance import Stopwatch, device_name, provenance
 from resonance.record.rows import write_rows
@@ -47,7 +47,8 @@ def base(settings: Path, output: Path, source: Path | None, text: Path | None, t
 
     made = provenance(models.PACKAGES)
     if run.tiny is None:
-        models.prepare(run, output, source)  # nothing is computed: no GPU is needed
+        with disk_errors(output):
+            models.prepare(run, output, source)  # nothing is computed: no GPU is needed
         return
     torch = models.torch_on(run.device, threads)
     if text is None:
@@ -55,7 +56,7 @@ def base(settings: Path, output: Path, source: Path | None, text: Path | None, t
     from resonance.encoding.spec import EncodingSpec
     from resonance.hf.swap import describe, swap_rotary
     from resonance.llm import finetune
-    from resonance.llm.text import Packed
+    from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTES, Packed, check_tokenizer
 
     spec = EncodingSpec(method="rope", base=run.rope_base, train_length=run.train_length)
     trained_model = []
@@ -68,7 +69,9 @@ def base(settings: Path, output: Path, source: Path | None, text: Path | None, t
 
     plan = finetune.pretraining_plan(run.tiny, run.train_length, run.device, run.precision, "pretraining")
     packed, code = Packed(text), code_of(paths.CODE.format(stage="base"), methods=[spec.method])
-    trained = finetune.train(make, packed, plan, output.parent, made_of={"model": run.to_json()}, code=code)
+    check_tokenizer(packed, BYTES, BYTE_BOS, BYTE_EOS)
+    with disk_errors(output.parent):
+        trained = finetune.train(make, packed, plan, output.parent, made_of={"model": run.to_json()}, code=code)
     found = models.base_of_tiny(run, sum(p.numel() for p in trained_model[0].parameters()))
     record = {
         "settings": run.model_dump(mode="json"),
@@ -83,7 +86,7 @@ def base(settings: Path, output: Path, source: Path | None, text: Path | None, t
         "cost": watch.read(),
     }
     write_rows(output.parent / Path(paths.TRAINING).name, TRAINING, trained.rows, record)
-    write_json(output.parent / Path(paths.RUN).name, record)
+    write_record(output.parent / Path(paths.RUN).name, "pretraining", record)
     found.write(output)
 
 
@@ -97,10 +100,11 @@ def finetune(
     torch_on(run.device, max(1, threads // int(os.environ.get("WORLD_SIZE", "1"))))
     from resonance.hf.swap import describe
     from resonance.llm import finetune as training
-    from resonance.llm.text import Packed
+    from resonance.llm.text import Packed, check_tokenizer
 
     made = provenance(PACKAGES)
     found, packed, kept = Base.read(base), Packed(text), []
+    check_tokenizer(packed, found.tokenizer, found.bos, found.eos)
 
     def make() -> object:
         kept.append(load(found, spec, **run.where(), training=True))
@@ -108,13 +112,16 @@ def finetune(
 
     plan = training.finetune_plan(run, f"{run.model} {encoding.stem} {run.strategy}", checkpoint_every)
     code = code_of(paths.CODE.format(stage="finetune"), methods=[spec.method])
-    made_of = {"encoding": spec.to_dict(), "base": read_json(base)}
-    trained = training.train(make, packed, plan, folder, made_of=made_of, code=code)
+    made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base")}
+    with disk_errors(folder):
+        trained = training.train(make, packed, plan, folder, made_of=made_of, code=code)
     if int(os.environ.get("RANK", "0")):
         return
     record = {
         "settings": run.model_dump(mode="json"),
         "source": found.source,
+        "base": found.digest,
+        "weights": sums(folder / Path(paths.MODEL).name),
         "spec": spec.to_dict(),
         "num_tokens": plan.num_tokens,
         "processes": trained.processes,
@@ -128,7 +135,7 @@ def finetune(
         "cost": watch.read(),
     }
     write_rows(folder / Path(paths.TRAINING).name, TRAINING, trained.rows, record)
-    write_json(folder / Path(paths.RUN).name, record)
+    write_record(folder / Path(paths.RUN).name, "finetuning", record)
 
 
 def evaluate(
@@ -155,13 +162,16 @@ def evaluate(
     evaluation = evaluations()[name]
     watch, run, spec = Stopwatch(), read_settings(evaluation.run, settings), read_encoding(encoding)
     from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
-    from resonance.llm.text import Packed, check_disjoint
+    from resonance.llm.text import Packed, check_disjoint, check_tokenizer
 
     torch_on(run.device, threads)
     made = provenance(PACKAGES)
     found, packed = Base.read(base), {text: Packed(folder) for text, folder in texts.items()}
     for text, own in packed.items():
+        check_tokenizer(own, found.tokenizer, found.bos, found.eos)
         check_disjoint(Packed(train_text), own, text)
+    if model is not None:
+        found.check_tuned(model, run.model, strategy, spec.to_dict())
     loaded = load(found, spec, **run.where(), folder=model)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     rows = [{**names, **row} for row in evaluation.measure(loaded, tokenizer_of(found), packed, run)]

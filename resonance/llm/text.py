@@ -20,7 +20,7 @@ import numpy as np
 
 from resonance.llm.rows import DOCUMENTS
 from resonance.llm.settings import Text, TextRun
-from resonance.record.files import replacing
+from resonance.record.files import replacing, sha256
 from resonance.record.progress import Progress
 from resonance.record.rows import read_rows, read_run, write_rows
 
@@ -125,7 +125,7 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
     """Tokenize a text once and write it into a folder. Returns it opened."""
     folder = Path(folder)
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 2**16 else np.uint32)
-    rows, seen, start = [], set(), 0
+    rows, seen, start, written = [], set(), 0, hashlib.sha256()
     with (
         replacing(folder / "tokens.bin") as temporary,
         temporary.open("wb") as file,
@@ -144,6 +144,7 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
                 continue
             seen.add(digest)
             file.write(packed)
+            written.update(packed)
             rows.append({"document": digest, "title": title, "start": start, "num_tokens": len(ids)})
             start += len(ids)
             progress.report(len(rows), f"{start:,} tokens")
@@ -153,6 +154,7 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
     for row in rows:
         row["split"] = "held_out" if row["document"] in held_out else "train"
     record = {**run.model_dump(), "dtype": dtype.name, "bos": tokenizer.bos, "eos": tokenizer.eos}
+    record["sha256"] = written.hexdigest()
     write_rows(folder / "documents.parquet", DOCUMENTS, rows, record)
     return Packed(folder)
 
@@ -191,9 +193,10 @@ class Packed:
         self.documents, self.run = read_rows(path, DOCUMENTS), read_run(path)
         dtype, total = np.dtype(self.run["dtype"]), int(self.documents["num_tokens"].sum())
         tokens = self.folder / "tokens.bin"
-        if not tokens.exists() or tokens.stat().st_size != total * dtype.itemsize:
+        if not tokens.exists() or sha256(tokens) != self.run["sha256"]:
             raise ValueError(
-                f"{tokens} must hold {total:,} tokens as documents.parquet says; delete both and pack again"
+                f"{tokens} must hold the {total:,} tokens that documents.parquet names, got others; delete both and "
+                "pack again"
             )
         self.tokens = np.memmap(tokens, dtype=dtype, mode="r", shape=(total,))
 
@@ -204,6 +207,16 @@ class Packed:
     def read(self, start: int, length: int) -> np.ndarray:
         """Tokens as int64 [T]."""
         return self.tokens[start : start + length].astype(np.int64)
+
+
+def check_tokenizer(packed: Packed, tokenizer: str, bos: int | None, eos: int | None) -> None:
+    """Raises ValueError for a text that was packed for a model with another tokenizer."""
+    asked = {"tokenizer": tokenizer, "bos": bos, "eos": eos}
+    if other := [name for name in asked if packed.run.get(name) != asked[name]]:
+        raise ValueError(
+            f"{packed.folder} must be packed for this model, whose {other[0]} is {asked[other[0]]}, got "
+            f"{packed.run.get(other[0])}; pack the text with --base"
+        )
 
 
 def check_disjoint(trained: Packed, measured: Packed, name: str) -> None:

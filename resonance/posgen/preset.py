@@ -18,7 +18,7 @@ from resonance.posgen.settings import (
     Task,
     TrainRun,
 )
-from resonance.record.settings import Count, Settings, SettingsError
+from resonance.record.settings import Count, Settings, SettingsError, check_known
 
 StudyName = Literal["five_seeds", "extended", "keyed", "rounding", "ablation"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -197,6 +197,8 @@ def complete(
     settings: PosgenSettings, encodings: dict[str, dict], protocols: dict[str, Protocol], source: str, folder: Path
 ) -> Posgen:
     """The preset with what its names stand for. Raises SettingsError: one line."""
+    for name in settings.training.steps:
+        check_known(f"{source}: posgen.training.steps", name, protocols, str(folder / "protocols.yaml"))
     protocols = dict(protocols)
     for study, lists in settings.all_studies.items():
         for name in lists.protocols:
@@ -205,11 +207,7 @@ def complete(
             except SettingsError as error:
                 raise SettingsError(f"{source}: {_key(study)}.protocols: {error}") from None
         for name in lists.encodings:
-            if name not in encodings:
-                raise SettingsError(
-                    f"{source}: {_key(study)}.encodings: {name!r} is not defined; "
-                    f"{folder / 'encodings.yaml'} names {', '.join(encodings)}"
-                )
+            check_known(f"{source}: {_key(study)}.encodings", name, encodings, str(folder / "encodings.yaml"))
     for name, fields in encodings.items():
         for protocol in protocols.values():
             try:

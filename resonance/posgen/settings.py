@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from resonance.posgen.tasks import TASKS, check_task
+from resonance.posgen.tasks import LARGEST, TASKS, check_task
 from resonance.record.settings import Count, Settings
 
 Task = Annotated[str, AfterValidator(check_task), Field(json_schema_extra={"enum": list(TASKS)})]
@@ -34,7 +34,7 @@ class TrainChoices(Settings):
     selection: Literal["last", "best_in_distribution"]
     """P10. Which of the looked-at steps is evaluated: the last, or the one with the best
     in-distribution validation accuracy (the later of equals)."""
-    num_extra_tokens: int = Field(ge=0)
+    num_extra_tokens: int = Field(ge=0, le=2**20)
     """P15. Entries of the vocabulary beside the m digits; the last one is the end token."""
 
     @model_validator(mode="after")
@@ -47,9 +47,9 @@ class TrainChoices(Settings):
 class DataSettings(Settings):
     """The sequences of a task."""
 
-    modulus: int = Field(ge=2)
+    modulus: int = Field(ge=2, le=LARGEST)
     """m of the modular addition (paper: 17)."""
-    keyed_modulus: int | None = Field(default=None, ge=2)
+    keyed_modulus: int | None = Field(default=None, ge=2, le=LARGEST)
     """m of the keyed tasks, whose h takes longer to learn; left out: modulus."""
     j: Count
     """How many far tokens a token depends on (paper: 1)."""

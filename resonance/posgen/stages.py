@@ -3,7 +3,10 @@
 Imports torch where a function computes with it.
 """
 
+import json
 from pathlib import Path
+
+import numpy as np
 
 from resonance.posgen import paths
 from resonance.posgen.rows import BASELINE, EVALUATION, TRAINING
@@ -11,12 +14,12 @@ from resonance.posgen.settings import DataRun, EvaluateRun, TrainRun
 from resonance.posgen.tasks import SPLITS, Rule, digest, draw_prefixes, prefix_generator
 from resonance.posgen.tasks import generate as sequences_of
 from resonance.record.encoding import read_encoding
-from resonance.record.files import discard_leftovers, read_json, write_json
-from resonance.record.identity import code_of
+from resonance.record.files import discard_leftovers, read_record, write_record
+from resonance.record.identity import code_of, differences, identity
 from resonance.record.progress import Progress
 from resonance.record.provenance import Stopwatch, device_name, provenance
-from resonance.record.rows import read_sequences, write_rows, write_sequences
-from resonance.record.settings import SettingsError, read_settings
+from resonance.record.rows import read_run, read_sequences, write_rows, write_sequences
+from resonance.record.settings import SettingsError, parse, read_settings
 
 
 def generate(settings: Path, outputs: list[Path]) -> None:
@@ -43,7 +46,7 @@ def baseline(settings: Path, test: Path, protocol: str, output: Path) -> None:
 
     run = read_settings(DataRun, settings)
     rule = Rule(task=run.task, modulus=run.data.modulus, j=run.data.j, k=run.data.k)
-    rows = baselines(rule, run.data, read_sequences(test))
+    rows = baselines(rule, run.data, read_split(test, "test", **run.model_dump())[0])
     write_rows(output, BASELINE, [{"protocol": protocol, "task": run.task, **row} for row in rows], run.model_dump())
 
 
@@ -68,7 +71,10 @@ def train(
     _prepare_torch(run.training.device, run.training.precision, threads)
     tune_allocator()
     discard_leftovers(folder)
-    made_of = run, spec, seed, read_sequences(train_data), read_sequences(validation_data)
+    asked = {"task": run.task, "data": run.data.model_dump()}
+    train_NT, drawn = read_split(train_data, "train", **asked)
+    validation_NT, seen = read_split(validation_data, "validation", prefixes=drawn["prefixes"], **asked)
+    made_of = run, spec, seed, train_NT, validation_NT
     checkpoints = Checkpoints(folder / paths.CHECKPOINTS_FOLDER, training.identity_of(*made_of), checkpoint_seconds)
     with Progress(f"{run.protocol} {run.task} {encoding.stem} seed {seed}", run.steps) as progress:
         accuracy = float("nan")
@@ -80,12 +86,16 @@ def train(
                 progress.report(seen["step"], f"loss {seen['loss']:.4f} accuracy {accuracy:.4f}", line=True)
 
         trained = training.train(*made_of, report, checkpoints)
-    record = {
+    about = {
         "settings": run.model_dump(mode="json"),
         "train_encoding": encoding.stem,
         "spec": spec.to_dict(),
         "seed": seed,
         "selected_step": trained.step,
+        "validation": seen,
+    }
+    header = {"run": json.dumps(about, sort_keys=True)}
+    record = about | {
         "resumed_at": trained.resumed_at,
         "threads": threads,
         "precision": precision_here(run.training.device, run.training.precision),
@@ -96,12 +106,11 @@ def train(
         "provenance": made,
         "cost": watch.read(),
     }
-    header = {"settings": run.to_json(), "seed": str(seed), "step": str(trained.step)}
     snapshots = {f"{step}/{name}": w for step, kept in trained.snapshots.items() for name, w in kept.items()}
-    save_weights(folder / Path(paths.SNAPSHOTS).name, snapshots, header)
-    save_weights(folder / Path(paths.MODEL).name, trained.decoder.state_dict(), header)
+    for kind, tensors in (("snapshots", snapshots), ("model", trained.decoder.state_dict())):
+        save_weights(folder / f"{kind}.safetensors", tensors, header | {"kind": kind})
     write_rows(folder / Path(paths.TRAINING).name, TRAINING, trained.rows, record)
-    write_json(folder / Path(paths.RUN).name, record)
+    write_record(folder / Path(paths.RUN).name, "training", record)
     checkpoints.remove()
 
 
@@ -122,23 +131,24 @@ def evaluate(
     from resonance.encoding.ops import implementation
     from resonance.posgen.evaluate import evaluate as measure
     from resonance.posgen.step import precision_here, tune_allocator
-    from resonance.record.checkpoint import load_weights
 
     watch, made = Stopwatch(), provenance()
-    weights, header = load_weights(model)
-    flat, _ = load_weights(model.with_name(Path(paths.SNAPSHOTS).name))
+    about, trained, weights, flat = read_trained(model)
     snapshots: dict[int, dict] = {}
     for key, tensor in flat.items():
         step, name = key.split("/", 1)
         snapshots.setdefault(int(step), {})[name] = tensor
-    run = TrainRun.model_validate_json(header["settings"])
-    spec, seed = read_encoding(encoding), int(header["seed"])
+    run, seed = parse(TrainRun, about["settings"], str(model)), about["seed"]
+    spec = read_encoding(encoding)
+    if encoding.stem == about["train_encoding"]:
+        _check({"spec": about["spec"]}, {"spec": spec.to_dict()}, f"{encoding} must be what {model} was trained with")
     asked = read_settings(EvaluateRun, settings).evaluation
     _prepare_torch(run.training.device, asked.precision, threads)
     tune_allocator()
-    sequences = read_sequences(validation_data), read_sequences(test_data)
-    rows = measure(run, spec, seed, weights, int(header["step"]), snapshots, *sequences, asked)
-    trained = read_json(model.with_name(Path(paths.RUN).name))
+    drawn = {name: about["validation"][name] for name in ("task", "prefixes", "data")}
+    validation_NT, _ = read_split(validation_data, **about["validation"])
+    test_NT, _ = read_split(test_data, "test", **drawn)
+    rows = measure(run, spec, seed, weights, about["selected_step"], snapshots, validation_NT, test_NT, asked)
     names = {
         "protocol": protocol or run.protocol,
         "task": run.task,
@@ -166,6 +176,46 @@ def evaluate(
     write_rows(output, EVALUATION, rows, record)
     shown = {r["metric"]: r["value"] for r in rows if r["split"] == "test" and r["position"] is None}
     print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
+
+
+def read_trained(model: Path) -> tuple[dict, dict, dict, dict]:
+    """A training's folder by its model: what its weights are of, run.json, the weights, and those of its looks.
+
+    Raises ValueError where the three files are not of one run.
+    """
+    from resonance.record.checkpoint import load_weights
+
+    found = {}
+    for kind in ("model", "snapshots"):
+        path = model if kind == "model" else model.with_name(f"{kind}.safetensors")
+        tensors, header = load_weights(path)
+        if header.get("kind") != kind:
+            raise ValueError(
+                f"{path} must hold a training's {kind}, got {header.get('kind', 'other weights')}; name it"
+            )
+        found[kind] = tensors, json.loads(header["run"]), path
+    (weights, about, _), (flat, of_flat, beside) = found.values()
+    record = model.with_name(Path(paths.RUN).name)
+    trained = read_record(record, "training")
+    for theirs, path in ((of_flat, beside), ({name: trained.get(name) for name in about}, record)):
+        _check(about, theirs, f"{path} must be of the run of {model}")
+    return about, trained, weights, flat
+
+
+def read_split(path: Path, split: str, **asked: object) -> tuple[np.ndarray, dict]:
+    """The sequences of a file, and what made them. Raises ValueError where they are not those that are asked for."""
+    x_NT, found = read_sequences(path), read_run(path)
+    asked = {"split": split, **asked}
+    _check(asked, {name: found.get(name) for name in asked}, f"{path} must hold the sequences asked for")
+    if digest(x_NT) != found.get("sha256"):
+        raise ValueError(f"{path} is damaged: its digest is not its sequences'; delete it and run the rule again")
+    return x_NT, found
+
+
+def _check(asked: dict, found: dict, rule: str) -> None:
+    """Raises ValueError where two runs, or parts of them, differ: by name."""
+    if other := differences(identity(asked), identity(found)):
+        raise ValueError(f"{rule}, but {'; '.join(other)}; name that run's own file, or run its rule again")
 
 
 def _prepare_torch(device: str, precision: str, threads: int) -> None:

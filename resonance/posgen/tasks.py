@@ -38,6 +38,8 @@ import numpy as np
 PAPER_TASKS = ("recursive", "cot", "semi_recursive")
 PREFIX_RULES = ("distinct", "combinations")
 SPLITS = ("train", "validation", "test")
+LARGEST = 2**31
+"""Of a modulus: sums of tokens are int64."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Rule:
     def __post_init__(self) -> None:
         check_task(self.task)
         for name, least in (("modulus", 2), ("j", 1), ("k", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+            if not least <= getattr(self, name) <= LARGEST:
+                raise ValueError(f"{name} must be {least} to {LARGEST:,}, got {getattr(self, name)}")
 
     @property
     def keyed(self) -> bool:

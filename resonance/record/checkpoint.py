@@ -3,10 +3,7 @@
 Weights that a run ends with, and the checkpoints that a killed run goes on from.
 """
 
-import errno
-import hashlib
 import json
-import re
 import shutil
 import sys
 import time
@@ -16,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from resonance.record.files import discard_leftovers, replacing, sha256
+from resonance.record.files import UNSEALED, check_seal, discard_leftovers, replacing, sha256
 from resonance.record.identity import differences
 
 Tensors = dict[str, torch.Tensor]
@@ -30,28 +27,23 @@ def save_weights(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
         raise TypeError(f"metadata must map strings to strings, got {metadata}")
     # One key that holds all: safetensors writes several in an order that changes from run to run.
-    header = {"metadata": json.dumps(metadata, sort_keys=True)}
+    header = {"metadata": json.dumps(metadata | {"checksum": UNSEALED}, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, header)
-        except SafetensorError as error:  # it wraps what the system said
-            number = re.search(r"\(os error (\d+)\)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
+    with replacing(path, sealed=True) as temporary:
+        save_file(tensors, temporary, header)
 
 
 def load_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and metadata. Raises ValueError for a file that is not whole safetensors."""
+    """Tensors and metadata. Raises ValueError for a file that is damaged or somebody else's (`check_seal`)."""
+    check_seal(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             names = file.keys()  # a method, not a mapping's: the file itself cannot be iterated over
-            header = dict(file.metadata() or {})
-            metadata = json.loads(header["metadata"]) if "metadata" in header else header
+            metadata = json.loads(file.metadata()["metadata"])
+            del metadata["checksum"]
             return {name: file.get_tensor(name) for name in names}, metadata
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); delete it and run the rule again"
-        ) from None
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a safetensors file, got another ({error}); run the rule again") from None
 
 
 OTHERS = "other-runs"
@@ -109,8 +101,7 @@ class Checkpoints:
         started = time.monotonic()
         path = self.folder / f"step{step:09d}.safetensors"
         text = json.dumps({"identity": self.identity, "state": state}, sort_keys=True)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_weights(path, tensors, {"json": text, "sha256": _checksum(tensors, text)})
+        save_weights(path, tensors, {"json": text})
         self.kept = [*(kept for kept in self.kept if kept != path), path][-2:]
         for other in self.folder.glob("step*.safetensors"):
             if other not in self.kept:
@@ -127,19 +118,7 @@ class Checkpoints:
             tensors, metadata = load_weights(path)
         except (ValueError, OSError) as error:
             raise ValueError(f"{path.name} is damaged ({error}); the one before it is tried") from None
-        text = metadata.get("json", "")
-        if metadata.get("sha256") != _checksum(tensors, text):
-            raise ValueError(f"{path.name} is damaged (its SHA-256 is another); the one before it is tried")
-        read = json.loads(text)
+        read = json.loads(metadata["json"])
         if found := differences(self.identity, read["identity"]):
             raise ForeignError(f"{path.name} is of another run: {'; '.join(found)}")
         return tensors, read["state"]
-
-
-def _checksum(tensors: Tensors, text: str) -> str:
-    """SHA-256 over names, types, shapes and bytes of the tensors, and over the text."""
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

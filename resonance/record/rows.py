@@ -4,6 +4,7 @@ What a file is stands in its metadata: `kind`, `schema_version`, and the `run` t
 columns and metrics belongs to the wing that measures it.
 """
 
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from resonance.record.files import replacing
+from resonance.record.files import UNSEALED, check_seal, replacing
 
 SCHEMA_VERSION = "1"
 
@@ -55,15 +56,12 @@ def read_rows(paths: Iterable[Path] | Path, kind: Kind) -> pl.DataFrame:
 
 def read_run(path: Path) -> dict:
     """The run that made a result file."""
-    metadata = _metadata(path)
-    if "run" not in metadata:
-        raise ValueError(f"{path} must name the run that made it, got a parquet file of somebody else")
-    return json.loads(metadata["run"])
+    return json.loads(_metadata(path)["run"])
 
 
-def kind_of(path: Path) -> str | None:
-    """The name of a result file's kind; None for a parquet file of somebody else."""
-    return _metadata(path).get("kind")
+def kind_of(path: Path) -> str:
+    """The name of a result file's kind."""
+    return _metadata(path)["kind"]
 
 
 def write_sequences(path: Path, x_NT: np.ndarray, run: dict) -> None:
@@ -82,8 +80,10 @@ def read_sequences(path: Path) -> np.ndarray:
 
 def _write(path: Path, frame: pl.DataFrame, kind: str, run: dict) -> None:
     metadata = {"kind": kind, "schema_version": SCHEMA_VERSION, "run": json.dumps(run, sort_keys=True)}
-    with replacing(path) as temporary:
-        frame.write_parquet(temporary, compression="zstd", metadata=metadata)
+    written = io.BytesIO()  # polars itself does not say that a disk is full
+    frame.write_parquet(written, compression="zstd", metadata=metadata | {"checksum": UNSEALED})
+    with replacing(path, sealed=True) as temporary:
+        temporary.write_bytes(written.getbuffer())
 
 
 def _read(path: Path, kind: str) -> pl.DataFrame:
@@ -93,21 +93,14 @@ def _read(path: Path, kind: str) -> pl.DataFrame:
             f"{path} must hold {kind} of schema version {SCHEMA_VERSION}, got {metadata.get('kind')!r} of "
             f"{metadata.get('schema_version')!r}; delete it and run the workflow again"
         )
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _not_whole(path, error) from None
+    return pl.read_parquet(path)
 
 
 def _metadata(path: Path) -> dict[str, str]:
+    """Of a whole file alone: on a damaged one polars may fail in many ways, and may not."""
+    check_seal(path)
     try:
         return pl.read_parquet_metadata(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _not_whole(path, error) from None
-
-
-def _not_whole(path: Path, error: Exception) -> Exception:
-    if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{path} is missing; run the workflow to make it")
-    reason = " ".join(str(error).split())
-    return ValueError(f"{path} is not a whole parquet file ({reason}); delete it and run the rule again")
+    except pl.exceptions.PolarsError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} must be a parquet file, got another ({reason}); run the rule again") from None

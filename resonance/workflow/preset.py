@@ -3,7 +3,6 @@
 The JSON schema in workflow/schemas is generated from `Preset`. Imports no torch.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from resonance.posgen.preset import Posgen, PosgenSettings
 from resonance.posgen.preset import complete as posgen_of
 from resonance.posgen.protocol import Protocol
 from resonance.record.job import Resources
-from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+from resonance.record.settings import Name, Settings, SettingsError, check_name, parse, read_yaml
 
 SHARED = ("encodings", "protocols", "llm_protocols", "published", "leval")
 """Files of the config folder that are no presets."""
@@ -26,7 +25,7 @@ SHARED = ("encodings", "protocols", "llm_protocols", "published", "leval")
 class Preset(Settings):
     """One complete size of the whole workflow."""
 
-    preset: str
+    preset: Name
     """Its name, that of its file."""
     posgen: PosgenSettings
     llm: LlmSettings | None = None
@@ -100,7 +99,7 @@ def _mapping(path: Path) -> dict[str, dict]:
     values = read_yaml(path)
     if not isinstance(values, dict) or not all(isinstance(fields, dict) for fields in values.values()):
         raise SettingsError(f"{path}: must map names to fields")
-    for name in values:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-            raise SettingsError(f"{path}: a name must be letters, digits and _, since it enters paths, got {name!r}")
-    return values
+    try:
+        return {check_name(name): fields for name, fields in values.items()}
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None

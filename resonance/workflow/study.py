@@ -69,6 +69,8 @@ def collect(
             own = dict([_made_of(run)])
             _check(wanted(posgen, cell), run, str(path), code=False)  # whether the code is today's Snakemake asks
             found = read_rows(path, EVALUATION).filter(pl.col("position").is_null(), pl.col("split") == "test")
+            if (of := found.select(list(names)).unique().rows(named=True)) != [names]:
+                raise ValueError(f"{path}: must be of {_title(cell)}, got {of[:1]}; run its rule again")
             found = found.with_columns(made=pl.lit(next(iter(own))))
         made |= own
         rows += found.select(list(STUDY.columns)).iter_rows(named=True)

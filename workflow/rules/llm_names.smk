@@ -44,9 +44,9 @@ def llm_base_inputs(wildcards):
 
 
 def llm_model_inputs(wildcards):
-    """The fine-tuned weights of a strategy; nothing where the base's are measured."""
-    tuned = wildcards.strategy != llm_paths.UNTUNED
-    return {"model": at(llm_paths.MODEL).format(**wildcards)} if tuned else {}
+    """The fine-tuned weights of a strategy, and what is known of them; nothing where the base's are measured."""
+    files = {"model": llm_paths.MODEL, "tuning": llm_paths.RUN} if wildcards.strategy != llm_paths.UNTUNED else {}
+    return {name: at(path).format(**wildcards) for name, path in files.items()}
 
 
 def llm_evaluate_inputs(wildcards):

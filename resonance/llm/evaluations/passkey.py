@@ -8,7 +8,7 @@ from resonance.llm.protocol import LlmProtocol
 from resonance.llm.rows import NAMES
 from resonance.llm.settings import HalfSettings, Running
 from resonance.record.rows import Kind
-from resonance.record.settings import Count, Settings
+from resonance.record.settings import Count, Settings, check_known
 
 
 class PasskeySettings(Settings):
@@ -68,8 +68,7 @@ def _run_of(llm: HalfSettings, protocol: LlmProtocol, model: str) -> PasskeyRun:
 
 def _check(llm: HalfSettings) -> None:
     for name in llm.passkey.lengths:
-        if name not in llm.models:
-            raise ValueError(f"passkey.lengths: {name!r} is not in models, which names {', '.join(llm.models)}")
+        check_known("passkey.lengths", name, llm.models, "models")
 
 
 def _windows(llm: HalfSettings, model: str, follows_length: bool) -> list[int]:

@@ -8,7 +8,7 @@ from resonance.llm.protocol import LlmProtocol
 from resonance.llm.rows import NAMES
 from resonance.llm.settings import HalfSettings, PerplexityChoices, Running
 from resonance.record.rows import Kind
-from resonance.record.settings import Count, Settings, SettingsError
+from resonance.record.settings import Count, Settings, SettingsError, check_known
 
 
 class CorpusSettings(Settings):
@@ -73,8 +73,7 @@ def _run_of(llm: HalfSettings, protocol: LlmProtocol, model: str) -> PerplexityR
 
 def _check(llm: HalfSettings) -> None:
     for name in llm.perplexity.corpora:
-        if name not in llm.texts:
-            raise ValueError(f"perplexity.corpora: {name!r} is not in texts, which names {', '.join(llm.texts)}")
+        check_known("perplexity.corpora", name, llm.texts, "texts")
         if llm.texts[name].held_out == 0:
             raise ValueError(f"texts.{name}.held_out must not be 0 for a corpus that is measured")
 
@@ -90,6 +89,9 @@ def _measure(model, tokenizer, texts: dict, run: PerplexityRun) -> list[dict]:
 
     if missing := [name for name in run.settings.corpora if name not in texts]:
         raise SettingsError(f"--text must be given for every corpus, got none for {', '.join(missing)}")
+    for name, least in run.min_tokens.items():
+        if (found := texts[name].run["text"]["min_tokens"]) != least:
+            raise SettingsError(f"--text {name} must be packed with min_tokens {least}, got {found}; pack it again")
     return [row for name in run.settings.corpora for row in measure(model, texts[name], run, name)]
 
 

@@ -8,7 +8,9 @@ Modules are read and never imported.
 
 import ast
 import hashlib
+import io
 import json
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -52,10 +54,8 @@ def _code_of(entries: tuple[str, ...]) -> tuple[str, ...]:
 @cache
 def _read(module: str, function: str) -> tuple[str, tuple[str, ...]]:
     """The hash of a module or of one of its functions, and the modules of ours that it imports."""
-    tree = ast.parse(_text(module))
-    if function:
-        tree.body = _of_function(tree, module, function)
-    return _hash(tree, module), tuple(_imports(tree, module, by_name=bool(function)))
+    text = _of_function(module, function) if function else _text(module)
+    return _hash(text, module), tuple(_imports(text, module, by_name=bool(function)))
 
 
 def identity(settings: Mapping[str, object], code: Iterable[str] = ()) -> dict[str, str]:
@@ -83,21 +83,27 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]
     ]
 
 
-def what_counts(tree: ast.Module) -> str:
-    """A module's syntax as text: no comments, no layout, no docstrings. Strips the tree itself."""
-    return ast.unparse(_WithoutDocstrings().visit(tree))
+def what_counts(text: str) -> str:
+    """Source text without comments, docstrings and blank lines."""
+    lines = text.splitlines(keepends=True)
+    cuts, before = [], tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        # A string that begins a statement is nobody's value.
+        stands_alone = token.type == tokenize.STRING and before in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        if token.type == tokenize.COMMENT or stands_alone:
+            cuts.append((token.start, token.end))
+        if token.type not in (tokenize.COMMENT, tokenize.NL):
+            before = token.type
+    for (first, left), (last, right) in reversed(cuts):
+        lines[first - 1 : last] = [lines[first - 1][:left] + lines[last - 1][right:]]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """A string that is a statement is nobody's value, wherever it stands."""
-        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
-
-
-def _of_function(tree: ast.Module, module: str, name: str) -> list[ast.stmt]:
-    """One function or class with what it uses of its module, imports by the names that it uses, in their order."""
-    defined, imported = {}, {}
-    for node in tree.body:
+def _of_function(module: str, name: str) -> str:
+    """The source of one function or class with what it uses of its module, imports by the names that it uses."""
+    text = _text(module)
+    lines, defined, imported = text.splitlines(keepends=True), {}, {}
+    for node in ast.parse(text).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:  # a line may import for several functions
                 alone = ast.copy_location(type(node)(**{**vars(node), "names": [alias]}), node)
@@ -118,8 +124,13 @@ def _of_function(tree: ast.Module, module: str, name: str) -> list[ast.stmt]:
         used[each] = node
         if each in defined:
             waiting += _global_names(node)
+    source = []
     nodes = {id(node): node for node in used.values()}.values()
-    return sorted(nodes, key=lambda node: (node.lineno, ast.unparse(node)))  # a line may hold several imports
+    for node in sorted(nodes, key=lambda node: (node.lineno, ast.unparse(node))):  # a line may hold several imports
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+        is_import = isinstance(node, ast.Import | ast.ImportFrom)
+        source.append(f"{ast.unparse(node)}\n" if is_import else "".join(lines[first - 1 : node.end_lineno]))
+    return "".join(source)
 
 
 def _global_names(node: ast.AST) -> set[str]:
@@ -135,12 +146,12 @@ def _global_names(node: ast.AST) -> set[str]:
     return read - bound
 
 
-def _imports(tree: ast.AST, module: str, by_name: bool = False) -> Iterator[str]:
-    """Every module of the same package, or of this project, that a tree imports, by its full name; by_name: of modules
+def _imports(text: str, module: str, by_name: bool = False) -> Iterator[str]:
+    """Every module of the same package, or of this project, that a text imports, by its full name; by_name: of modules
     of settings, which many commands share, only the classes and functions that it names."""
     roots = (module.split(".")[0], "resonance", "figures")
     package = module if _path(module).name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -162,9 +173,9 @@ def _text(module: str) -> str:
     return _path(module).read_text(encoding="utf-8")
 
 
-def _hash(tree: ast.Module, module: str) -> str:
-    """Of what counts in a tree, and of the files beside the module that bear its name (style.mplstyle of style.py)."""
-    found, path = hashlib.sha256(what_counts(tree).encode()), _path(module)
+def _hash(text: str, module: str) -> str:
+    """Of what counts in a text, and of the files beside the module that bear its name (style.mplstyle of style.py)."""
+    found, path = hashlib.sha256(what_counts(text).encode()), _path(module)
     for beside in sorted(path.parent.glob(f"{path.stem}.*")):
         if beside != path and beside.suffix not in (".pyc", ".so"):
             found.update(beside.read_bytes())

@@ -4,6 +4,11 @@ import sys
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--version"]:  # also without the workflow's libraries
+        from importlib.metadata import version
+
+        print(f"resonance-rope {version('resonance-rope')}")
+        return
     try:
         from resonance.cli import main as run
     except ModuleNotFoundError as error:

@@ -201,10 +201,14 @@ void ask_for_huge_pages(const View& y) {
 
 PyObject* rotate(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != kArguments) return PyErr_Format(PyExc_TypeError, "rotate takes %d arguments, got %zd", kArguments, count);
-  const bool in_place = args[Q] == args[Q_OUT], exact = PyObject_IsTrue(args[EXACT]);
+  const bool in_place = args[Q] == args[Q_OUT] && args[K] == args[K_OUT], exact = PyObject_IsTrue(args[EXACT]);
   View v[kTensors];
   for (int i = 0; i < kTensors; ++i) {
     if (i >= START && args[i] == Py_None) continue;
+    if (in_place && (i == Q_OUT || i == K_OUT)) {
+      v[i] = v[i - 2];
+      continue;
+    }
     PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(args[i]));
     if (exact ? type != tensor_type && type != parameter_type
               : !PyType_IsSubtype(Py_TYPE(args[i]), reinterpret_cast<PyTypeObject*>(tensor_type)))

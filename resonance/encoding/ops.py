@@ -28,6 +28,7 @@ __all__ = ["AXES", "DTYPES", "PAIR_LAYOUTS", "Table", "implementation", "rotate"
 AXES = ("BHTD", "BTHD")
 # What the schemas below have for the arguments behind positions.
 _DEFAULTS = (-1, False, False, 1.0)
+_compiling = torch.compiler.is_compiling
 _transformed = torch._C._are_functorch_transforms_active
 
 
@@ -108,13 +109,13 @@ def rotate(
     if in_place and out:
         raise ValueError("in_place and out exclude each other, got both; choose one")
     if in_place:
-        _check_no_derivative(q, k)
-        if torch.compiler.is_compiling() or not _direct(q4, k4, q4, k4, arguments):
+        _check_no_derivative(q, k, q, k)
+        if _direct(q4, k4, q4, k4, arguments) is None:
             _ops.rotate_(q4, k4, *arguments)
         return q, k
-    q_out, k_out = (_to_BHTD(name, x, axes) for name, x in zip(("out[0]", "out[1]"), out, strict=True))
     _check_no_derivative(q, k, *out)
-    if torch.compiler.is_compiling() or not _direct(q4, k4, q_out, k_out, arguments):
+    q_out, k_out = (_to_BHTD(name, x, axes) for name, x in zip(("out[0]", "out[1]"), out, strict=True))
+    if _direct(q4, k4, q_out, k_out, arguments) is None:
         _ops.rotate_into(q4, k4, q_out, k_out, *arguments)
     return out
 
@@ -148,54 +149,66 @@ def _from_BHTD(turned: torch.Tensor, x: torch.Tensor, axes: str) -> torch.Tensor
     return turned.squeeze(1) if x.ndim == 3 else turned[0, 0]
 
 
-def _check_no_derivative(*tensors: torch.Tensor) -> None:
+def _check_no_derivative(q, k, q_out, k_out) -> None:
     """For calls that write into their arguments."""
-    eager = not torch.compiler.is_compiling()
-    if eager and _transformed() and any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
-        raise ValueError(
-            "in_place and out do not go under torch.func's transforms, but q, k or out does; leave them out"
-        )
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+    tensors = q, k, q_out, k_out
+    if not _compiling():
+        if _transformed() and any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
+            raise ValueError(
+                "in_place and out do not go under torch.func's transforms, but q, k or out does; leave them out"
+            )
+        if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+            raise ValueError("in_place and out have no tangent, but q, k or out carries one; leave them out")
+    # Spelled out: a generator takes as long as a row of the rotation.
+    required = q.requires_grad or k.requires_grad or q_out.requires_grad or k_out.requires_grad
+    if required and torch.is_grad_enabled():
         raise ValueError(
             "in_place and out have no gradient, but q, k or out requires one; leave them out, or use no_grad"
         )
-    if eager and forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise ValueError("in_place and out have no tangent, but q, k or out carries one; leave them out")
+
+
+def _differentiated(q, k) -> bool:
+    return forward_ad._current_level >= 0 or ((q.requires_grad or k.requires_grad) and torch.is_grad_enabled())
+
+
+def _listened() -> bool:
+    """Whether somebody wants to find the op at the dispatcher: a compiler, a mode, a tracer, a transform."""
+    return _compiling() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() or _transformed()
 
 
 def _fresh(op, q, k, *rest):
     """op with fresh outputs, and with derivatives where somebody asks for them."""
-    if torch.compiler.is_compiling():
+    listened = _listened()
+    if listened and _compiling():
         return op(q, k, *rest)
-    if (
-        forward_ad._current_level >= 0
-        or (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad))
-        or _transformed()
-    ):
+    if listened and _transformed():
         return _Rotate.apply(op, q, k, *rest)
-    out = _direct(q, k, None, None, rest)
-    return out or op(q, k, *rest)
+    if _differentiated(q, k):
+        return _apply(op, q, k, *rest)
+    return (_compiled and not listened and _run(q, k, None, None, rest, True)) or op(q, k, *rest)
 
 
 def _direct(q, k, q_out, k_out, rest):
     """The compiled function, past the dispatcher: the outputs. None where somebody listens there."""
-    if _compiled is None or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() or _transformed():
-        return None
-    return _run(q, k, q_out, k_out, rest, exact=True)
+    return None if _compiled is None or _listened() else _run(q, k, q_out, k_out, rest, True)
 
 
 def _run(q, k, q_out, k_out, rest, exact: bool):
-    """The compiled function: the outputs, or None where it does not take such tensors."""
-    if fresh := q_out is None:
+    """The compiled function: the outputs, or None where it does not take such tensors. Fresh outputs for None."""
+    fresh, untracked = q_out is None, False
+    if fresh:
         q_out, k_out = torch.empty_like(q), torch.empty_like(k)
-    # What is written is refused before it is, and counted after: who saved the old values for
-    # backward must find that they changed.
-    elif (q_out.is_inference() or k_out.is_inference()) and not torch.is_inference_mode_enabled():
+    elif (untracked := q_out.is_inference() or k_out.is_inference()) and not torch.is_inference_mode_enabled():
         reference.check_written({"q or out[0]": q_out, "k or out[1]": k_out}, {})
-    done = _compiled.rotate(q, k, q_out, k_out, *rest, *_DEFAULTS[len(rest) - 5 :], fresh, exact)
+    options = rest if len(rest) == 9 else (*rest, *_DEFAULTS[len(rest) - 5 :])
+    done = _compiled.rotate(q, k, q_out, k_out, *options, fresh, exact)
     if done:
-        if not fresh:
-            torch._C._increment_version([x for x in (q_out, k_out) if not x.is_inference()])
+        # Who saved the old values for backward must find that they changed, as with torch's own operators.
+        tracked = () if fresh else (q_out, k_out)
+        if untracked:
+            tracked = [x for x in tracked if not x.is_inference()]
+        if tracked:
+            torch._C._increment_version(tracked)
         return q_out, k_out
     if done is False:
         reference.check_call(q, k, q_out, k_out, *rest)
@@ -254,6 +267,9 @@ class _Rotate(torch.autograd.Function):
         return tuple(x.unflatten(0, (size, -1)) for x in turned), (0, 0)
 
 
+# Without the binding of defaults that torch.func's transforms need, which takes 25 us.
+_apply = super(torch.autograd.Function, _Rotate).apply
+
 _TABLE = (
     "Tensor cos, Tensor sin, Tensor? start, Tensor? modulus, Tensor? positions, "
     "int num_positions=-1, bool interleaved=False, bool conjugate=False, float amplitude=1.0"
@@ -298,28 +314,30 @@ def _register(namespace: str, compiled=None) -> torch.library.Library:
             if compiled.build()["cuda"]:
                 library.impl(name, kernel, "CUDA")
 
-    def autograd(*arguments):
-        q, k = arguments[:2]
+    def autograd(q, k, *rest):
         if _transformed() and any(map(torch._C._functorch.is_functorch_wrapped_tensor, (q, k))):
             raise RuntimeError(
                 "torch.func's transforms do not go through torch.ops; call resonance.encoding.ops.rotate"
             )
-        if forward_ad._current_level >= 0 or (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)):
-            return _Rotate.apply(ops.rotate, *arguments)
+        if _differentiated(q, k):
+            return _apply(ops.rotate, q, k, *rest)
+        return (compiled and _direct(q, k, None, None, rest)) or below(ops.rotate, q, k, *rest)
+
+    def autograd_(q, k, *rest):
+        _check_no_derivative(q, k, q, k)
+        (compiled and _direct(q, k, q, k, rest)) or below(ops.rotate_, q, k, *rest)
+
+    def autograd_into(q, k, q_out, k_out, *rest):
+        _check_no_derivative(q, k, q_out, k_out)
+        (compiled and _direct(q, k, q_out, k_out, rest)) or below(ops.rotate_into, q, k, q_out, k_out, *rest)
+
+    def below(op, *arguments):
         with torch._C._AutoDispatchBelowAutograd():
-            return ops.rotate(*arguments)
-
-    def without(name: str, num_data: int):
-        def refuse(*arguments):
-            _check_no_derivative(*arguments[:num_data])
-            with torch._C._AutoDispatchBelowAutograd():
-                getattr(ops, name)(*arguments)
-
-        return refuse
+            return op(*arguments)
 
     library.impl("rotate", autograd, "Autograd")
-    library.impl("rotate_", without("rotate_", 2), "Autograd")
-    library.impl("rotate_into", without("rotate_into", 4), "Autograd")
+    library.impl("rotate_", autograd_, "Autograd")
+    library.impl("rotate_into", autograd_into, "Autograd")
     torch.library.register_vmap(
         f"{namespace}::rotate",
         lambda info, dims, *args: _Rotate.vmap(info, (None, *dims), ops.rotate, *args),

@@ -27,12 +27,12 @@ help:
 
 setup: $(VENV)/.installed
 
-# torch first, then the package without build isolation: the op in csrc/ is built against this torch
-# (one minute; without a C++ compiler the torch reference runs instead, and says so).
+# torch first, then the package without build isolation: so the build sees whether this torch has CUDA, and
+# compiles the op's CUDA kernels for no CPU torch.
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/* csrc/*/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python must be >= 3.11, got {sys.version.split()[0]}; say make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) 'setuptools>=80' 'numpy>=2' torch
+	$(PIP) 'setuptools>=80' pybind11 'numpy>=2' torch
 	$(PIP) --no-build-isolation --editable '.[workflow,llm,test]'
 	touch $@
 

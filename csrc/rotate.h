@@ -109,10 +109,18 @@ RESONANCE_HD void narrow(float x, f16& y) {
 
 }  // namespace
 
+// torch's own threads (torch.set_num_threads), by two functions of its stable C ABI: a second OpenMP
+// would not know their number. They return 0.
+struct Threads {
+  int32_t (*count)(uint32_t* out);
+  int32_t (*share)(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_t, int64_t, void*), void* data);
+};
+extern Threads threads;
+
 // Turn q and k on the CPU. warm: the outputs are memory that was written before; only there do stores
 // past the cache pay (fresh pages are zeroed through it anyway).
 void rotate_cpu(const Call& call, bool warm);
 // portable, avx2 or avx512: the variant that this machine runs.
 const char* cpu_variant();
-// Turn q and k in one launch on a stream (a cudaStream_t). Returns null, or what went wrong.
-const char* rotate_cuda(const Call& call, void* stream);
+// Turn q and k in one launch on a device's stream (a cudaStream_t). Returns null, or what went wrong.
+const char* rotate_cuda(const Call& call, int device, void* stream);

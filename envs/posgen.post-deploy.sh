@@ -1,5 +1,5 @@
 # Snakemake runs this in the new environment, from the repository's root. Editable, since rules run the code
-# that stands here and never a copy of some day ago; the op is built against this environment's torch.
+# that stands here and never a copy of some day ago; without isolation the build sees this environment's torch.
 set -eu
 python -m pip install --quiet --no-build-isolation --no-deps --editable .
 op=$(python -c 'from resonance.encoding.ops import implementation; print(implementation())')

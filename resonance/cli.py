@@ -16,7 +16,10 @@ from resonance.record.files import DISK
 from resonance.workflow import cli as workflow
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Resonance RoPE and PosGen."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Resonance RoPE and PosGen (--version: which).",
 )
 for name, wing in (("posgen", posgen), ("llm", llm), ("leval", leval), ("config", workflow)):
     app.add_typer(wing.app, name=name)

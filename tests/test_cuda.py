@@ -31,7 +31,7 @@ extern "C" const char* run(const int64_t* f, double amplitude) {
   call.start = (const int64_t*)f[12]; call.modulus = (const int64_t*)f[13];
   call.positions = (const int64_t*)f[14]; call.position_b = f[15]; call.position_t = f[16];
   call.limit = f[17]; call.entries = f[18]; call.amplitude = amplitude;
-  try { return rotate_cuda(call, nullptr); } catch (const std::out_of_range& error) { return "trap"; }
+  try { return rotate_cuda(call, 0, nullptr); } catch (const std::out_of_range& error) { return "trap"; }
 }
 """
 

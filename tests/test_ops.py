@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from resonance.encoding import EncodingSpec, ops
 from resonance.encoding.frequencies import frequency_table
@@ -22,7 +23,7 @@ RESONANCE = EncodingSpec(resonance=True)
 SHORT = EncodingSpec(resonance=True, base=100.0)  # head dimension 8: periods 6, 20, 63, 199
 # Rounding of the result: half an ulp of numbers up to about 6; float32 also rounds products and sums.
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 2e-6, torch.float16: 2.5e-3, torch.bfloat16: 2e-2}
-_REFERENCE = ops._register("resonance_reference", autograd=True)
+_REFERENCE = ops._register("resonance_reference")
 
 
 @pytest.fixture(params=["compiled", "reference"], autouse=True)
@@ -31,6 +32,7 @@ def implementation(request, monkeypatch) -> Iterator[str]:
         pytest.skip("the extension is not built here")
     if request.param == "reference":
         monkeypatch.setattr(ops, "_ops", torch.ops.resonance_reference)
+        monkeypatch.setattr(ops, "_compiled", None)
     return request.param
 
 
@@ -334,6 +336,85 @@ def test_gradients_to_second_order(packed: bool, layout: str) -> None:
     assert torch.autograd.gradgradcheck(turned, (q, k))
 
 
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # torch's linearize of any constant
+@pytest.mark.parametrize("layout", ops.PAIR_LAYOUTS)
+def test_forward_mode_rotates_the_tangent(layout: str) -> None:
+    """By forward_ad, jvp, jacfwd and linearize, of q alone, k alone and both."""
+    table = tables(5, 4, torch.float64)._replace(amplitude=1.2)
+    q, k, q_t, k_t = (random(2, n, 5, 9, dtype=torch.float64, seed=n) for n in (3, 1, 3, 1))
+    k_t = k_t.flip(0)
+
+    def turned(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return rotate(q, k, table, pair_layout=layout)
+
+    primal, wanted = turned(q, k), turned(q_t, k_t)
+    for found in (
+        torch.func.jvp(turned, (q, k), (q_t, k_t)),
+        (primal, torch.func.linearize(turned, q, k)[1](q_t, k_t)),
+    ):
+        for x, y in zip((*found[0], *found[1]), (*primal, *wanted), strict=True):
+            assert torch.equal(x, y)
+    assert torch.equal(torch.func.jvp(lambda k: turned(q, k), (k,), (k_t,))[1][1], wanted[1])
+    with forward_ad.dual_level():
+        for call in (turned, lambda *x: ops._ops.rotate(*x, *table[:4], None, -1, layout == "interleaved", False, 1.2)):
+            x, y = (forward_ad.unpack_dual(x) for x in call(forward_ad.make_dual(q, q_t), k))
+            assert torch.equal(x.primal, primal[0]) and torch.equal(x.tangent, wanted[0])
+            assert torch.equal(y.primal, primal[1]) and (y.tangent is None or not y.tangent.any())
+    small, row = random(4, dtype=torch.float64), tables(1, 2, torch.float64)
+    forward, backward = (
+        transform(lambda x: rotate_one(x[None], row, pair_layout=layout)[0])(small)
+        for transform in (torch.func.jacfwd, torch.func.jacrev)
+    )
+    assert torch.equal(forward, backward) and forward.any()
+
+
+def test_forward_and_backward_over_each_other() -> None:
+    rotary = Rotary(SHORT, head_dim=6, num_positions=199)
+    q, k = (random(1, n, 3, 7, dtype=torch.float64, seed=n).requires_grad_() for n in (2, 1))
+
+    def turned(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return rotate(q, k, rotary.table, torch.tensor([2**33, 0, 7]))
+
+    assert torch.autograd.gradcheck(turned, (q, k), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(turned, (q, k), check_fwd_over_rev=True)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return rotate_one(x.view(1, 6), rotary.table).pow(3).sum()
+
+    x = random(6, dtype=torch.float64)
+    wanted = torch.autograd.functional.hessian(loss, x)
+    for outer, inner in ((torch.func.jacfwd, torch.func.jacrev), (torch.func.jacrev, torch.func.jacfwd)):
+        assert torch.allclose(outer(inner(loss))(x), wanted, rtol=1e-12)
+    xs = random(3, 6, dtype=torch.float64, seed=1)
+    found = torch.vmap(lambda x, t: torch.func.jvp(loss, (x,), (t,))[1])(xs, xs.flip(0))
+    for i in range(3):
+        assert torch.allclose(found[i], torch.func.jvp(loss, (xs[i],), (xs[2 - i],))[1], rtol=1e-12)
+
+
+def test_writing_calls_refuse_tangents_and_transforms() -> None:
+    q, k, table = random(2, 3, 5, 8), random(2, 1, 5, 8, seed=1), tables(5, 4)
+    out = torch.empty_like(q), torch.empty_like(k)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(q.clone(), q)
+        for call in (
+            lambda: rotate(dual, k, table, in_place=True),
+            lambda: rotate(dual, k, table, out=out),
+            lambda: ops._ops.rotate_(dual, k, *table[:4], None),
+            lambda: ops._ops.rotate_into(q, k, dual, out[1], *table[:4], None),
+        ):
+            with pytest.raises(ValueError, match=r"^in_place and out have no tangent, but q, k or out carries one"):
+                call()
+    for transform in (
+        lambda f: torch.func.jvp(f, (q,), (q,)),
+        lambda f: torch.func.grad(f)(q),
+        lambda f: torch.vmap(f)(q[:, None]),
+    ):
+        with pytest.raises(ValueError, match=r"^in_place and out do not go under torch.func's transforms"):
+            transform(lambda q: rotate_one(q, table, in_place=True).sum())
+    with pytest.raises(RuntimeError, match=r"^torch.func's transforms do not go through torch.ops"):
+        torch.func.jvp(lambda q: ops._ops.rotate(q, k, *table[:4], None), (q,), (q,))
+
+
 def test_backward_is_the_conjugate_and_takes_expanded_gradients() -> None:
     q, k, table = random(2, 3, 5, 8).requires_grad_(), random(2, 1, 5, 8, seed=1), tables(5, 4)
     turned, _ = rotate(q, k, table)
@@ -488,19 +569,79 @@ def test_bad_options_and_outputs_are_refused() -> None:
         rotate(Q.clone().requires_grad_(), K.clone(), T, in_place=True)
 
 
-def test_overlapping_outputs_are_refused(implementation: str) -> None:
-    if implementation == "reference":
-        pytest.skip("the reference computes before it writes")
-    shared = random(2, 4, 6, 8)
-    for call in (
-        lambda: rotate(Q[:, :1].expand(2, 4, 5, 8), K.clone(), T, in_place=True),
-        lambda: rotate(shared[:, :, 1:].contiguous(), K, T, out=(Q[:, :1].clone().expand(2, 4, 5, 8), K.clone())),
-        lambda: rotate(
-            shared.view(-1)[:320].view(Q.shape), K, T, out=(shared.view(-1)[8:328].view(Q.shape), K.clone())
+def test_what_is_written_shares_no_memory() -> None:
+    """With itself, each other, the data, the table or the positions: each refused before anything is written."""
+    shared = random(2, 4, 6, 8).view(-1)
+    first, second = shared[:320].view(Q.shape), shared[8:328].view(Q.shape)
+    table, k = T.cos, K.clone()
+    wide = torch.zeros(2, 4, 5, 8, dtype=torch.float64)
+    positions, alone = wide.view(-1).view(torch.int64)[:5].copy_(torch.arange(5)), random(2, 4, 5, 8)
+    over_table = torch.zeros(1000)
+    cos, sin = over_table[:20].view(5, 4).copy_(T.cos), over_table[20:40].view(5, 4).copy_(T.sin)
+    start, modulus = (wide.view(-1).view(torch.int64)[i : i + 4].fill_(1) for i in (8, 16))
+    packed = Table(torch.ones(9), torch.ones(9), start, modulus)
+    cases = {
+        r"q must not overlap itself": lambda: rotate(alone[:, :1].expand(Q.shape), k, T, in_place=True),
+        r"out\[0\] must not overlap itself": lambda: rotate(Q, K, T, out=(alone[:, :1].expand(Q.shape), k)),
+        r"out\[0\] must not share memory with q": lambda: rotate(first, K, T, out=(second, k)),
+        r"out\[0\] must not share memory with k": lambda: rotate(alone, first, T, out=(second, k.new_empty(Q.shape))),
+        r"out\[1\] must not share memory with out\[0\]": lambda: rotate(Q, Q, T, out=(first, second)),
+        r"k must not share memory with q": lambda: rotate(first, second, T, in_place=True),
+        r"out\[0\] must not share memory with positions": lambda: rotate(
+            Q.double(), Q.double(), T, positions, out=(wide, wide.clone())
         ),
-    ):
-        with pytest.raises(RuntimeError, match=r"memory location"):
+        r"out\[1\] must not share memory with start": lambda: rotate(
+            Q.double(), Q.double(), packed, out=(wide.clone(), wide)
+        ),
+        r"out\[0\] must not share memory with cos": lambda: rotate(
+            Q, K, Table(cos, sin), out=(over_table[:320].view(Q.shape), k)
+        ),
+        r"q must not share memory with sin": lambda: rotate(
+            over_table[36:356].view(Q.shape), k, Table(cos, sin), in_place=True
+        ),
+        r"q must not share memory with start": lambda: rotate(
+            wide.view(-1)[4:164].view(2, 2, 5, 8), k.double(), packed, in_place=True
+        ),
+    }  # fmt: skip
+    kept = [x.clone() for x in (shared, table, k, wide, alone, over_table)]
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match="^" + message):
             call()
+        for x, before in zip((shared, table, k, wide, alone, over_table), kept, strict=True):
+            assert torch.equal(x, before), message
+
+
+def test_slices_of_one_projection_are_written_in_place() -> None:
+    """Their ranges of memory interleave, their elements do not; a slice one element further does."""
+    for batch, num_positions in ((1, 1), (1, 5), (2, 5)):
+        fused, table = random(batch, num_positions, 7 * 8 + 1), tables(num_positions, 4)
+        q = fused[..., :32].unflatten(-1, (4, 8)).transpose(1, 2)
+        k = fused[..., 32:48].unflatten(-1, (2, 8)).transpose(1, 2)
+        wanted = rotate(q, k, table)
+        rotate(q, k, table, in_place=True)
+        assert torch.equal(q, wanted[0]) and torch.equal(k, wanted[1])
+        with pytest.raises(ValueError, match=r"^k must not share memory with q"):
+            rotate(q, fused[..., 31:47].unflatten(-1, (2, 8)).transpose(1, 2), table, in_place=True)
+        with pytest.raises(ValueError, match=r"^k must not share memory with q"):
+            rotate(fused[..., 1:33].unflatten(-1, (4, 8)).transpose(1, 2), k, table, in_place=True)
+
+
+def test_inference_tensors_are_written_in_inference_mode_alone() -> None:
+    with torch.inference_mode():
+        q, k = Q.clone(), K.clone()
+        wanted = rotate(q, k, T)
+        rotate(q, k, T, in_place=True)
+        assert torch.equal(q, wanted[0])
+    for call in (
+        lambda: rotate(Q, k, T, in_place=True),
+        lambda: rotate(q, K, T, in_place=True),
+        lambda: rotate(Q, K, T, out=(Q.clone(), k)),
+        lambda: ops._ops.rotate_(q, k, *T[:4], None),
+    ):
+        kept = Q.clone(), q.clone(), k.clone()
+        with pytest.raises(RuntimeError, match=r"must not be an inference tensor outside inference_mode"):
+            call()
+        assert all(torch.equal(x, y) for x, y in zip((Q, q, k), kept, strict=True))
 
 
 # With and without the extension

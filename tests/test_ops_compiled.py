@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from resonance.encoding import EncodingSpec, ops
-from resonance.encoding.ops import Table, rotate
+from resonance.encoding.ops import Table, rotate, rotate_one
 from resonance.encoding.rotary import Rotary
 
-_REFERENCE = ops._register("resonance_reference_compiled", autograd=True)
+_REFERENCE = ops._register("resonance_reference_compiled")
 needs_extension = pytest.mark.skipif(ops._compiled is None, reason="the extension is not built here")
 
 
@@ -21,6 +23,7 @@ def namespace(request, monkeypatch) -> Iterator[object]:
             pytest.skip("the extension is not built here")
         return torch.ops.resonance
     monkeypatch.setattr(ops, "_ops", torch.ops.resonance_reference_compiled)
+    monkeypatch.setattr(ops, "_compiled", None)
     return torch.ops.resonance_reference_compiled
 
 
@@ -152,10 +155,38 @@ def test_the_module_says_what_it_is() -> None:
 
 
 @needs_extension
-def test_the_call_past_the_dispatcher_gives_the_same_bits() -> None:
-    q, k, table = random(1, 4, 1, 8), random(1, 2, 1, 8, seed=1), rotary().table
-    wanted = rotate(q, k, table, torch.tensor([17]))
-    ops._compiled.rotate_(q, k, *table[:4], torch.tensor([17]), 20, False, False, 1.0)
-    assert torch.equal(q, wanted[0]) and torch.equal(k, wanted[1])
-    with pytest.raises(ValueError, match=r"^positions must be < num_positions = 20, got 20"):
-        ops._compiled.rotate_(q, k, *table[:4], torch.tensor([20]), 20, False, False, 1.0)
+def test_who_listens_at_the_dispatcher_finds_the_op() -> None:
+    """Modes, tracing and subclasses see a call that else goes past the dispatcher, with the same bits."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Listen(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            heard.append(str(op))
+            return op(*args, **(kwargs or {}))
+
+    class Mine(torch.Tensor):
+        pass
+
+    heard, table = [], rotary().table
+    q, k = random(1, 4, 5, 8), random(1, 2, 5, 8, seed=1)
+    wanted = rotate(q, k, table)
+    with Listen():
+        rotate(q, k, table)
+        rotate(q.clone(), k.clone(), table, in_place=True)
+    assert [name for name in heard if "resonance" in name] == ["resonance.rotate.default", "resonance.rotate_.default"]
+    graph = make_fx(lambda q, k: rotate(q, k, table))(q, k)
+    assert any(node.target is torch.ops.resonance.rotate.default for node in graph.graph.nodes)
+    found = rotate(q.as_subclass(Mine), k, table)
+    assert type(found[0]) is Mine and torch.equal(found[0].as_subclass(torch.Tensor), wanted[0])
+
+
+@needs_extension
+def test_memory_that_is_not_there_goes_by_the_dispatcher() -> None:
+    table, x = rotary().table, random(1, 1, 5, 8)
+    with forward_ad.dual_level():  # a tangent of zeros that are promised, not stored
+        dual = forward_ad.make_dual(x, torch._efficientzerotensor(x.shape))
+        assert not forward_ad.unpack_dual(rotate_one(dual, table)).tangent.any()
+    meta = Table(*(x.to("meta") if isinstance(x, torch.Tensor) else x for x in table))
+    assert rotate(x.to("meta"), x.to("meta"), meta)[0].device.type == "meta"
+    with pytest.raises((TypeError, RuntimeError)):
+        rotate(x, x, Table(table.cos.numpy(), table.sin.numpy()))

@@ -1,12 +1,10 @@
 // One call on the CPU: choose a variant, cut the work into blocks of positions, look the tables of a
 // block up once and turn the rows of every sequence and head by them.
-#include "kernels.h"
-
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+
+#include "kernels.h"
 
 namespace {
 
@@ -53,11 +51,12 @@ void rotate_cpu(const Call& call, bool warm) {
   const int64_t heads = call.side[0].heads + call.side[1].heads;
   const int64_t total = call.batch * call.num_positions * heads * call.head_dim;
   if (total == 0) return;
-  const int threads = total < 2 * kGrain ? 1 : at::get_num_threads();
+  uint32_t num_threads = 1;
+  if (total >= 2 * kGrain) threads.count(&num_threads);
   int64_t block = std::max<int64_t>(1, kBlock / std::max<int64_t>(call.half, 1));
   block = std::min(block, call.num_positions);
-  if (threads > 1 && call.batch < threads) {  // few sequences: let every thread have a block
-    const int64_t parts = (threads + call.batch - 1) / call.batch;
+  if (num_threads > 1 && call.batch < num_threads) {  // few sequences: let every thread have a block
+    const int64_t parts = (num_threads + call.batch - 1) / call.batch;
     block = std::min(block, (call.num_positions + parts - 1) / parts);
   }
   const int64_t blocks = (call.num_positions + block - 1) / block;
@@ -110,10 +109,13 @@ void rotate_cpu(const Call& call, bool warm) {
       }
     }
   };
-  if (threads == 1) {
+  if (num_threads == 1) {
     work(0, blocks * call.batch);
   } else {
     const int64_t each = std::max<int64_t>(total / (blocks * call.batch), 1);
-    at::parallel_for(0, blocks * call.batch, (kGrain + each - 1) / each, work);
+    threads.share(
+        0, blocks * call.batch, (kGrain + each - 1) / each,
+        [](int64_t begin, int64_t end, void* work_) { (*static_cast<const decltype(work)*>(work_))(begin, end); },
+        const_cast<void*>(static_cast<const void*>(&work)));
   }
 }

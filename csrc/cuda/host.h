@@ -8,6 +8,11 @@ struct uint4 { unsigned x, y, z, w; };
 struct Index { unsigned x, y; };
 static Index blockIdx, blockDim, threadIdx;
 
+struct OnDevice {
+  const char* error = nullptr;
+  explicit OnDevice(int) {}
+};
+
 #define TRAP() throw std::out_of_range("position outside the table")
 #define LAUNCH(kernel, grid_x, grid_y, threads, stream, ...)                \
   do {                                                                      \

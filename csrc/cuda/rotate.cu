@@ -10,6 +10,17 @@
 #define TRAP() __trap()
 #define LAUNCH(kernel, grid_x, grid_y, threads, stream, ...) \
   kernel<<<dim3(unsigned(grid_x), unsigned(grid_y)), threads, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+// The thread's device while this lives: a stream takes launches of its own device only.
+struct OnDevice {
+  int before = -1;
+  const char* error = nullptr;
+  explicit OnDevice(int device) {
+    cudaError_t status = cudaGetDevice(&before);
+    if (status == cudaSuccess && before != device) status = cudaSetDevice(device);
+    if (status != cudaSuccess) error = cudaGetErrorString(status);
+  }
+  ~OnDevice() { cudaSetDevice(before); }
+};
 #endif
 
 namespace {
@@ -175,7 +186,9 @@ const char* launch(const Call& call, void* stream) {
 
 }  // namespace
 
-const char* rotate_cuda(const Call& call, void* stream) {
+const char* rotate_cuda(const Call& call, int device, void* stream) {
+  const OnDevice guard(device);
+  if (guard.error) return guard.error;
   switch (call.type) {
     case Type::f32: return launch<float, float>(call, stream);
     case Type::bf16: return launch<bf16, float>(call, stream);

@@ -1,8 +1,9 @@
 """The rotary op in torch: the rules that every call keeps, and the rotation written out.
 
 What runs where `csrc/` was not built, what its kernels are tested against, and what a compiler is
-given to fuse. The rules are those of `csrc/module.cpp`, in the same words. `ops` registers the
-functions below; their arguments are its schemas'.
+given to fuse. The rules in words are here alone: `csrc/module.cpp` checks the same ones silently, and
+asks for the words where one is broken. `ops` registers the functions below; their arguments are its
+schemas'.
 
 Legend: B batch, H heads, T positions, D head dimension, R <= D rotary dimension (even; the rest
 of a head is copied), N rows of a dense table, P entries of a packed one.
@@ -95,6 +96,11 @@ def _check(q, k, cos, sin, start, modulus, positions) -> None:
             )
         if start.dtype != torch.int64 or modulus.dtype != torch.int64:
             raise ValueError(f"start and modulus must be int64, got {start.dtype} and {modulus.dtype}")
+        if not (_has_contiguous_last(start) and _has_contiguous_last(modulus)) or cos.numel() >= 2**31:
+            raise ValueError(
+                "start and modulus must be contiguous, and a packed table shorter than 2^31 entries, got strides "
+                f"{start.stride()} and {modulus.stride()}, and {cos.numel()} entries; call contiguous"
+            )
         half = start.shape[0]
     else:
         if cos.ndim not in (2, 3):
@@ -119,21 +125,87 @@ def _check(q, k, cos, sin, start, modulus, positions) -> None:
         )
 
 
-def _rows(q, cos, sin, start, modulus, positions, num_positions) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of every row: [T, R/2] or [B, 1, T, R/2]."""
+def check_values(q, cos, start, modulus, positions, num_positions=-1, *_) -> None:
+    """The rules on what tables and positions hold."""
     if start is not None and start.numel():
         least, most = int(start.min()), int((start + modulus).max())
         if least < 0 or int(modulus.min()) < 1 or most > cos.shape[0]:
             raise ValueError(
                 f"start and modulus must stay within the packed table's {cos.shape[0]} entries; pack it again"
             )
-    if cos.ndim == 3:
-        return cos.unsqueeze(1), sin.unsqueeze(1)
-    limit = num_positions if start is not None else cos.shape[0]
+    if cos.ndim == 3 or not q.numel():
+        return
     least, most = 0, q.shape[2] - 1
     if positions is not None and positions.numel():
         least, most = (int(value) for value in positions.aminmax())
-    check_positions(least, most, limit if q.numel() else -1)
+    check_positions(least, most, num_positions if start is not None else cos.shape[0])
+
+
+def check_written(written: dict[str, torch.Tensor], read: dict[str, torch.Tensor | None]) -> None:
+    """The rules on what is written into: tensors by their names, against each other and what is read.
+
+    Raises ValueError; RuntimeError, as torch's own operators do, for a write that would be lost.
+    """
+    seen = {name: x for name, x in read.items() if x is not None}
+    for name, x in written.items():
+        if x.is_inference() and not torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                f"{name} must not be an inference tensor outside inference_mode, where a write into it cannot be "
+                "tracked; clone it, or enter torch.inference_mode"
+            )
+        if _nested(x, x) is None:
+            raise ValueError(
+                f"{name} must not overlap itself, got shape {list(x.shape)} and strides {x.stride()}; call contiguous"
+            )
+        for other, y in seen.items():
+            if overlap(x, y):
+                raise ValueError(f"{name} must not share memory with {other}, which is read or written too; clone one")
+        seen[name] = x
+
+
+def _nested(x: torch.Tensor, y: torch.Tensor) -> list[tuple[int, int, int]] | None:
+    """(x's size, y's size, stride) of the dimensions that have neighbours, widest first; None where one is
+    not wider than all it holds, or x and y differ in a stride."""
+    dims = [(n, m, s if n > 1 else t) for n, m, s, t in zip(x.shape, y.shape, x.stride(), y.stride(), strict=True)]
+    if any(n > 1 and m > 1 and s != t for n, m, s, t in zip(x.shape, y.shape, x.stride(), y.stride(), strict=True)):
+        return None
+    dims, held = sorted((d for d in dims if d[0] > 1 or d[1] > 1), key=lambda d: d[2]), 1
+    for n, m, stride in dims if x.numel() else ():
+        if stride < held:
+            return None
+        held += (max(n, m) - 1) * stride
+    return dims[::-1]
+
+
+def _span(x: torch.Tensor) -> int:
+    """Elements from the first to behind the last."""
+    return 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+
+
+def overlap(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether x and y may share memory: by their ranges, but element by element for data that are
+    slices of one projection (as many dimensions, the same strides)."""
+    apart = y.data_ptr() - x.data_ptr()
+    if not x.numel() or not y.numel() or apart >= _span(x) * x.itemsize or -apart >= _span(y) * y.itemsize:
+        return False
+    if x.ndim != y.ndim or x.itemsize != y.itemsize or apart % x.itemsize or (dims := _nested(x, y)) is None:
+        return True
+
+    def meet(dims: list[tuple[int, int, int]], apart: int) -> bool:
+        """Only two differences of index bring the inner dimensions near each other."""
+        if not dims:
+            return apart == 0
+        (n, m, stride), *inner = dims
+        near = apart // stride
+        return any(meet(inner, apart - i * stride) for i in (near, near + 1) if -m < i < n)
+
+    return meet(dims, apart // x.itemsize)
+
+
+def _rows(q, cos, sin, start, modulus, positions) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of every row: [T, R/2] or [B, 1, T, R/2]."""
+    if cos.ndim == 3:
+        return cos.unsqueeze(1), sin.unsqueeze(1)
     if start is not None:
         m = torch.arange(q.shape[2], device=q.device) if positions is None else positions
         cos, sin = look_up(cos, start, modulus, m), look_up(sin, start, modulus, m)
@@ -144,12 +216,21 @@ def _rows(q, cos, sin, start, modulus, positions, num_positions) -> tuple[torch.
     return (cos.unsqueeze(1), sin.unsqueeze(1)) if cos.ndim == 3 else (cos, sin)
 
 
-def rotate_into(
-    q, k, q_out, k_out, cos, sin, start, modulus, positions, num_positions=-1, interleaved=False, conjugate=False,
-    amplitude=1.0,
-) -> None:  # fmt: skip
-    fake_into(q, k, q_out, k_out, cos, sin, start, modulus, positions)
-    cos, sin = _rows(q, cos, sin, start, modulus, positions, num_positions)
+def check_call(q, k, q_out, k_out, *rest) -> None:
+    """Every rule of a call, also those on values and memory, which `fake_into` cannot see."""
+    fake_into(q, k, q_out, k_out, *rest)
+    table = dict(zip(("cos", "sin", "start", "modulus", "positions"), rest, strict=False))
+    if q_out is q and k_out is k:
+        check_written({"q": q, "k": k}, table)
+    else:
+        check_written({"out[0]": q_out, "out[1]": k_out}, {"q": q, "k": k, **table})
+    check_values(q, rest[0], *rest[2:])
+
+
+def rotate_into(q, k, q_out, k_out, *rest) -> None:
+    check_call(q, k, q_out, k_out, *rest)
+    interleaved, conjugate, amplitude = (*rest[6:], *(False, False, 1.0)[len(rest[6:]) :])
+    cos, sin = _rows(q, *rest[:5])
     exact = torch.float64 if q.dtype == torch.float64 else torch.float32
     cos, sin = cos.to(exact) * amplitude, sin.to(exact) * (-amplitude if conjugate else amplitude)
     for x, y in ((q, q_out), (k, k_out)):
@@ -157,6 +238,8 @@ def rotate_into(
 
 
 def _check_out(x: torch.Tensor, y: torch.Tensor) -> None:
+    if x is y:
+        return
     if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device or not _has_contiguous_last(y):
         raise ValueError(
             f"out must have its input's shape {list(x.shape)}, dtype {x.dtype} and device, and a contiguous last "

@@ -2,8 +2,8 @@
 
 The module needs pybind11's headers, a C++ compiler and no torch: it reads torch's tensors through a C
 interface that is the same from torch 2.10 on (csrc/module.cpp). So a plain `pip install .` builds it,
-and its wheel serves every such torch. Where the compiler is missing or fails, the package installs without it, and its torch reference runs under the same name
-(resonance/encoding/ops.py says so aloud).
+and its wheel serves every such torch. Where the compiler is missing or fails, the package installs
+without it, and its torch reference runs under the same name (resonance/encoding/ops.py says so aloud).
 
   RESONANCE_CUDA=auto   CUDA kernels where nvcc is (default), but not for a CPU torch that the build sees
   RESONANCE_CUDA=1      CUDA kernels, or an error

@@ -70,7 +70,7 @@ schema: setup
 
 pages: setup
 	snakemake published --cores $(CORES) --config preset=laptop
-	python -m figures.pages --tables results/laptop/published/tables --page docs/results.md --page docs/posgen.md
+	python -m figures.pages --tables results/laptop/published/tables --docs docs
 
 # Its packages are installed when it is first asked for.
 docs: setup

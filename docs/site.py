@@ -1,4 +1,4 @@
-"""What the docs site has that no page of docs/ holds: the config reference, made of the preset's schema."""
+"""What the docs site has that no page of docs/ holds: the config reference, made of the schema, and the changelog."""
 
 import json
 import re
@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def on_files(files, config):
     files.append(File.generated(config, "config.md", content=config_reference()))
+    files.append(File.generated(config, "changelog.md", content=(ROOT / "CHANGELOG.md").read_text(encoding="utf-8")))
     return files
 
 

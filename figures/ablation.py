@@ -138,7 +138,7 @@ def notes(lines: list[dict]) -> str:
     judged = [line for line in flips if not line["low95"] == line["high95"] == 0]
     clear = sum(line["low95"] > 0 or line["high95"] < 0 for line in judged)
     count = (
-        f" {clear} of {len(judged)} differences have an interval that leaves 0 out, {0.05 * len(judged):.1f} expected "
+        f" {clear} of {len(judged)} differences have an interval that excludes zero, {0.05 * len(judged):.1f} expected "
         f"where chance alone is at work ({len(flips) - len(judged)} more are 0 in every seed: the flip does not touch "
         "them)."
         if judged

@@ -30,7 +30,7 @@ NOTES = (
 )
 PAIR_NOTES = (
     "Difference of perplexity in percent, Resonance against plain, stretch by stretch on the same tokens, with its 95% "
-    "interval; negative is better. lower / higher: the interval leaves 0 out. Not corrected for the number of "
+    "interval; negative is better. lower / higher: the interval excludes zero. Not corrected for the number of "
     "comparisons."
 )
 

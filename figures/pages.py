@@ -4,7 +4,6 @@ A page marks a table's place by a comment, `<!-- table: NAME ARGUMENTS -->`, and
 stands between is made of the files that `snakemake published` writes, so no number of theirs is typed.
 """
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +11,38 @@ from typing import Annotated
 
 import polars as pl
 import typer
+from scipy import stats
 
-from figures import style
+from figures import ablation, inputs, style
 from figures.inputs import run
 from figures.rounding import NONE, RULES, TITLES
 from figures.tables import interval, number, with_sd
 from resonance.encoding.rounding import CONTROLS
+from resonance.posgen.protocol import CHOICES
 from resonance.record.files import write_text
-from resonance.record.stats import Estimate, holm, p_value
+from resonance.record.stats import Estimate, correlation, estimate, holm, p_value, paired_difference
 
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 PROTOCOLS = ("paper", "released")
+KEPT = Path(__file__).resolve().parents[1] / "results-published/laptop"
+SLOWED = ("nearest", "ceil", "even", "coprime", "raised")
+"""The rules that move YaRN's fastest wavelength under `paper`, 19.55, to 20 or just past it."""
+_PLACE = ("method", "task", "protocol")
+_PARTS = ("", "_low95", "_high95")
 
 
 def main(
     tables: Annotated[Path, typer.Option(help="The folder that holds them: results/PRESET/published/tables.")],
-    page: Annotated[list[Path], typer.Option(help="A page to bring up to date; once a page.")],
+    docs: Annotated[Path, typer.Option(help="The folder of the pages.")],
 ) -> None:
-    """Bring the tables of pages up to date."""
-    for path in page:
+    """Bring the tables of all pages up to date."""
+    for path in with_tables(docs):
         write_text(path, filled(path.read_text(encoding="utf-8"), tables))
+
+
+def with_tables(docs: Path) -> list[Path]:
+    """The pages that show measured tables."""
+    return [path for path in sorted(docs.glob("*.md")) if _BLOCK.search(path.read_text(encoding="utf-8"))]
 
 
 def filled(page: str, tables: Path) -> str:
@@ -76,7 +87,8 @@ def pairs(tables: Path, study: str) -> str:
     """Resonance minus plain, beside the paper's, with the verdict; in bold what survives Holm over all of them."""
     ours = {p: _by(tables / f"{study}_{p}_pairs.csv", "resonance", "plain", "task") for p in PROTOCOLS}
     judged = [row for rows in ours.values() for row in rows.values()]
-    for row, adjusted in zip(judged, holm([_p_value(row) for row in judged]), strict=True):
+    names = [f"difference{part}_points" for part in _PARTS]
+    for row, adjusted in zip(judged, holm([_p_value(row, *names) for row in judged]), strict=True):
         row["survives"] = adjusted < 0.05
     rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
     for key in sorted(ours[PROTOCOLS[0]], key=lambda key: style.method_place(key[1])):
@@ -102,9 +114,86 @@ def rounding(tables: Path, method: str) -> str:
     return _markdown(rows)
 
 
-def _p_value(row: dict) -> float:
-    mean, sd = row["difference_points"], row["difference_sd_points"]
-    return p_value(Estimate(mean, sd, math.nan, math.nan, row["num_seeds"]))
+def alike(tables: Path) -> str:
+    """Whether the rules of rounding rank alike under both protocols: r of what each adds to no rounding."""
+    added: dict[tuple, dict[str, float]] = {}
+    for (method, task, protocol, rule), row in _by(tables / "rounding.csv", *_PLACE, "rounding").items():
+        if rule != NONE:
+            added.setdefault((method, task, protocol), {})[rule] = row[f"minus_{NONE}_points"]
+    methods, tasks = list(dict.fromkeys(key[0] for key in added)), style.in_order({key[1] for key in added})
+    rows = [["r between the protocols", *map(style.task_title, tasks)]]
+    for method in methods:
+        rows.append([style.encoding_title(method)])
+        for task in tasks:
+            ours, theirs = (added[method, task, protocol] for protocol in PROTOCOLS)
+            r, *between = correlation([ours[rule] for rule in ours], [theirs[rule] for rule in ours])
+            rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
+    return _markdown(rows)
+
+
+def flips(tables: Path, base: str, column: str) -> str:
+    """What each choice of the other protocol does to one encoding: a column a task."""
+    found = _by(tables / "ablation.csv", "base", "column", "choice", "task")
+    cells = {key[2:]: row for key, row in found.items() if key[:2] == (base, column)}
+    tasks = style.in_order({task for _, task in cells})
+    rows = [[f"{style.encoding_title(column)}, OOD accuracy", *map(style.task_title, tasks)]]
+    for choice in ["", *(choice for choice in CHOICES if (choice, tasks[0]) in cells)]:
+        title = ablation.choice_title(f"`{base}`", choice)
+        rows.append([title, *(ablation.text_of(cells[choice, task], "+" if choice else "-") for task in tasks)])
+    return _markdown(rows)
+
+
+def significant(tables: Path, study: str) -> str:
+    """How many of a study's differences are significant, as they stand and corrected for their number."""
+    rows = list(pl.read_csv(tables / f"{study}.csv", infer_schema_length=None).iter_rows(named=True))
+    if study == "rounding":
+        what, names = "differences from no rounding", [f"minus_{NONE}{part}_points" for part in _PARTS]
+    else:
+        what, names = "effects of a flipped choice", ["value", "low95", "high95"]
+        rows = [row for row in rows if row["choice"]]
+    judged = [row for row in rows if row[names[1]] is not None and not row[names[1]] == row[names[2]] == 0]
+    p_values = [_p_value(row, *names) for row in judged]
+    found = len(judged), sum(p < 0.05 for p in p_values), 0.05 * len(judged)
+    after = sum(p < 0.05 for p in holm(p_values)), int((stats.false_discovery_control(p_values) < 0.05).sum())
+    return (
+        "Of {} {}, {} have an interval that excludes zero; chance alone gives {:.1f}. Significant after Holm's "
+        "correction: {}; after Benjamini and Hochberg's: {}.\n"
+    ).format(found[0], what, *found[1:], *after)
+
+
+def clusters(tables: Path) -> str:
+    """Where YaRN's rules under `paper` put its fastest wavelength, and the least and most accuracy of each place."""
+    rows = _by(tables / "rounding.csv", "method", "protocol", "task", "rounding")
+    ours = {key[2:]: row["ood_accuracy_percent"] for key, row in rows.items() if key[:2] == ("yarn", "paper")}
+    tasks = style.in_order({task for task, _ in ours})
+    lines = [["fastest wavelength", "rules", *map(style.task_title, tasks)]]
+    below = [rule for rule in RULES if rule not in (*SLOWED, NONE)]
+    for where, rules in (("20 or 20.05", SLOWED), ("19 to 19.5", below), ("19.55", [NONE])):
+        spans = [[extreme(ours[task, rule] for rule in rules) for extreme in (min, max)] for task in tasks]
+        texts = [" to ".join(dict.fromkeys(number(value, decimals=1) for value in span)) for span in spans]
+        lines.append([where, "no rounding" if rules == [NONE] else ", ".join(rules), *texts])
+    return _markdown(lines)
+
+
+def flipped(tables: Path, task: str, protocol: str, resonance: str, plain: str) -> str:
+    """What a flipped choice does to Resonance minus plain, and what that difference then is."""
+    rows, _ = inputs.read_study([KEPT / f"ablation_{task}.parquet"])
+    (cells, _), base = ablation.cells_of(rows), protocol.partition("+")[0]
+    ours = cells[protocol, task, pair := f"{resonance} - {plain}"]
+    texts = []
+    for found in (paired_difference(ours, cells[base, task, pair]), estimate(list(ours.values()))):
+        texts.append(f"{number(found.mean, '+')} points {interval(found.low, found.high, '+')}")
+    return (
+        f"{style.task_title(task)}, `{protocol}`: the flip moves {ablation.column_title(pair)} by {texts[0]}, to "
+        f"{texts[1]}.\n"
+    )
+
+
+def _p_value(row: dict, mean: str, low: str, high: str) -> float:
+    """The p of a mean of zero, by the columns of a table that hold the mean and its 95 % t-interval."""
+    n = row["num_seeds"]
+    sd = (row[high] - row[low]) / 2 * n**0.5 / stats.t.ppf(0.975, n - 1)
+    return p_value(Estimate(row[mean], sd, row[low], row[high], n))
 
 
 def _judged(row: dict) -> str:
@@ -115,8 +204,8 @@ def _judged(row: dict) -> str:
 
 
 def _gain(row: dict) -> str:
-    """A difference from no rounding with half its interval, one decimal; in bold where that leaves 0 out."""
-    mean, low, high = (row[f"minus_{NONE}{part}_points"] for part in ("", "_low95", "_high95"))
+    """A difference from no rounding with half its interval, one decimal; in bold where that excludes zero."""
+    mean, low, high = (row[f"minus_{NONE}{part}_points"] for part in _PARTS)
     text = number(mean, "+", 1)
     return f"{f'**{text}**' if low > 0 or high < 0 else text} ± {number(mean - low, decimals=1)}"
 
@@ -132,7 +221,9 @@ def _markdown(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
 
 
-_MAKERS: dict[str, Callable[..., str]] = {"whole": whole, "cells": cells, "pairs": pairs, "rounding": rounding}
+_MAKERS: dict[str, Callable[..., str]] = {
+    maker.__name__: maker for maker in (whole, cells, pairs, rounding, alike, clusters, flips, flipped, significant)
+}
 
 
 if __name__ == "__main__":

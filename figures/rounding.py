@@ -184,7 +184,7 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
 
 
 def notes(lines: list[dict]) -> str:
-    """What the columns are, and how many intervals would leave 0 out by chance."""
+    """What the columns are, and how many intervals would exclude zero by chance."""
     said = []
     for base, title in ((NONE, "no rounding"), ("nearest", "nearest")):
         low, high = f"minus_{base}_low95_points", f"minus_{base}_high95_points"
@@ -192,7 +192,7 @@ def notes(lines: list[dict]) -> str:
         if judged:
             clear = sum(line[low] > 0 or line[high] < 0 for line in judged)
             said.append(f"against {title}, {clear} of {len(judged)} (by chance alone {0.05 * len(judged):.1f})")
-    count = f" Intervals that leave 0 out: {'; '.join(said)}." if said else ""
+    count = f" Intervals that exclude zero: {'; '.join(said)}." if said else ""
     return (
         "Differences seed by seed in percentage points, with 95% t-intervals that are not corrected for the number of "
         "comparisons. Four rules give no integers. Reflected: 2*lambda - round(lambda), as far from lambda as nearest "

@@ -210,7 +210,7 @@ def cell_verdict(ours: Estimate, paper: float) -> str:
 
 
 def pair_verdict(ours: Estimate, paper: float) -> str:
-    """Whether our difference has the paper's sign: only said if our 95 % interval leaves 0 out."""
+    """Whether our difference has the paper's sign: only said if our 95 % interval excludes zero."""
     if ours.n < LEAST_RUNS:
         return TOO_FEW
     if ours.low <= 0 <= ours.high:

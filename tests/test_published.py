@@ -9,6 +9,7 @@ import pytest
 from figures import ablation, pages, rounding, table1_posgen
 from resonance.posgen import stages
 from resonance.posgen.preset import Posgen
+from resonance.posgen.protocol import CHOICES, with_choices
 from resonance.posgen.rows import STUDY, SUMMARIES
 from resonance.record import files
 from resonance.record.rows import read_rows, read_run
@@ -18,7 +19,7 @@ from resonance.workflow.preset import load
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = sorted((ROOT / "results-published/laptop").glob("*.parquet"))
 WHOLE = ("rounding", "ablation")  # one table and figure of all their files
-PAGES = [ROOT / "docs/results.md", ROOT / "docs/posgen.md"]
+PAGES = pages.with_tables(ROOT / "docs")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,9 @@ def test_a_page_shows_the_kept_rows_and_no_other_numbers(path: Path, tables: Pat
 
 
 def test_every_kept_study_is_shown_whole_on_a_page(tables: Path) -> None:
-    shown = re.findall(r"<!-- table: whole (\w+) -->", (ROOT / "docs/posgen.md").read_text(encoding="utf-8"))
+    shown = [
+        name for page in PAGES for name in re.findall(r"<!-- table: whole (\w+) -->", page.read_text(encoding="utf-8"))
+    ]
     stems = [path.stem for path in KEPT]
     assert sorted(shown) == sorted({study if (study := stem.split("_")[0]) in WHOLE else stem for stem in stems})
 
@@ -99,7 +102,15 @@ def test_the_numbers_at_the_papers_size_are_of_the_kept_rows() -> None:
     rows = read_rows(ROOT / "results-published/paper_cpu/table1_paper.parquet", STUDY)
     asked = rows.filter(pl.col("metric").is_in(["ood_accuracy", "in_distribution_accuracy"]))
     assert asked.height == 2 * rows["encoding"].n_unique(), "one training an encoding"
-    for path in PAGES:
+    for path in (ROOT / "docs/results.md", ROOT / "docs/paper-size.md"):
         page = " ".join(path.read_text(encoding="utf-8").split())
         for row in asked.iter_rows(named=True):
             assert f"{100 * row['value']:.2f} %" in page, (path.name, row["encoding"], row["metric"])
+
+
+def test_the_choices_that_can_be_flipped_are_counted_right() -> None:
+    protocols = load(ROOT / "config", "laptop").posgen.protocols
+    change = [name for name in CHOICES if with_choices(f"paper+{name}", protocols) != protocols["paper"]]
+    assert (len(CHOICES), [name for name in CHOICES if name not in change]) == (10, ["P4", "P8"])
+    page = " ".join((ROOT / "docs/differences.md").read_text(encoding="utf-8").split())
+    assert "Ten choices can be flipped alone" in page and "Eight of the ten change something" in page

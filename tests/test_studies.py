@@ -216,7 +216,7 @@ def test_the_ablation_table_names_choices_and_counts_what_chance_would_give(flip
     text = (flips.parent / "out.md").read_text()
     assert "| **CoT: from paper, one choice of released at a time** |" in text
     assert "| P5 depth | 3 | −11.00 ± 2.48 | +0.00 ± 0.00 | +11.00 ± 2.48 |" in text
-    assert "2 of 2 differences have an interval that leaves 0 out, 0.1 expected" in text
+    assert "2 of 2 differences have an interval that excludes zero, 0.1 expected" in text
     assert "(1 more are 0 in every seed: the flip does not touch them)" in text
     assert "2 layers; steps: 600 on CoT" in text, "the base's: the flip of P5 is a row"
 

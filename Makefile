@@ -75,7 +75,7 @@ pages: setup
 # Its packages are installed when it is first asked for.
 docs: setup
 	@$(VENV)/bin/python -c 'import material, mkdocstrings' 2>/dev/null || $(PIP) 'mkdocs-material' 'mkdocstrings[python]'
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --site-dir site
 	@echo "The docs site: site/index.html"
 
 clean:

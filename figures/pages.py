@@ -63,23 +63,17 @@ def whole(tables: Path, stem: str) -> str:
 
 
 def cells(tables: Path, study: str) -> str:
-    """Published / paper / released of every encoding and task, and what needs no training."""
-    ours = {protocol: _by(tables / f"{study}_{protocol}.csv", "encoding", "task") for protocol in PROTOCOLS}
-    first = ours[PROTOCOLS[0]]
-    tasks, names = (list(dict.fromkeys(key[place] for key in first)) for place in (1, 0))
-    rows = [["", *map(style.task_title, tasks)]]
-    for name in names:
-        trained = first[name, tasks[0]]["num_seeds"] is not None
-        row = [style.encoding_title(name) if trained else f"*{style.encoding_title(name)}*"]
-        for task in tasks:
-            found = [ours[protocol][name, task] for protocol in PROTOCOLS]
+    """Published, paper and released side by side: a row an encoding, tasks below one another."""
+    ours = {protocol: _by(tables / f"{study}_{protocol}.csv", "task", "encoding") for protocol in PROTOCOLS}
+    rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
+    for task in style.in_order({task for task, _ in ours[PROTOCOLS[0]]}):
+        rows.append([f"**{style.task_title(task)}**", "", *("" for _ in PROTOCOLS)])
+        for key in (key for key in ours[PROTOCOLS[0]] if key[0] == task):
+            found = [ours[protocol][key] for protocol in PROTOCOLS]
+            title, published = style.encoding_title(key[1]), number(found[0]["paper_mean_percent"])
+            trained = found[0]["num_seeds"] is not None
             texts = [with_sd(each["ood_accuracy_percent"], each["ood_sd_points"]) for each in found]
-            if trained:
-                texts.insert(0, number(found[0]["paper_mean_percent"]))
-            else:
-                texts = list(dict.fromkeys(texts))  # once where the protocols agree
-            row.append(" / ".join(texts))
-        rows.append(row)
+            rows.append([title if trained else f"*{title}*", published if trained else "", *texts])
     return _markdown(rows)
 
 
@@ -217,8 +211,13 @@ def _by(path: Path, *names: str) -> dict[tuple, dict]:
 
 
 def _markdown(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    """A table whose numbers keep their spread and their interval on one line."""
+    lines = ["| " + " | ".join(_unbroken(cell) for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def _unbroken(cell: str) -> str:
+    return re.sub(r"\[.*?\]", lambda match: match[0].replace(" ", "\u00a0"), cell.replace(" ± ", "\u00a0±\u00a0"))
 
 
 _MAKERS: dict[str, Callable[..., str]] = {

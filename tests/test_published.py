@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from figures import ablation, pages, rounding, table1_posgen
+from figures import ablation, pages, rounding, table1_posgen, verdict
 from resonance.posgen import stages
 from resonance.posgen.preset import Posgen
 from resonance.posgen.protocol import CHOICES, with_choices
@@ -114,3 +114,14 @@ def test_the_choices_that_can_be_flipped_are_counted_right() -> None:
     assert (len(CHOICES), [name for name in CHOICES if name not in change]) == (10, ["P4", "P8"])
     page = " ".join((ROOT / "docs/differences.md").read_text(encoding="utf-8").split())
     assert "Ten choices can be flipped alone" in page and "Eight of the ten change something" in page
+
+
+def test_the_verdict_figure_is_drawn_of_table_1s_cells(tables, tmp_path) -> None:
+    """Filled where the table says that the published mean lies inside our interval; the page's picture is this one."""
+    files = [tables / f"table1_{protocol}.csv" for protocol in ("paper", "released")]
+    cells = pl.concat(pl.read_csv(path) for path in files).filter(pl.col("paper_mean_percent").is_not_null())
+    drawn = [line for axes in verdict.drawing(cells).axes for line in axes.get_lines() if line.get_marker() in "os"]
+    filled = [line for line in drawn if line.get_markerfacecolor() == line.get_color()]
+    assert len(drawn) == 24 and len(filled) == (cells["verdict"] == "paper inside").sum()
+    verdict.main(tmp_path / "verdict", "laptop", files)
+    assert (tmp_path / "verdict.svg").read_bytes() == (ROOT / "docs/verdict.svg").read_bytes()

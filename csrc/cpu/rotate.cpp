@@ -69,6 +69,7 @@ void rotate_cpu(const Call& call, bool warm) {
   const char* in_end[2];
   for (int i = 0; i < 2; ++i) {
     const Side& side = call.side[i];
+    if (side.heads == 0) continue;  // and no memory
     rows[i] = cpu_kernels().rows(call.type, call.interleaved, call.half, warm && streams(call, side, size));
     in_end[i] = static_cast<const char*>(side.in) +
                 ((call.batch - 1) * side.in_b + (side.heads - 1) * side.in_h + (call.num_positions - 1) * side.in_t +
@@ -95,6 +96,7 @@ void rotate_cpu(const Call& call, bool warm) {
       }
       for (int i = 0; i < 2; ++i) {
         const Side& side = call.side[i];
+        if (side.heads == 0) continue;
         const char* in = static_cast<const char*>(side.in) + (b * side.in_b + t * side.in_t) * size;
         char* out = static_cast<char*>(side.out) + (b * side.out_b + t * side.out_t) * size;
         if (count == 1 || side.in_h < side.in_t) {  // [B, T, H, D]: the heads of a position are neighbours

@@ -76,9 +76,14 @@ def published_files(wildcards):
         raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
     whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
     stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
+    drawn = whole + (["verdict"] if published_cells(wildcards) else [])
     return expand(published("tables/{stem}.{kind}"), stem=stems, kind=TABLE_KINDS) + expand(
-        published("figures/{stem}.{kind}"), stem=whole, kind=FIGURE_KINDS
+        published("figures/{stem}.{kind}"), stem=drawn, kind=FIGURE_KINDS
     )
+
+
+def published_cells(wildcards):
+    return [published(f"tables/{stem}.csv") for stem in KEPT if stem.split("_")[0] == "table1"]
 
 
 def evaluations_of_study(wildcards):
@@ -169,6 +174,7 @@ DRAWINGS = {
         evaluation=evaluations_of_study,
         kept=kept_beside,
     ),
+    "published_verdict": drawing("verdict", figure_at(published("figures/verdict"), None, None), table=published_cells),
     "published_study_table": study_table(
         table_at(published("tables/{study}_{protocol}"), None, None),
         "table1|extended|keyed",

@@ -11,7 +11,7 @@ from resonance.record.job import DEVICES
 from resonance.record.settings import SettingsError
 from resonance.workflow import plan as planning
 from resonance.workflow import study as studies
-from resonance.workflow.preset import Preset, load
+from resonance.workflow.preset import Preset, did_you_mean, load
 
 app = typer.Typer(no_args_is_help=True, help="The workflow's config.")
 
@@ -46,7 +46,9 @@ def plan(
     With --check, beside what a run took; status 1 where the prediction is off by more than 30 %.
     """
     if device not in DEVICES:
-        raise SettingsError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")
+        raise SettingsError(
+            f"--device must be one of {', '.join(DEVICES)}, got {device!r}{did_you_mean(device, DEVICES)}"
+        )
     targets = list(dict.fromkeys(target))
     planned = planning.jobs(load(planning.ROOT / "config", preset), targets)
     if not check:

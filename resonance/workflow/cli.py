@@ -38,10 +38,13 @@ def plan(
     target: Annotated[list[str], typer.Option(help="A target of the Snakefile, as ablation; once a target.")] = (
         "all",
     ),
+    brief: Annotated[bool, typer.Option(help="Only what a run from here takes, in three lines.")] = False,
     check: Annotated[bool, typer.Option(help="Compare with the benchmarks of a run of this preset.")] = False,
     device: Annotated[str, typer.Option(help=f"What that run ran on: {', '.join(DEVICES)}.")] = "cpu",
 ) -> None:
     """What a preset costs before it runs: jobs, hours, GPU-hours, memory, disk, by partition and rule. Runs nothing.
+
+    With --brief, only what is left to do.
 
     With --check, beside what a run took; status 1 where the prediction is off by more than 30 %.
     """
@@ -50,7 +53,11 @@ def plan(
             f"--device must be one of {', '.join(DEVICES)}, got {device!r}{did_you_mean(device, DEVICES)}"
         )
     targets = list(dict.fromkeys(target))
-    planned = planning.jobs(load(planning.ROOT / "config", preset), targets)
+    config = load(planning.ROOT / "config", preset)
+    if brief:
+        planning.show_brief(preset, planning.jobs(config, targets, remaining=True))
+        return
+    planned = planning.jobs(config, targets)
     if not check:
         planning.show(preset, targets, planned)
         return

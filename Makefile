@@ -12,6 +12,8 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 RESULTS := results/$(PRESET)
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SNAKEMAKE := snakemake --cores $(CORES) --config preset=$(PRESET)
+# A bar over all jobs on a terminal, plain lines in a file.
+BAR := $(shell test -t 2 && echo --logger rich)
 
 .PHONY: help setup plan reproduce report test lint format schema pages docs clean
 
@@ -40,7 +42,8 @@ plan: setup
 	@python -m resonance plan --preset $(PRESET)
 
 reproduce: setup
-	$(SNAKEMAKE)
+	@python -m resonance plan --brief --preset $(PRESET)
+	$(SNAKEMAKE) $(BAR)
 	@$(MAKE) --no-print-directory report
 
 # Remade only where a table or figure is newer, so that a second `make reproduce` does nothing.

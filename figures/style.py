@@ -80,11 +80,14 @@ def pairs(encodings: list[str]) -> list[tuple[str, str]]:
 
 
 def line(encoding: str) -> dict:
-    """Plot arguments of an encoding: a pair shares its hue, plain light and dashed, Resonance full and solid."""
+    """Plot arguments of an encoding: a pair shares its hue; plain is light, dashed and wide, so that Resonance, full,
+    solid and thin, never hides it.
+    """
     hue = to_rgb(_HUES.get(encoding.removeprefix(_RESONANCE), _OTHER_HUE))
     if encoding.startswith(_RESONANCE):
-        return {"color": hue, "linestyle": "-", "zorder": 3}
-    return {"color": tuple(1 - 0.65 * (1 - part) for part in hue), "linestyle": (0, (3.5, 1.5)), "zorder": 2}
+        return {"color": hue, "linestyle": "-", "linewidth": 1.0, "zorder": 3}
+    light = tuple(1 - 0.65 * (1 - part) for part in hue)
+    return {"color": light, "linestyle": (0, (2, 0.8)), "linewidth": 2.2, "zorder": 2}
 
 
 def hue(method: str) -> str:

@@ -17,7 +17,6 @@ from resonance.workflow import cli as workflow
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Resonance RoPE and PosGen (--version: which).",
 )

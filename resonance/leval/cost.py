@@ -9,7 +9,7 @@ from resonance.leval.catalogue import MADE_TASKS
 from resonance.leval.preset import Leval
 from resonance.llm.cost import attention_flops, evaluate_flops, on_device, size_of, without_size
 from resonance.llm.settings import ModelSize
-from resonance.record.job import Job, light
+from resonance.record.job import Job, fetching, light
 
 # Texts that are read, questions, and tokens of a text in the mean, by LLaMA2's tokenizer. gsm100's hundred documents
 # are one text. codeU's length is not at hand: it is not counted.
@@ -63,7 +63,7 @@ def answering(leval: Leval, model: str, encoding: str) -> Answering:
 
 def _tasks(leval: Leval, job: Job) -> Job:
     source = leval.settings.source
-    return light(job, unknown=f"{source} is a download" if source.startswith("hf:") else "")
+    return fetching(light(job), source) if source.startswith("hf:") else light(job)
 
 
 def _answer(leval: Leval, job: Job) -> Job:

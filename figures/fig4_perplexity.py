@@ -42,15 +42,16 @@ def main(
     title: inputs.Title,
     stand_in: inputs.StandIn,
     perplexity: Annotated[list[Path], typer.Option(help="An evaluation's parquet; once a file.")] = (),
+    strategy: Annotated[list[str], typer.Option(help="`NAME: what it is` of a fine-tuning; once a strategy.")] = (),
 ) -> None:
     """Figure 4 of the paper, and TABLE.csv, TABLE_pairs.csv, .md, .tex, .html with its numbers."""
     rows, about = read(perplexity)
     about |= {"title": title, "stand_in": stand_in}
     cells = cells_of(rows)
-    note = caption(preset, about, rows)
-    draw(output, cells, about, note)
+    note = " ".join([caption(preset, about, rows), *(f"{told}." for told in strategy)])
     names = {"preset": preset, "model": about["model"]}
     pairs = [names | row for row in pairs_of(rows)]
+    draw(output, cells, pairs, about, note)
     write_csv(table, [cell | names for cell in cells.rows(named=True)])
     write_csv(Path(f"{table}_pairs"), pairs, PAIR_COLUMNS)
     tables = [table_of(cells, note)] + ([pair_table(pairs, about)] if pairs else [])
@@ -114,27 +115,55 @@ def verdict(found: Estimate) -> str:
     return "lower" if found.mean < 0 else "higher"
 
 
-def draw(output: Path, cells: pl.DataFrame, about: dict, note: str) -> None:
-    """A column a corpus; the first row untuned, the second fine-tuned with plain RoPE beside it."""
-    corpora = sorted(set(cells["corpus"]))
+def draw(output: Path, cells: pl.DataFrame, pairs: list[dict], about: dict, note: str) -> None:
+    """A column a corpus; rows: untuned, fine-tuned with plain RoPE beside it, and Resonance minus plain."""
+    corpora, lengths = sorted(set(cells["corpus"])), sorted(set(cells["length"]))
     tuned = pl.col("strategy") != UNTUNED
-    parts = [("untuned", cells.filter(~tuned))]
+    parts = {"perplexity, untuned": cells.filter(~tuned)}
     if not cells.filter(tuned).is_empty():
-        parts.append(("fine-tuned", cells.filter(tuned | (pl.col("encoding") == "rope"))))
-    figure = Figure(figsize=(style.TEXT_WIDTH, 1.3 + 2.3 * len(parts)), layout="constrained")
-    panels = figure.subplots(len(parts), len(corpora), squeeze=False, sharex=True)
-    for row, (name, part) in enumerate(parts):
-        for axes, corpus in zip(panels[row], corpora, strict=True):
+        parts["perplexity, fine-tuned"] = cells.filter(tuned | (pl.col("encoding") == "rope"))
+    titles = [*parts, *(["Resonance − plain (%)"] if pairs else [])]
+    figure = Figure(figsize=(style.TEXT_WIDTH, 1.3 + 2.1 * len(titles)), layout="constrained")
+    panels = figure.subplots(len(titles), len(corpora), squeeze=False, sharex=True)
+    for column, corpus in zip(panels.T, corpora, strict=True):
+        for axes, part in zip(column, parts.values(), strict=False):
             draw_panel(axes, part.filter(pl.col("corpus") == corpus), about)
-            if not row:
-                axes.set_title(corpus.replace("_", " ").capitalize())
-            if row == len(parts) - 1:
-                axes.set_xlabel("length (tokens)")
-        panels[row][0].set_ylabel(f"perplexity, {name}")
+        if pairs:
+            draw_differences(column[-1], [row for row in pairs if row["corpus"] == corpus], about)
+        for axes in column:
+            style.lengths(axes, [n for n in lengths if n & (n - 1) == 0] or lengths, about["train_length"])
+        column[0].set_title(corpus.replace("_", " ").capitalize())
+        column[-1].set_xlabel("length (tokens)")
+    for axes, title in zip(panels[:, 0], titles, strict=True):
+        axes.set_ylabel(title)
     style.legend(figure, 3)
     style.note(figure, note, small=True)
     title = "stand-in: " if about["stand_in"] else ""
     style.save(figure, output, f"Figure 4 ({title}{about['title']}): perplexity by length")
+
+
+def draw_differences(axes: Axes, pairs: list[dict], about: dict) -> None:
+    """One corpus: what Resonance changes, in percent of perplexity; below zero it is better."""
+    axes.axhline(0, color=style.TRAINED, linewidth=0.8)
+    lines: dict[tuple[str, str, str], list[dict]] = {}
+    for row in pairs:
+        lines.setdefault((row["resonance"], row["plain"], row["strategy"]), []).append(row)
+    for place, ((resonance, plain, strategy), line) in enumerate(lines.items()):
+        lengths = [row["length"] * 1.04 ** (place - (len(lines) - 1) / 2) for row in line]  # beside each other
+        look = {
+            "color": style.line(resonance)["color"],
+            "marker": "x" if strategy == UNTUNED else mark(strategy, about),
+        }
+        label = f"{style.pair_title(resonance, plain)}, {strategy}"
+        axes.plot(lengths, [row["difference_percent"] for row in line], markersize=3, linestyle="", label=label, **look)
+        ends = [[row[f"difference_{end}95_percent"] for row in line] for end in ("low", "high")]
+        if None not in ends[0]:
+            axes.vlines(lengths, *ends, color=look["color"], linewidth=0.8)
+
+
+def mark(strategy: str, about: dict) -> str:
+    """The mark of a fine-tuning's lines."""
+    return style.MARKS[about["strategies"].index(strategy) % len(style.MARKS)]
 
 
 def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
@@ -144,8 +173,7 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
     for (encoding, strategy), line in cells.group_by(["encoding", "strategy"], maintain_order=True):
         look, label = style.line(encoding), style.encoding_title(encoding)
         if strategy != UNTUNED:
-            look["marker"] = style.MARKS[about["strategies"].index(strategy) % len(style.MARKS)]
-            look["markersize"] = 3
+            look |= {"marker": mark(strategy, about), "markersize": 3}
             label += f", {strategy}"
         if line["perplexity"].min() > 2 * lowest:
             low, high = line["perplexity"].min(), line["perplexity"].max()
@@ -157,11 +185,7 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
         shown.append(line)
         axes.plot(line["length"], line["perplexity"], label=label, **look)
         if line["low95"].null_count() == 0:
-            axes.fill_between(
-                line["length"], line["low95"], line["high95"], color=look["color"], alpha=0.07, linewidth=0, zorder=1
-            )
-    lengths = sorted(set(cells["length"]))
-    style.lengths(axes, [n for n in lengths if n & (n - 1) == 0] or lengths, about["train_length"])
+            axes.vlines(line["length"], line["low95"], line["high95"], color=look["color"], linewidth=0.4, zorder=1)
     values = pl.concat(shown)["perplexity"]
     axes.set(yscale="log", ylim=(values.min() * 0.96, values.max() * 1.06))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

@@ -135,6 +135,8 @@ def lengths(axes: Axes, ticks: list[int], train_length: int | None) -> None:
     """A logarithmic axis of lengths in tokens, and L on it."""
     if train_length:
         axes.axvline(train_length, color=TRAINED, linewidth=0.6, linestyle=":")
+        at = {"xytext": (2, -2), "textcoords": "offset points", "va": "top", "fontsize": 6.5, "color": TRAINED}
+        axes.annotate("L", (train_length, 1), xycoords=axes.get_xaxis_transform(), **at)
     axes.set_xscale("log")
     axes.set_xticks(ticks)
     axes.xaxis.set_minor_locator(NullLocator())

@@ -73,7 +73,8 @@ def page(title: str, tables: Iterable[Table]) -> str:
     """One self-contained HTML page."""
     body = "\n".join(_html(table) for table in tables)
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{html.escape(title)}</title>\n'
         f"<style>\n{_CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
 
@@ -138,8 +139,8 @@ def _html(table: Table) -> str:
         body += f'<tr class="group"><th colspan="{len(table.header)}">{html.escape(title)}</th></tr>\n'
         body += "".join(row("td", cells) for cells in rows)
     return (
-        f"<table>\n<caption>{html.escape(table.caption)}</caption>\n<thead>\n{row('th', table.header)}</thead>\n"
-        f"<tbody>\n{body}</tbody>\n</table>\n<p>{html.escape(table.notes)}</p>\n"
+        f'<p>{html.escape(table.caption)}</p>\n<div class="scroll"><table>\n<thead>\n{row("th", table.header)}'
+        f"</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n<p>{html.escape(table.notes)}</p>\n"
     )
 
 
@@ -152,8 +153,9 @@ def _marked(cell: str, text: str, bold: tuple[str, str], underlined: tuple[str, 
 _CSS = """\
 body { font: 12.5px/1.4 Georgia, "Times New Roman", serif; color: #111; background: #fff; margin: 1em; }
 table { border-collapse: collapse; border-top: 2px solid #111; border-bottom: 2px solid #111; }
-caption { text-align: left; padding-bottom: .8em; }
-p { max-width: 70em; color: #444; margin: .8em 0 3em; }
+.scroll { overflow-x: auto; }
+p { max-width: 70em; color: #444; margin: .8em 0; }
+div + p { margin-bottom: 3em; }
 th, td { padding: .15em .45em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 1px solid #111; vertical-align: bottom; }

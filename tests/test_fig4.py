@@ -1,13 +1,15 @@
 """Figure 4 and its table: from rows with known answers to numbers, and refusals of what must not be mixed."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 
-from figures.fig4_perplexity import cells_of, main, pairs_of, read
+from figures.fig4_perplexity import cells_of, draw_differences, main, pairs_of, read
 from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.record.rows import write_rows
 from resonance.record.stats import estimate, weighted_estimate
@@ -79,8 +81,17 @@ def test_cells_and_pairs_have_the_known_answers(files):
     assert about["strategies"] == ["long"]
 
 
+def test_what_resonance_changes_has_a_panel(files):
+    rows, about = read(files)
+    axes = Figure().subplots()
+    draw_differences(axes, [pair for pair in pairs_of(rows) if pair["corpus"] == "one"], about)
+    (line,) = [line for line in axes.get_lines() if line.get_marker() != "None"]
+    assert line.get_label() == "Resonance YaRN − YaRN, long" and list(line.get_xdata()) == [64, 256]
+    assert line.get_ydata() == pytest.approx([100 * math.expm1(-0.01)] * 2)
+
+
 def render(tmp_path: Path, *files: Path) -> None:
-    main(tmp_path / "f", "test", tmp_path / "t", "a tiny model", True, list(files))
+    main(tmp_path / "f", "test", tmp_path / "t", "a tiny model", True, list(files), ["long: 30 steps"])
 
 
 def test_every_file_is_made_and_names_the_stand_in(tmp_path, files):
@@ -89,7 +100,8 @@ def test_every_file_is_made_and_names_the_stand_in(tmp_path, files):
         assert (tmp_path / f"f.{suffix}").stat().st_size > 2000
     for name in ("t.csv", "t_pairs.csv", "t.md", "t.tex", "t.html"):
         assert (tmp_path / name).stat().st_size > 100
-    assert "A STAND-IN for LLaMA2" in (tmp_path / "t.md").read_text()
+    assert re.search("A STAND-IN for LLaMA2.* long: 30 steps[.]", (tmp_path / "t.md").read_text())
+    assert "Resonance − plain (%)" in (tmp_path / "f.svg").read_text()
     assert pl.read_csv(tmp_path / "t.csv")["length"].to_list()[:2] == [64, 256]
 
 

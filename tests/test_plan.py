@@ -194,7 +194,7 @@ def test_no_job_of_snakemakes_is_left_out_and_none_counted_that_it_would_not_run
     made = planned(preset)
     said = planned.said[preset, ()].stdout
     wanted = {rule: int(jobs) for rule, jobs in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
-    local = {"all", "total", *(rule for rule in wanted if rule.endswith(("_settings", "_encoding")))}
+    local = {"all", "summary", "total", *(rule for rule in wanted if rule.endswith(("_settings", "_encoding")))}
     assert {job.rule: count(made, job.rule) for job in made} == {
         rule: jobs for rule, jobs in wanted.items() if rule not in local
     }
@@ -207,8 +207,8 @@ def test_every_rule_is_costed_or_light(planned) -> None:
     costed = {*posgen_cost.COSTS, *llm_cost.COSTS, *leval_cost.COSTS}
     assert costed <= seen
     assert seen - costed == {
-        "posgen_baseline", "leval_score", "study_table", "study_shortcuts", "figure1", "figure2", "figure3_one",
-        "figure4_one", "passkey_figure", "table2_one", "table2_stand_in",
+        "posgen_baseline", "leval_score", "study_table", "study_shortcuts", "verdict", "figure1", "figure2",
+        "figure3_one", "figure4_one", "passkey_figure", "table2_one", "table2_stand_in",
     }  # fmt: skip
 
 

@@ -17,15 +17,21 @@ import pytest
 
 from resonance.record.identity import code_of
 from resonance.workflow.preset import load
-from workflow_copy import ROOT, Edits, copy_of_repository, copy_of_run, environment_of, jobs_of, snakemake, wanted
+from workflow_copy import LAST, ROOT, Edits, copy_of_repository, copy_of_run, environment_of, jobs_of, snakemake, wanted
 
 PAGE = ROOT / "docs/reruns.md"
 PRESET, ENCODINGS, PROTOCOLS, LLM_PROTOCOLS = (
     f"config/{name}.yaml" for name in ("smoke", "encodings", "protocols", "llm_protocols")
 )
 
-ONE = {"study_table": 1, "study_shortcuts": 1, "figure3_one": 1}  # what is made of one protocol's evaluations
-BOTH = {rule: 2 * count for rule, count in ONE.items()}
+TABLE1 = {"study_table": 2, "verdict": 1}
+ONE = {
+    "study_table": 1,
+    "verdict": 1,
+    "study_shortcuts": 1,
+    "figure3_one": 1,
+}  # what is made of one protocol's evaluations
+BOTH = {**TABLE1, "study_shortcuts": 2, "figure3_one": 2}
 PERPLEXITY, PASSKEY = {"figure4_one": 1}, {"passkey_figure": 1}
 
 
@@ -180,7 +186,9 @@ def in_protocols() -> list[Change]:
 def in_files() -> list[Change]:
     """Scripts of figures, environments, rules and the package's code."""
     figures = {
-        "table1_posgen.py": {"study_table": 2},
+        "table1_posgen.py": TABLE1,
+        "verdict.py": {"verdict": 1},
+        "summary.py": {},
         "shortcuts.py": {"study_shortcuts": 2},
         "fig1_rotation_angles.py": {"figure1": 1},
         "fig2_dependencies.py": {"figure2": 1},
@@ -196,7 +204,7 @@ def in_files() -> list[Change]:
         "style.py": EVERY_FIGURE,
         "style.mplstyle": EVERY_FIGURE,
         "inputs.py": EVERY_FIGURE,
-        "tables.py": {"study_table": 2, **TABLE2, **PERPLEXITY, **PASSKEY},
+        "tables.py": {**TABLE1, **TABLE2, **PERPLEXITY, **PASSKEY},
     }
     code = {
         "posgen/tasks.py": {"posgen_data_one": 6, **POSGEN, "figure2": 1},
@@ -232,7 +240,7 @@ def in_files() -> list[Change]:
     return [
         *(Change("a script", f"figures/{name}", "", "\n" if "." + name.split(".")[1] != ".py" else CODE, jobs)
           for name, jobs in figures.items()),
-        Change("the paper's numbers", "config/published.yaml", "", "\n", {"study_table": 2, "table2_one": 1}),
+        Change("the paper's numbers", "config/published.yaml", "", "\n", {**TABLE1, "table2_one": 1}),
         Change("a system text", "config/leval.yaml", "answer as briefly", "be as brief",
                {"leval_settings": 1, **answered(4)}),
         *(Change("code", f"resonance/{name}", "", CODE, jobs) for name, jobs in code.items()),
@@ -269,7 +277,7 @@ def more(spec, head_dim, seq_len=None):
     yarn = {"posgen_train_one": 6, "posgen_evaluate": 12, **BOTH, **FINETUNED}
     return [
         Change("statistics: another level", "resonance/record/stats.py", "0.975", "0.95",
-               {"study_table": 2, "leval_score": 4, **TABLE2, **PERPLEXITY, **PASSKEY}),
+               {**TABLE1, "leval_score": 4, **TABLE2, **PERPLEXITY, **PASSKEY}),
         Change("what a training depends on: another vocabulary", "resonance/posgen/settings.py",
                "self.data.modulus + self.choices.num_extra_tokens",
                "self.data.modulus + self.choices.num_extra_tokens + 3", POSGEN),
@@ -377,7 +385,7 @@ def test_a_method_of_another_package_counts_for_its_own_encodings(with_mine):
 def jobs(tmp_path_factory) -> list[tuple[str, dict[str, list[str]]]]:
     """Those behind `all`, each after those that it needs."""
     folder = copy_of_repository(tmp_path_factory.mktemp("jobs") / "repository")
-    found = [job for job in jobs_of(snakemake(folder, "--forceall", "--dry-run").stdout) if job[0] != "all"]
+    found = [job for job in jobs_of(snakemake(folder, "--forceall", "--dry-run").stdout) if job[0] not in LAST]
     made_by = {output: number for number, (_, said) in enumerate(found) for output in said["output"]}
     needs = {number: {made_by.get(path) for path in said.get("input", [])} for number, (_, said) in enumerate(found)}
     return [found[number] for number in TopologicalSorter(needs).static_order() if number is not None]
@@ -420,6 +428,7 @@ STAGES = {
     "leval_answer": "resonance.leval.stages:answer",
     "leval_score": "resonance.leval.stages:score",
     "study_table": "figures.table1_posgen",
+    "verdict": "figures.verdict",
     "study_shortcuts": "figures.shortcuts",
     "figure1": "figures.fig1_rotation_angles",
     "figure2": "figures.fig2_dependencies",

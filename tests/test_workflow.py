@@ -32,7 +32,11 @@ def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
             assert (folder / f"figures/{name}.{kind}").stat().st_size > 2000
     for stem in ("fig4_perplexity_stand_in_tiny", "table2_stand_in_tiny"):
         assert {f"{stem}{end}" for end in (".csv", "_pairs.csv", ".md", ".tex", ".html")} <= tables
-    assert wanted(finished) == {}
+    summary = (folder / "summary.html").read_text(encoding="utf-8")
+    assert summary.count("<img") == len([*(folder / "figures").glob("*.svg")])
+    assert summary.count("<h3>") == summary.count("<img") + len([*(folder / "tables").glob("*.html")])
+    planned = snakemake(finished, "--dry-run")
+    assert "Nothing to be done" in planned.stdout + planned.stderr
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ STAGES = {
     "leval": (4, r"leval/tiny/\w+/\w+/scores\.parquet"),
     "table2": (10, r"tables/table2_(leval|stand_in_tiny)(_pairs)?\.\w+"),
     "tables": (18, r"tables/table[12]_\w+\.\w+"),
-    "figures": (34, r"\w+/(fig\d_\w+|passkey_stand_in_tiny\w*|shortcuts_table1_\w+)\.\w+"),
+    "figures": (37, r"\w+/(fig\d_\w+|passkey_stand_in_tiny\w*|shortcuts_table1_\w+|verdict)\.\w+"),
 }
 
 

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "workflow", "config", "resonance", "figures", "envs", "profiles", "slurm")
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 # What neither runs a job nor waits for one: done in a fork of a process that has Snakemake imported.
+# What `all` ends in: whatever changes, the page of all of it is made anew.
+LAST = {"all", "summary"}
 RUNS_NOTHING = {"--dry-run", "--touch", "--unlock"}
 SECONDS = 900
 
@@ -81,7 +83,7 @@ def snakemake(
 
 
 def wanted(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, int]:
-    """The jobs that Snakemake would run now, by rule; targets are left out."""
+    """The jobs that Snakemake would run now, by rule; targets and the summary are left out."""
     planned = snakemake(folder, *arguments, "--dry-run", environment=environment)
     assert planned.returncode == 0, planned.stdout[-3000:] + planned.stderr[-3000:]
     stats = re.search(r"^job +count\n[-\s]+\n(.*?)\ntotal", planned.stdout, re.DOTALL | re.MULTILINE)
@@ -90,7 +92,7 @@ def wanted(folder: Path, *arguments: str, environment: dict[str, str] | None = N
         return {}
     forced = arguments[arguments.index("--forcerun") + 1] if "--forcerun" in arguments else None
     counts = dict(line.split() for line in stats[1].splitlines())
-    return {rule: int(count) for rule, count in counts.items() if rule == forced or rule not in {"all", *arguments}}
+    return {rule: int(count) for rule, count in counts.items() if rule == forced or rule not in LAST | set(arguments)}
 
 
 def jobs_of(said: str) -> list[tuple[str, dict[str, list[str]]]]:

@@ -8,6 +8,7 @@ LOGS = "logs/{preset}"
 BENCHMARKS = RESULTS + "/benchmarks"
 TABLES = RESULTS + "/tables"
 FIGURES = RESULTS + "/figures"
+SUMMARY = RESULTS + "/summary.html"
 
 # Measured rows that the repository keeps, and what is drawn of them without running anything.
 KEPT = "results-published/{preset}"

@@ -10,24 +10,38 @@ STUDY_STEMS = {
     "rounding": (["rounding"], ["rounding"]),
     "ablation": (["ablation"], ["ablation"]),
 }
+# Snakemake's report lists its categories by the alphabet.
+TABLES_FIRST, FIGURES_SECOND = "1. Tables", "2. Figures"
 # Files of measured rows that the repository keeps, STUDY_PART.parquet: the same scripts draw them, and hours of
 # training are not run again.
 KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
 
 
-def table_at(stem, caption, title, protocol="-", kinds=PAIRED_KINDS):
+def labels_of(kind, title, of):
+    """What the report says of a table or figure: its title, and the protocol or model that it is of."""
+
+    def labels(wildcards):
+        said = {name: text.format(**wildcards).replace("_", " ") for name, text in {kind: title, **of}.items()}
+        return said | {kind: said[kind].replace("table1", "Table 1")}
+
+    return labels
+
+
+def table_at(stem, caption, title, kinds=PAIRED_KINDS, **of):
     """The files of a table, its page in the report; without a caption it is in none."""
-    labels, page = {"table": title, "protocol": protocol}, f"{stem}.html"
+    page = f"{stem}.html"
     if caption:
-        page = report(page, caption=f"../report/{caption}.rst", category="Tables", labels=labels)
+        labels = labels_of("table", title, of)
+        page = report(page, caption=f"../report/{caption}.rst", category=TABLES_FIRST, labels=labels)
     return [page, *(f"{stem}{kind}" for kind in kinds if kind != ".html")]
 
 
-def figure_at(stem, caption, title, protocol="-"):
+def figure_at(stem, caption, title, **of):
     """The files of a figure, its picture in the report."""
-    labels, picture = {"figure": title, "protocol": protocol}, f"{stem}.png"
+    picture = f"{stem}.png"
     if caption:
-        picture = report(picture, caption=f"../report/{caption}.rst", category="Figures", labels=labels)
+        labels = labels_of("figure", title, of)
+        picture = report(picture, caption=f"../report/{caption}.rst", category=FIGURES_SECOND, labels=labels)
     return [picture, f"{stem}.pdf", f"{stem}.svg"]
 
 
@@ -82,6 +96,11 @@ def published_files(wildcards):
     )
 
 
+def study_cells(wildcards):
+    """Table 1 for machines, of every protocol."""
+    return [path for path in study_tables("table1") if path.endswith(".csv")]
+
+
 def published_cells(wildcards):
     return [published(f"tables/{stem}.csv") for stem in KEPT if stem.split("_")[0] == "table1"]
 
@@ -112,6 +131,9 @@ def told_of_model(evaluation, numbers):
     def told(wildcards):
         model = LLM_SETTINGS.models[llm_drawn(evaluation)[wildcards.drawn]]
         named = [f"--title={model.title}", "--stand-in" if model.stand_in else "--no-stand-in"]
+        if evaluation == "perplexity":  # whose lines are called by them
+            tuned = model.strategies.items()
+            named += [f"--strategy={name}: {one.steps:,} steps of {one.length:,} tokens" for name, one in tuned]
         return [f"--table={at(numbers).format(drawn=wildcards.drawn)}", *named]
 
     return told
@@ -140,7 +162,7 @@ def collected(study, title):
         output = table_at(numbers, *reported, kinds=[".csv", ".md", ".tex"]) + figure_at(picture, *reported)
         return drawing(study, output, lambda wildcards: [f"--draw={picture}"], study=files)
 
-    own = drawn(at(posgen_paths.STUDY).replace("{study}", study), table(study), figure(study), study, title, "both")
+    own = drawn(at(posgen_paths.STUDY).replace("{study}", study), table(study), figure(study), study, title)
     of_kept = drawn(kept(study), published(f"tables/{study}"), published(f"figures/{study}"), None, None)
     return {f"{study}_table": own, f"published_{study}_table": of_kept}
 
@@ -151,8 +173,8 @@ def of_model(script, evaluation, figure_stem, table_stem, caption, title):
     def measured(wildcards):
         return llm_measured(evaluation, llm_drawn(evaluation)[wildcards.drawn])
 
-    output = figure_at(at(figure_stem), caption, title, "{drawn}")
-    output += table_at(at(table_stem), caption, f"{title} in numbers", "{drawn}")
+    output = figure_at(at(figure_stem), caption, title, model="{drawn}")
+    output += table_at(at(table_stem), caption, f"Table of {title}", model="{drawn}")
     return drawing(script, output, told_of_model(evaluation, table_stem), of="{drawn}", **{evaluation: measured})
 
 
@@ -163,17 +185,18 @@ DRAWINGS = {
     "figure2": drawing("fig2_dependencies", figure_at(figure("fig2_dependencies"), "fig2", "Figure 2")),
     "figure3_one": drawing(
         "fig3_validation_loss",
-        figure_at(figure("fig3_validation_loss_{protocol}"), "fig3", "Figure 3", "{protocol}"),
+        figure_at(figure("fig3_validation_loss_{protocol}"), "fig3", "Figure 3", protocol="{protocol}"),
         told_of_protocol,
         of="{protocol}",
         evaluation=lambda wildcards: posgen_evaluations("table1", wildcards.protocol),
     ),
     "study_table": study_table(
-        table_at(table("{study}_{protocol}"), "table1", "{study}", "{protocol}"),
+        table_at(table("{study}_{protocol}"), "table1", "{study}", protocol="{protocol}"),
         "table1|five_seeds|extended|keyed",
         evaluation=evaluations_of_study,
         kept=kept_beside,
     ),
+    "verdict": drawing("verdict", figure_at(figure("verdict"), "verdict", "Table 1 at a glance"), table=study_cells),
     "published_verdict": drawing("verdict", figure_at(published("figures/verdict"), None, None), table=published_cells),
     "published_study_table": study_table(
         table_at(published("tables/{study}_{protocol}"), None, None),
@@ -182,7 +205,7 @@ DRAWINGS = {
     ),
     "study_shortcuts": drawing(
         "shortcuts",
-        figure_at(figure("shortcuts_{study}_{protocol}"), "shortcuts", "Shortcuts, {study}", "{protocol}"),
+        figure_at(figure("shortcuts_{study}_{protocol}"), "shortcuts", "Shortcuts, {study}", protocol="{protocol}"),
         told_of_protocol,
         of="{study}/{protocol}",
         studies="table1|keyed",
@@ -206,7 +229,7 @@ DRAWINGS = {
     ),
     "table2_stand_in": drawing(
         "table2_stand_in",
-        table_at(at(leval_paths.TABLE2_STAND_IN), "table2_stand_in", "Table 2, stand-in", "{model}"),
+        table_at(at(leval_paths.TABLE2_STAND_IN), "table2_stand_in", "Table 2, stand-in", model="{model}"),
         lambda wildcards: [f"--title={LLM_SETTINGS.models[wildcards.model].title}"],
         of="{model}",
         scores=lambda wildcards: leval_scores(wildcards.model),
@@ -215,7 +238,18 @@ DRAWINGS = {
 
 TABLES += study_tables("table1") + TABLE2_FILES
 FIGURES += study_figures("table1") + PERPLEXITY_FILES + PASSKEY_FILES
-FIGURES += expand(figure("{name}.{kind}"), name=["fig1_rotation_angles", "fig2_dependencies"], kind=FIGURE_KINDS)
+FIGURES += expand(
+    figure("{name}.{kind}"), name=["fig1_rotation_angles", "fig2_dependencies", "verdict"], kind=FIGURE_KINDS
+)
+# What stands behind them, and what the report says of each.
+DRAWN_ROWS = posgen_evaluations("table1") + leval_scores()
+DRAWN_ROWS += [
+    path
+    for evaluation in ("perplexity", "passkey")
+    for model in llm_drawn(evaluation).values()
+    for path in llm_measured(evaluation, model)
+]
+CAPTIONS = sorted(f"workflow/report/{path.name}" for path in Path(workflow.basedir, "workflow/report").glob("*.rst"))
 
 
 def told_to(drawn):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from figures import inputs, style
 from figures.tables import Groups, Table, grouped, number, write_csv, write_tables
-from resonance.posgen.protocol import CHOICES
+from resonance.posgen.protocol import CHOICES, VARIANTS
 from resonance.record.stats import Estimate, estimate, paired_difference
 
 ABOUT = {
@@ -65,7 +65,7 @@ def effects(cells: Cells, columns: list[str]) -> list[dict]:
     protocols = list(dict.fromkeys(key[0] for key in cells))
     tasks, lines = style.in_order({key[1] for key in cells}), []
     for protocol in protocols:
-        base, _, choice = protocol.partition("+")
+        base, choice = base_and_choice(protocol)
         if base not in protocols:
             raise ValueError(f"--study must hold protocol {base} beside {protocol}, got {', '.join(protocols)}")
         for task in tasks:
@@ -75,6 +75,14 @@ def effects(cells: Cells, columns: list[str]) -> list[dict]:
                 names = {"base": base, "choice": choice, "task": task, "column": column, "num_seeds": found.n}
                 lines.append(names | _values(found))
     return lines
+
+
+def base_and_choice(protocol: str) -> tuple[str, str]:
+    """`paper+beta32+P5` as its base `paper+beta32`, which takes no choice of the other protocol, and `P5`."""
+    base, *parts = protocol.split("+")
+    while parts and parts[0] in VARIANTS:
+        base = f"{base}+{parts.pop(0)}"
+    return base, "+".join(parts)
 
 
 def _values(found: Estimate) -> dict:
@@ -106,7 +114,7 @@ def _choice_place(choice: str) -> tuple:
 
 
 def _other(base: str) -> str:
-    return {"paper": "released", "released": "paper"}[base]
+    return {"paper": "released", "released": "paper"}[base.partition("+")[0]]
 
 
 def choice_title(base: str, choice: str) -> str:

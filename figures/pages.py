@@ -24,9 +24,10 @@ from resonance.record.stats import Estimate, correlation, estimate, holm, p_valu
 
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 PROTOCOLS = ("paper", "released")
+BETA32 = "paper+beta32"
 KEPT = Path(__file__).resolve().parents[1] / "results-published/laptop"
 SLOWED = ("nearest", "ceil", "even", "coprime", "raised")
-"""The rules that move YaRN's fastest wavelength under `paper`, 19.55, to 20 or just past it."""
+"""The rules that move YaRN's fastest wavelength under `paper+beta32`, 19.55, to 20 or just past it."""
 _PLACE = ("method", "task", "protocol")
 _PARTS = ("", "_low95", "_high95")
 
@@ -62,14 +63,15 @@ def whole(tables: Path, stem: str) -> str:
     return (tables / f"{stem}.md").read_text(encoding="utf-8")
 
 
-def cells(tables: Path, study: str) -> str:
-    """Published, paper and released side by side: a row an encoding, tasks below one another."""
-    ours = {protocol: _by(tables / f"{study}_{protocol}.csv", "task", "encoding") for protocol in PROTOCOLS}
-    rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
-    for task in style.in_order({task for task, _ in ours[PROTOCOLS[0]]}):
-        rows.append([f"**{style.task_title(task)}**", "", *("" for _ in PROTOCOLS)])
-        for key in (key for key in ours[PROTOCOLS[0]] if key[0] == task):
-            found = [ours[protocol][key] for protocol in PROTOCOLS]
+def cells(tables: Path, study: str, *protocols: str) -> str:
+    """Published and ours under some protocols side by side: a row an encoding, tasks below one another."""
+    protocols = protocols or PROTOCOLS
+    ours = {protocol: _by(tables / f"{study}_{protocol}.csv", "task", "encoding") for protocol in protocols}
+    rows = [["", "published", *(f"`{protocol}`" for protocol in protocols)]]
+    for task in style.in_order({task for task, _ in ours[protocols[0]]}):
+        rows.append([f"**{style.task_title(task)}**", "", *("" for _ in protocols)])
+        for key in (key for key in ours[protocols[0]] if key[0] == task):
+            found = [ours[protocol][key] for protocol in protocols]
             title, published = style.encoding_title(key[1]), number(found[0]["paper_mean_percent"])
             trained = found[0]["num_seeds"] is not None
             texts = [with_sd(each["ood_accuracy_percent"], each["ood_sd_points"]) for each in found]
@@ -77,16 +79,17 @@ def cells(tables: Path, study: str) -> str:
     return _markdown(rows)
 
 
-def pairs(tables: Path, study: str) -> str:
+def pairs(tables: Path, study: str, *protocols: str) -> str:
     """Resonance minus plain, beside the paper's, with the verdict; in bold what survives Holm over all of them."""
-    ours = {p: _by(tables / f"{study}_{p}_pairs.csv", "resonance", "plain", "task") for p in PROTOCOLS}
+    protocols = protocols or PROTOCOLS
+    ours = {p: _by(tables / f"{study}_{p}_pairs.csv", "resonance", "plain", "task") for p in protocols}
     judged = [row for rows in ours.values() for row in rows.values()]
     names = [f"difference{part}_points" for part in _PARTS]
     for row, adjusted in zip(judged, holm([_p_value(row, *names) for row in judged]), strict=True):
         row["survives"] = adjusted < 0.05
-    rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
-    for key in sorted(ours[PROTOCOLS[0]], key=lambda key: style.method_place(key[1])):
-        found = [ours[protocol][key] for protocol in PROTOCOLS]
+    rows = [["", "published", *(f"`{protocol}`" for protocol in protocols)]]
+    for key in sorted(ours[protocols[0]], key=lambda key: style.method_place(key[1])):
+        found = [ours[protocol][key] for protocol in protocols]
         title = f"{style.encoding_title(key[1])}, {style.task_title(key[2])}"
         rows.append([title, number(found[0]["paper_difference_points"], "+"), *map(_judged, found)])
     return _markdown(rows)
@@ -119,7 +122,7 @@ def alike(tables: Path) -> str:
     for method in methods:
         rows.append([style.encoding_title(method)])
         for task in tasks:
-            ours, theirs = (added[method, task, protocol] for protocol in PROTOCOLS)
+            ours, theirs = (added[method, task, protocol] for protocol in (BETA32, PROTOCOLS[1]))
             r, *between = correlation([ours[rule] for rule in ours], [theirs[rule] for rule in ours])
             rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
     return _markdown(rows)
@@ -158,7 +161,7 @@ def significant(tables: Path, study: str) -> str:
 def clusters(tables: Path) -> str:
     """Where YaRN's rules under `paper` put its fastest wavelength, and the least and most accuracy of each place."""
     rows = _by(tables / "rounding.csv", "method", "protocol", "task", "rounding")
-    ours = {key[2:]: row["ood_accuracy_percent"] for key, row in rows.items() if key[:2] == ("yarn", "paper")}
+    ours = {key[2:]: row["ood_accuracy_percent"] for key, row in rows.items() if key[:2] == ("yarn", BETA32)}
     tasks = style.in_order({task for task, _ in ours})
     lines = [["fastest wavelength", "rules", *map(style.task_title, tasks)]]
     below = [rule for rule in RULES if rule not in (*SLOWED, NONE)]
@@ -172,7 +175,7 @@ def clusters(tables: Path) -> str:
 def flipped(tables: Path, task: str, protocol: str, resonance: str, plain: str) -> str:
     """What a flipped choice does to Resonance minus plain, and what that difference then is."""
     rows, _ = inputs.read_study([KEPT / f"ablation_{task}.parquet"])
-    (cells, _), base = ablation.cells_of(rows), protocol.partition("+")[0]
+    (cells, _), base = ablation.cells_of(rows), ablation.base_and_choice(protocol)[0]
     ours = cells[protocol, task, pair := f"{resonance} - {plain}"]
     texts = []
     for found in (paired_difference(ours, cells[base, task, pair]), estimate(list(ours.values()))):

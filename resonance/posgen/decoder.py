@@ -74,11 +74,12 @@ class Attention(nn.Module):
         self.o = nn.Linear(inner, config.d_model, bias=False)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x_BTM: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    def forward(self, x_BTM: torch.Tensor, rotation: Rotation, seen_TT: torch.Tensor | None = None) -> torch.Tensor:
         q, k, v = (w(x_BTM).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for w in (self.q, self.k, self.v))
         q, k = rotation(q, k)
         if self.dropout.bytes is None:
-            mixed_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+            causal = seen_TT is None
+            mixed_BHTD = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_TT, is_causal=causal, scale=self.scale)
         else:  # written out, since our dropout goes between softmax and values
             num_positions = q.shape[-2]
             mask_TT = torch.full((num_positions, num_positions), float("-inf"), device=q.device).triu(1)
@@ -113,8 +114,8 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.feed_forward_dropout = Dropout(config.dropout)
 
-    def forward(self, x_BTM: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-        x_BTM = x_BTM + self.attention_dropout(self.attention(self.attention_norm(x_BTM), rotation))
+    def forward(self, x_BTM: torch.Tensor, rotation: Rotation, seen_TT: torch.Tensor | None = None) -> torch.Tensor:
+        x_BTM = x_BTM + self.attention_dropout(self.attention(self.attention_norm(x_BTM), rotation, seen_TT))
         return x_BTM + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x_BTM)))
 
 
@@ -122,7 +123,8 @@ class Decoder(nn.Module):
     """Tokens [B, T] and the rotation of T positions -> logits [B, T, V], at t of the token at t + 1.
 
     The rotation is `rotary.at(...)`, looked up once by the caller, so that one decoder serves any
-    encoding and a compiled graph holds no table.
+    encoding and a compiled graph holds no table. seen, bool [T, T], is which keys each query may see
+    (`posgen.probe`; evaluation only, and never more than the past); None: its past.
     """
 
     def __init__(self, config: DecoderConfig, generator: torch.Generator) -> None:
@@ -154,9 +156,9 @@ class Decoder(nn.Module):
             ):
                 weight.weight.normal_(0, std, generator=generator)
 
-    def forward(self, tokens_BT: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    def forward(self, tokens_BT: torch.Tensor, rotation: Rotation, seen_TT: torch.Tensor | None = None) -> torch.Tensor:
         x_BTM = self.embedding_dropout(self.embedding(tokens_BT))
         for layer in self.layers:
-            x_BTM = layer(x_BTM, rotation)
+            x_BTM = layer(x_BTM, rotation, seen_TT)
         x_BTM = self.final_dropout(self.final_norm(x_BTM)) * self.config.d_model**-0.5
         return F.linear(x_BTM, self.embedding.weight)

@@ -25,6 +25,9 @@ CHOICES = {
     "P10": ("schedule", "dropout", "selection"),
 }
 """The fields that a P number stands for. P11 to P14 are the same in both protocols here."""
+VARIANTS = {"beta32": {"yarn_beta_fast": 32.0}}
+"""Values that neither protocol takes. `beta32`: YaRN's alpha 1 and beta 32, which the text states for the LLaMA family
+(C.2) and the protocol `paper` does not carry over to L = 64, where they interpolate even the fastest feature."""
 
 
 class Protocol(TrainChoices, YarnChoices):
@@ -80,8 +83,8 @@ class Protocol(TrainChoices, YarnChoices):
 
 
 def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
-    """The protocol that a name like `paper+P5` or `released+P2+P3` stands for: the one named first,
-    with the named choices of the other one of `paper` and `released`.
+    """The protocol that a name like `paper+P5`, `released+P2+P3` or `paper+beta32` stands for: the one named first,
+    with the named choices of the other one of `paper` and `released`, or a variant's values, from left to right.
 
     Raises SettingsError for an unknown base or choice, or for choices that do not go together.
     """
@@ -96,9 +99,10 @@ def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
         )
     fields, other = protocols[base].model_dump(), protocols[others[base]]
     for choice in flipped:
-        if choice not in CHOICES:
-            raise SettingsError(f"{name!r}: a choice must be one of {', '.join(CHOICES)}, got {choice!r}")
-        fields.update({field: getattr(other, field) for field in CHOICES[choice]})
+        if choice not in CHOICES and choice not in VARIANTS:
+            known = ", ".join([*CHOICES, *VARIANTS])
+            raise SettingsError(f"{name!r}: a choice must be one of {known}, got {choice!r}")
+        fields.update(VARIANTS.get(choice) or {field: getattr(other, field) for field in CHOICES[choice]})
     return parse(Protocol, fields, name)
 
 

@@ -47,9 +47,17 @@ class ByPosition:
 
 @torch.no_grad()
 def measure(
-    run: TrainRun, decoder: Decoder, rotary: Rotary, x_NT: np.ndarray, settings: EvaluationSettings
+    run: TrainRun,
+    decoder: Decoder,
+    rotary: Rotary,
+    x_NT: np.ndarray,
+    settings: EvaluationSettings,
+    seen_TT: torch.Tensor | None = None,
 ) -> ByPosition:
-    """Teacher-forced argmax accuracy and cross-entropy at every position that the rule determines."""
+    """Teacher-forced argmax accuracy and cross-entropy at every position that the rule determines.
+
+    seen_TT  which keys each query may see (`Decoder`)
+    """
     inputs, targets, first = to_inputs(run, x_NT)
     device = run.training.device
     rotation = rotary.at(inputs.shape[1])
@@ -57,7 +65,7 @@ def measure(
     right, loss = torch.zeros(asked.shape[1], dtype=torch.float64), torch.zeros(asked.shape[1], dtype=torch.float64)
     for index in torch.arange(len(inputs)).split(settings.batch_size):
         with autocast(device, settings.precision):
-            logits_BTV = decoder(inputs[index].to(device), rotation)[:, first:].float().cpu()
+            logits_BTV = decoder(inputs[index].to(device), rotation, seen_TT)[:, first:].float().cpu()
         right += (logits_BTV.argmax(-1) == asked[index]).sum(0)
         loss += F.cross_entropy(logits_BTV.transpose(1, 2), asked[index], reduction="none").double().sum(0)
     positions = np.arange(run.data.j + run.data.k, x_NT.shape[1])

@@ -76,7 +76,7 @@ def read_study(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
     rows = read_rows(paths, STUDY)
     if rows.is_empty():
         raise ValueError(f"--study must hold evaluations, got none in {', '.join(map(str, paths))}; collect it again")
-    _check_once(rows, ["protocol", "task", "encoding", "seed", "metric"])
+    check_once(rows, ["protocol", "task", "encoding", "seed", "metric"])
     return rows, runs_behind(paths)
 
 
@@ -170,7 +170,7 @@ def read_lines(paths: list[Path], kind: Kind, unit: list[str], same: list[str]) 
     models = sorted(rows["model"].unique())
     if len(models) != 1:
         raise ValueError(f"--{kind.name} files must be of one model, got {', '.join(models)}; draw each by itself")
-    _check_once(rows, [*LINE, *unit, "metric"])
+    check_once(rows, [*LINE, *unit, "metric"])
     read = rows.select(*LINE, *same).unique(maintain_order=True).partition_by(LINE, as_dict=True, include_key=False)
     first = next(iter(read.values())).sort(same)
     for (encoding, strategy), found in read.items():
@@ -231,7 +231,7 @@ def _of_protocol(paths: list[Path], kind: Kind, protocol: str, *where: pl.Expr) 
     if rows.is_empty():
         raise ValueError(f"--{kind.name} must hold what is to be shown, got nothing of it; run the workflow again")
     names = ("task", "encoding", "seed", "step", "position", "metric")
-    _check_once(rows, [name for name in names if name in rows.columns])
+    check_once(rows, [name for name in names if name in rows.columns])
     return rows
 
 
@@ -244,7 +244,7 @@ def _read(path: Path, kind: Kind) -> pl.DataFrame:
     return read_rows(path, kind)
 
 
-def _check_once(rows: pl.DataFrame, key: list[str]) -> None:
+def check_once(rows: pl.DataFrame, key: list[str]) -> None:
     twice = rows.group_by(key).len().filter(pl.col("len") > 1).sort(key)
     if not twice.is_empty():
         named = ", ".join(f"{name} {value}" for name, value in twice.row(0, named=True).items() if name != "len")

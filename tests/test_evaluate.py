@@ -32,7 +32,7 @@ def oracle(run: TrainRun, sure: float = 50.0) -> Callable:
     """A stand-in for a decoder that says what the rule asks for next, from what it was fed and nothing else."""
     rule = rule_of(run)
 
-    def decoder(tokens_BT: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    def decoder(tokens_BT: torch.Tensor, rotation: Rotation, seen_TT: None) -> torch.Tensor:
         assert rotation.cos.shape[0] == tokens_BT.shape[1]
         logits = torch.zeros(*tokens_BT.shape, run.vocab_size)
         for row, fed in enumerate(tokens_BT.tolist()):

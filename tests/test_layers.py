@@ -41,7 +41,7 @@ WITH_TORCH = {
         "encoding": ("ops", "reference", "rotary"),
         "hf": ("attention", "export", "gguf_file", "inspect", "module", "parameters", "swap"),
         "record": ("checkpoint",),
-        "posgen": ("decoder", "evaluate", "step", "train"),
+        "posgen": ("decoder", "evaluate", "probe", "step", "train"),
         "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity"),
         "leval": ("answering",),
     }.items()

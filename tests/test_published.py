@@ -18,7 +18,7 @@ from resonance.workflow.preset import load
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = sorted((ROOT / "results-published/laptop").glob("*.parquet"))
-WHOLE = ("rounding", "ablation")  # one table and figure of all their files
+WHOLE = ("rounding", "ablation", "aliases", "falls")  # one table and figure of all their files
 PAGES = pages.with_tables(ROOT / "docs")
 
 

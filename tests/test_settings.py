@@ -143,12 +143,15 @@ def test_floats_may_be_written_as_everybody_writes_them(tmp_path: Path) -> None:
 
 
 def test_paper_protocol_uses_yarn_as_the_text_has_it() -> None:
-    """P3: L = 64, s = 4, section 3.3's ramp and blend, alpha = 1, beta = 32; P4: its own temperature."""
+    """P3: L = 64, s = 4, section 3.3's ramp and blend; alpha and beta, which it lacks, are the code's, those of its LLaMA
+    runs a variant. P4: its own temperature."""
     loaded = load(ROOT / "config", "laptop").posgen
-    assert loaded.spec("paper", "resonance_yarn") == EncodingSpec(
-        method="yarn", resonance=True, scale=4.0, train_length=64, beta_fast=32.0, beta_slow=1.0,
-        ramp="wavelength", blend="wavelength",
-    ).filled()  # fmt: skip
+    for name, beta in (("paper", 2.0), ("paper+beta32", 32.0)):
+        assert loaded.spec(name, "resonance_yarn") == EncodingSpec(
+            method="yarn", resonance=True, scale=4.0, train_length=64, beta_fast=beta, beta_slow=1.0,
+            ramp="wavelength", blend="wavelength",
+        ).filled()  # fmt: skip
+    assert loaded.spec("paper+beta32+P3", "yarn") == loaded.spec("released", "yarn"), "from left to right"
     assert loaded.train_encoding("paper", "resonance_yarn") == "resonance_yarn"
 
 
@@ -328,7 +331,7 @@ def test_bad_preset_is_one_line_with_file_key_and_rule(
         ("leval", "system_texts", {"exam": None, "exm": "Read."}, "'exm' is not in what is asked, which names exam, "),
         ("leval", "system_texts", {"exam": None}, "system_texts must have exam"),
         ("protocols", "paper", {"start_token": True}, "num_extra_tokens must be >= 1 with start_token, got 0"),
-        ("protocols", "paper", {"yarn_beta_slow": 32.0}, "yarn_beta_slow must be < yarn_beta_fast, got 32.0 and 32.0"),
+        ("protocols", "paper", {"yarn_beta_slow": 2.0}, "yarn_beta_slow must be < yarn_beta_fast, got 2.0 and 2.0"),
         ("protocols", "half", {"prefixes": "distinct"}, ": must be given"),
     ],
 )  # fmt: skip

@@ -307,7 +307,7 @@ def evaluate_all(posgen: Posgen, name: str, folder: Path, **changes: object) -> 
         run = run_of(posgen, cell)
         for key, new in changes.items():
             run[key] = run[key] | new if isinstance(new, dict) else new
-        write_rows(study.evaluation_path("smoke", cell, folder), EVALUATION, found, run)
+        write_rows(study.measured_path("smoke", "ablation", cell, folder), EVALUATION, found, run)
 
 
 def collected(posgen: Posgen, name: str, root: Path, **options: object) -> tuple[list[dict], list[dict]]:
@@ -369,7 +369,7 @@ def test_a_study_can_be_run_in_parts_and_collected_with_what_was_kept(smoke: Pos
     evaluate_all(smoke, "ablation", here)
     for cell in smoke.cells("ablation"):
         if cell.protocol == "paper":
-            study.evaluation_path("smoke", cell, here).unlink()
+            study.measured_path("smoke", "ablation", cell, here).unlink()
     with pytest.raises(FileNotFoundError, match="is missing; run the workflow"):
         collected(smoke, "ablation", here)
     assert not (here / "collected.parquet").exists()
@@ -412,8 +412,8 @@ def after(folder: Path, file: str, old: str, new: str) -> Posgen:
 @pytest.mark.parametrize(
     ("file", "old", "new", "cell", "said"),
     [
-        ("protocols", "yarn_beta_fast: 32.0", "yarn_beta_fast: 16.0", "yarn on recursive under paper",
-         "spec.beta_fast is 16.0 here, 32.0 there; train_spec.beta_fast is 16.0 here, 32.0 there"),
+        ("protocols", "yarn_beta_fast: 2.0", "yarn_beta_fast: 16.0", "yarn on recursive under paper",
+         "spec.beta_fast is 16.0 here, 2.0 there; train_spec.beta_fast is 16.0 here, 2.0 there"),
         ("protocols", "dropout: 0.1", "dropout: 0.2", "rope on recursive under paper",
          "settings.choices.dropout is 0.2 here, 0.1 there"),
         ("smoke", "test_sequences: 20", "test_sequences: 19", "rope on recursive under paper",

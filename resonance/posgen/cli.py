@@ -55,3 +55,17 @@ def evaluate(
 ) -> None:
     """Measure a trained decoder with an encoding, in and out of distribution, position by position."""
     stages.evaluate(model, encoding, settings, validation_data, test_data, output, protocol, threads)
+
+
+@app.command("probe")
+def probe(
+    model: Path,
+    encoding: Path,
+    settings: Path,
+    test_data: Path,
+    output: Path,
+    protocol: Annotated[str, typer.Option(help="The protocol to file it under; default: the training's.")] = "",
+    threads: Threads = 1,
+) -> None:
+    """Say why a trained decoder fails past L: its accuracy with distances hidden from attention, and its aliases."""
+    stages.probe(model, encoding, settings, test_data, output, protocol, threads)

@@ -96,5 +96,20 @@ def _evaluate(posgen: Posgen, job: Job) -> Job:
     )
 
 
-COSTS = {"posgen_data_one": _data, "posgen_train_one": _train, "posgen_evaluate": _evaluate}
+def _probe(posgen: Posgen, job: Job) -> Job:
+    """Eight passes over the test sequences, attention's scores written out in one of them."""
+    names, asked = job.wildcards, posgen.settings.evaluation
+    run = posgen.train_run(posgen.train_protocol(names["protocol"], names["train_encoding"]), names["task"])
+    length = run.data.test_length - 1 + run.choices.start_token
+    seen = 8 * asked.test_sequences
+    return replace(
+        _evaluate(posgen, job),
+        work=Work(products(run, seen, length, False), FORWARD * activations(run, seen, length)),
+        memory=330 + 4e-6 * (weights(run)[0] + 3 * activations(run, asked.batch_size, length) / run.num_layers),
+    )
+
+
+COSTS = {
+    "posgen_data_one": _data, "posgen_train_one": _train, "posgen_evaluate": _evaluate, "posgen_probe": _probe
+}  # fmt: skip
 """By rule: a job as the workflow asks for it, to the same with what it costs."""

@@ -22,6 +22,8 @@ TRAINING = RUN_FOLDER + "/train.parquet"
 CHECKPOINTS_FOLDER = "checkpoints"
 EVALUATION = RUN_FOLDER + "/eval/{encoding}.parquet"
 
+PROBE = RUN_FOLDER + "/probe/{encoding}.parquet"
+
 STUDY = _POSGEN + "/studies/{study}.parquet"
 
 CODE = "resonance.posgen.stages:{stage}"

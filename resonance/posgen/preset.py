@@ -20,7 +20,9 @@ from resonance.posgen.settings import (
 )
 from resonance.record.settings import Count, Settings, SettingsError, check_known
 
-StudyName = Literal["five_seeds", "extended", "keyed", "rounding", "ablation"]
+StudyName = Literal["five_seeds", "extended", "keyed", "rounding", "ablation", "aliases", "falls"]
+PROBED = ("aliases", "falls")
+"""Studies of why models fail past L (`posgen.probe`); the others are of what they reach."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -62,7 +64,7 @@ class PosgenSettings(Study):
     studies: dict[StudyName, Study] = Field(default_factory=dict)
     """Further comparisons, each a target of its own. `extended`: Table 1 with more encodings; `keyed`:
     on tasks without shortcuts; `rounding`: every rule of Resonance's rounding, with controls; `ablation`:
-    protocols one choice apart."""
+    protocols one choice apart; `aliases`: why models fail past L; `falls`: where, beside predictions."""
     data: DataSettings
     model: ModelSettings
     training: TrainingSettings

@@ -1,11 +1,9 @@
 """Why a trained decoder fails past L: where its heads look, and what it says when they may not look there.
 
-A head that learned to look k positions back does so by its fast features, and these come (nearly) into phase again at
-k + n*lambda. Inside the trained distances the other features hold such an alias down, for training punishes it; past
-them nothing did. How high a head's mean logit stands at a distance follows from its weights and the encoding alone
-(`kernels`), so the aliases are known before a position past L is read. The causal test is to hide them (`measure`).
+How high a head's mean logit stands at a distance follows from its weights and the encoding alone (`kernels`), so the
+aliases (`posgen.aliases`) are known before a position past L is read. The causal test is to hide them.
 
-Legend: H heads of all layers, T positions, D distance from a query back to a key.
+Legend: H heads of all layers, T positions.
 """
 
 from collections.abc import Iterator
@@ -16,18 +14,12 @@ import torch
 from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.rotary import Rotary
 from resonance.encoding.spec import EncodingSpec
+from resonance.posgen.aliases import above_trained, leak, masks, predicted_falls
 from resonance.posgen.decoder import Decoder
 from resonance.posgen.evaluate import ByPosition, measure
 from resonance.posgen.settings import EvaluationSettings, TrainRun
 from resonance.posgen.train import generator, make_decoder, make_rotary, spread, to_inputs
 
-LOOKS = 2.0
-"""Nats. A head looks somewhere if its mean logit at the best trained distance is this far above that at all of them."""
-MARGIN = 1.0
-"""Nats. An untrained distance is an alias if the mean logit of a head that looks somewhere is at most this far below its
-best at a trained one: a key there draws about as much attention as the one that the head learned to look at."""
-WINDOWS = (8, 16, 32)
-"""Distances that a window leaves, beside the window of all trained ones."""
 FALL = 0.05
 """How much lower the mean accuracy of five positions is than that of the five before them, where it falls."""
 _AROUND = 5
@@ -70,27 +62,6 @@ def _complex(x_BTI: torch.Tensor, num_heads: int, run: TrainRun) -> torch.Tensor
 def trained_distances(run: TrainRun) -> int:
     """How many distances training had: 0 .. this - 1 (the last token is not fed; P9's start token is)."""
     return run.data.train_length - 1 + run.choices.start_token
-
-
-def above_trained(kernel_HT: np.ndarray, trained: int) -> np.ndarray:
-    """How far any head that looks somewhere stands above its best trained distance, [T], in nats (below: negative)."""
-    best, mean = kernel_HT[:, :trained].max(axis=1), kernel_HT[:, :trained].mean(axis=1)
-    return (kernel_HT - best[:, None])[best - mean >= LOOKS].max(axis=0, initial=-np.inf)
-
-
-def masks(above_T: np.ndarray, trained: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Which distances may be seen, bool [T], by name.
-
-    window_W  the nearest W; window_trained, all that training had
-    aliases   all but the aliases among the untrained ones
-    control   all but as many untrained distances that are none, drawn by the seed
-    """
-    distances = np.arange(len(above_T))
-    found = {f"window_{width}": distances < width for width in WINDOWS} | {"window_trained": distances < trained}
-    alias = (distances >= trained) & (above_T >= -MARGIN)
-    others = np.flatnonzero((distances >= trained) & ~alias)
-    drawn = np.random.default_rng(seed).choice(others, min(alias.sum(), len(others)), replace=False)
-    return found | {"aliases": ~alias, "control": ~np.isin(distances, drawn)}
 
 
 def seen(run: TrainRun, allowed_T: np.ndarray) -> torch.Tensor:
@@ -161,7 +132,8 @@ def probe(
     rotary = make_rotary(run, spec, run.data.test_length)
     test = test_NT[spread(len(test_NT), settings.test_sequences)]
     length, trained = run.data.test_length - 1 + run.choices.start_token, trained_distances(run)
-    above = above_trained(kernels(run, decoder, spec, test, length), trained)
+    kernel = kernels(run, decoder, spec, test, length)
+    above = above_trained(kernel, trained)
     mass = attention(run, decoder, rotary, test[spread(len(test), settings.batch_size)])
 
     def row(mask: str, metric: str, value: float, position: int | None = None) -> dict:
@@ -181,9 +153,11 @@ def probe(
         fall = first_fall(found, run)
         if fall is not None:
             yield row(mask, "first_fall", fall)
+    yield row("none", "predicted_leak", leak(kernel, trained))
     alias = np.flatnonzero(~by_mask["aliases"])
-    if len(alias):
-        yield row("none", "first_alias", alias[0])
-    for distance in range(length):
-        yield row("none", "above_trained", above[distance], distance)
-        yield row("none", "attention", mass[distance], distance)
+    for metric, found in (("first_alias", alias), ("predicted_fall", predicted_falls(above, trained))):
+        if len(found):
+            yield row("none", metric, found[0])
+    for metric, by_distance in (("above_trained", above), ("attention", mass)):
+        for distance in np.flatnonzero(np.isfinite(by_distance)):
+            yield row("none", metric, round(by_distance[distance], 4), int(distance))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from resonance.posgen import paths
-from resonance.posgen.rows import BASELINE, EVALUATION, TRAINING
+from resonance.posgen.rows import BASELINE, EVALUATION, PROBE, TRAINING
 from resonance.posgen.settings import DataRun, EvaluateRun, TrainRun
 from resonance.posgen.tasks import SPLITS, Rule, digest, draw_prefixes, prefix_generator
 from resonance.posgen.tasks import generate as sequences_of
@@ -128,37 +128,71 @@ def evaluate(
 
     protocol  the one to file it under; empty: the training's
     """
-    from resonance.encoding.ops import implementation
     from resonance.posgen.evaluate import evaluate as measure
-    from resonance.posgen.step import precision_here, tune_allocator
 
     watch, made = Stopwatch(), provenance()
-    about, trained, weights, flat = read_trained(model)
+    run, spec, about, weights, flat, record = _measured(model, encoding, settings, protocol, threads)
     snapshots: dict[int, dict] = {}
     for key, tensor in flat.items():
         step, name = key.split("/", 1)
         snapshots.setdefault(int(step), {})[name] = tensor
-    run, seed = parse(TrainRun, about["settings"], str(model)), about["seed"]
-    spec = read_encoding(encoding)
+    drawn = {name: about["validation"][name] for name in ("task", "prefixes", "data")}
+    validation_NT, _ = read_split(validation_data, **about["validation"])
+    test_NT, _ = read_split(test_data, "test", **drawn)
+    asked = read_settings(EvaluateRun, settings).evaluation
+    step = about["selected_step"]
+    rows = measure(run, spec, about["seed"], weights, step, snapshots, validation_NT, test_NT, asked)
+    rows = [{**{name: record[name] for name in NAMES}, **row} for row in rows]
+    record |= {"code": code_of(paths.CODE.format(stage="evaluate"), methods=[spec.method])}
+    write_rows(output, EVALUATION, rows, record | {"provenance": made, "cost": watch.read()})
+    shown = {r["metric"]: r["value"] for r in rows if r["split"] == "test" and r["position"] is None}
+    print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
+
+
+def probe(
+    model: Path, encoding: Path, settings: Path, test_data: Path, output: Path, protocol: str, threads: int
+) -> None:
+    """Say why a trained decoder fails past L with an encoding: accuracy under masks, aliases, attention by distance.
+
+    protocol  the one to file it under; empty: the training's
+    """
+    from resonance.posgen.probe import probe as measure
+
+    watch, made = Stopwatch(), provenance()
+    run, spec, about, weights, _, record = _measured(model, encoding, settings, protocol, threads)
+    drawn = {name: about["validation"][name] for name in ("task", "prefixes", "data")}
+    test_NT, _ = read_split(test_data, "test", **drawn)
+    asked = read_settings(EvaluateRun, settings).evaluation
+    rows = list(measure(run, spec, about["seed"], weights, test_NT, asked))
+    rows = [{**{name: record[name] for name in NAMES}, **row} for row in rows]
+    record |= {"code": code_of(paths.CODE.format(stage="probe"), methods=[spec.method])}
+    write_rows(output, PROBE, rows, record | {"provenance": made, "cost": watch.read()})
+    shown = {row["mask"]: row["value"] for row in rows if row["metric"] == "ood_accuracy"}
+    print(" ".join(f"{mask} {value:.4f}" for mask, value in shown.items()))
+
+
+NAMES = ("protocol", "task", "train_encoding", "encoding", "seed")
+"""Of an evaluation's cell."""
+
+
+def _measured(model: Path, encoding: Path, settings: Path, protocol: str, threads: int) -> tuple:
+    """What is measured: the trained run, the encoding, what the weights are of, weights, looks, and the record."""
+    from resonance.encoding.ops import implementation
+    from resonance.posgen.step import precision_here, tune_allocator
+
+    about, trained, weights, flat = read_trained(model)
+    run, spec = parse(TrainRun, about["settings"], str(model)), read_encoding(encoding)
     if encoding.stem == about["train_encoding"]:
         _check({"spec": about["spec"]}, {"spec": spec.to_dict()}, f"{encoding} must be what {model} was trained with")
     asked = read_settings(EvaluateRun, settings).evaluation
     _prepare_torch(run.training.device, asked.precision, threads)
     tune_allocator()
-    drawn = {name: about["validation"][name] for name in ("task", "prefixes", "data")}
-    validation_NT, _ = read_split(validation_data, **about["validation"])
-    test_NT, _ = read_split(test_data, "test", **drawn)
-    rows = measure(run, spec, seed, weights, about["selected_step"], snapshots, validation_NT, test_NT, asked)
-    names = {
+    record = {
         "protocol": protocol or run.protocol,
         "task": run.task,
         "train_encoding": trained["train_encoding"],
         "encoding": encoding.stem,
-        "seed": seed,
-    }
-    rows = [{**names, **row} for row in rows]
-    record = {
-        **names,
+        "seed": about["seed"],
         "settings": run.model_dump(mode="json"),
         "train_spec": trained["spec"],
         "evaluation": asked.model_dump(mode="json"),
@@ -169,13 +203,8 @@ def evaluate(
         "rotation": implementation(),
         "device": device_name(run.training.device),
         "train_code": trained["code"],
-        "code": code_of(paths.CODE.format(stage="evaluate"), methods=[spec.method]),
-        "provenance": made,
-        "cost": watch.read(),
     }
-    write_rows(output, EVALUATION, rows, record)
-    shown = {r["metric"]: r["value"] for r in rows if r["split"] == "test" and r["position"] is None}
-    print(" ".join(f"{metric} {shown[metric]:.4f}" for metric in ("in_distribution_accuracy", "ood_accuracy")))
+    return run, spec, about, weights, flat, record
 
 
 def read_trained(model: Path) -> tuple[dict, dict, dict, dict]:

@@ -1,4 +1,4 @@
-"""A study in one file: the summaries of all its evaluations, each row with what made it.
+"""A study in one file: the summaries of all its evaluations, or all its probes, each row with what made it.
 
 Small enough to be kept (`results-published/`), and what the tables of many runs read. Imports no torch.
 """
@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from resonance.posgen import paths
-from resonance.posgen.preset import Cell, Posgen
-from resonance.posgen.rows import EVALUATION, STUDY
+from resonance.posgen.preset import PROBED, Cell, Posgen
+from resonance.posgen.rows import EVALUATION, PROBE, PROBES, STUDY
 from resonance.record.identity import code_of, differences, digest, identity
 from resonance.record.rows import read_rows, read_run, write_rows
 from resonance.workflow.preset import did_you_mean
@@ -20,9 +20,9 @@ SETTINGS = ("settings", "train_spec", "evaluation", "spec")
 NEEDED = (*SETTINGS, "train_code", "code", "train_precision", "precision")
 
 
-def evaluation_path(preset: str, cell: Cell, root: Path = Path()) -> Path:
-    """Where the evaluation of a cell lies."""
-    return root / paths.EVALUATION.format(preset=preset, **cell._asdict())
+def measured_path(preset: str, study: str, cell: Cell, root: Path = Path()) -> Path:
+    """Where that lies which a study takes of a cell: its evaluation, or its probe."""
+    return root / (paths.PROBE if study in PROBED else paths.EVALUATION).format(preset=preset, **cell._asdict())
 
 
 def collect(
@@ -53,40 +53,45 @@ def collect(
         cells = [cell for cell in cells if not values or getattr(cell, field) in values]
         if not cells:
             raise ValueError(f"{field} must name cells of study {study}, got {', '.join(map(str, values))}")
-    before = read_rows(kept, STUDY) if kept else None
+    kind = PROBES if study in PROBED else STUDY
+    before = read_rows(kept, kind) if kept else None
     made_before = read_run(kept)["made"] if kept else {}
     rows, made = [], {}
     for cell in cells:
-        path, names = evaluation_path(preset, cell, root), _names(cell)
+        path, names = measured_path(preset, study, cell, root), _names(cell)
         if before is not None and not path.exists() and len(found := before.filter(**names)):
             keys = found["made"].unique().to_list()
             own = {key: made_before[key] for key in keys}
             for each in own.values():
-                _check(wanted(posgen, cell), each, f"{kept}: {_title(cell)}", code=not any_code)
+                _check(wanted(posgen, cell, study), each, f"{kept}: {_title(cell)}", code=not any_code)
         else:
             run = read_run(path)
             if missing := [key for key in NEEDED if key not in run]:
                 raise ValueError(f"{path} must say what made it, got no {', '.join(missing)}; run the workflow again")
             own = dict([_made_of(run)])
-            _check(wanted(posgen, cell), run, str(path), code=False)  # whether the code is today's Snakemake asks
-            found = read_rows(path, EVALUATION).filter(pl.col("position").is_null(), pl.col("split") == "test")
+            _check(
+                wanted(posgen, cell, study), run, str(path), code=False
+            )  # whether the code is today's Snakemake asks
+            found = read_rows(path, PROBE) if kind is PROBES else read_rows(path, EVALUATION)
+            if kind is STUDY:
+                found = found.filter(pl.col("position").is_null(), pl.col("split") == "test")
             if (of := found.select(list(names)).unique().rows(named=True)) != [names]:
                 raise ValueError(f"{path}: must be of {_title(cell)}, got {of[:1]}; run its rule again")
             found = found.with_columns(made=pl.lit(next(iter(own))))
         made |= own
-        rows += found.select(list(STUDY.columns)).iter_rows(named=True)
+        rows += found.select(list(kind.columns)).iter_rows(named=True)
     computed = {(each["train_precision"], each["precision"]) for each in made.values()}
     if kept and len(computed) > 1 and not any_code:
         raise ValueError(
             f"{kept}: must be computed in the precision of the rows here, got {sorted(computed)} of training and "
             "evaluation; --any-code takes both"
         )
-    write_rows(output, STUDY, rows, {"study": study, "preset": preset, "made": made})
-    return f"{output}: {len(cells)} evaluations of {study}"
+    write_rows(output, kind, rows, {"study": study, "preset": preset, "made": made})
+    return f"{output}: {len(cells)} {'probes' if kind is PROBES else 'evaluations'} of {study}"
 
 
-def wanted(posgen: Posgen, cell: Cell) -> dict:
-    """What the preset would make a cell with now, in the words of an evaluation's run."""
+def wanted(posgen: Posgen, cell: Cell, study: str) -> dict:
+    """What the preset would make a cell of a study with now, in the words of a measurement's run."""
     train_spec, spec = posgen.spec(cell.train_protocol, cell.train_encoding), posgen.spec(cell.protocol, cell.encoding)
     return {
         "settings": posgen.train_run(cell.train_protocol, cell.task).model_dump(mode="json"),
@@ -94,7 +99,7 @@ def wanted(posgen: Posgen, cell: Cell) -> dict:
         "evaluation": posgen.settings.evaluation.model_dump(mode="json"),
         "spec": spec.to_dict(),
         "train_code": code_of(paths.CODE.format(stage="train"), methods=[train_spec.method]),
-        "code": code_of(paths.CODE.format(stage="evaluate"), methods=[spec.method]),
+        "code": code_of(paths.CODE.format(stage="probe" if study in PROBED else "evaluate"), methods=[spec.method]),
     }
 
 

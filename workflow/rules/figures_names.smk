@@ -9,11 +9,14 @@ STUDY_STEMS = {
     "keyed": (["keyed_{protocol}"], ["shortcuts_keyed_{protocol}"]),
     "rounding": (["rounding"], ["rounding"]),
     "ablation": (["ablation"], ["ablation"]),
+    "aliases": (["aliases"], ["aliases"]),
+    "falls": (["falls"], ["falls"]),
 }
 # Snakemake's report lists its categories by the alphabet.
 TABLES_FIRST, FIGURES_SECOND = "1. Tables", "2. Figures"
 # Files of measured rows that the repository keeps, STUDY_PART.parquet: the same scripts draw them, and hours of
 # training are not run again.
+PREDICTIONS = "results-published/predictions/first_falls.csv"
 KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
 
 
@@ -102,7 +105,8 @@ def study_cells(wildcards):
 
 
 def published_cells(wildcards):
-    return [published(f"tables/{stem}.csv") for stem in KEPT if stem.split("_")[0] == "table1"]
+    stems = [f"table1_{protocol}" for protocol in STUDIES["table1"].protocols]
+    return [published(f"tables/{stem}.csv") for stem in stems if stem in KEPT]
 
 
 def evaluations_of_study(wildcards):
@@ -155,12 +159,12 @@ def study_table(output, studies, **inputs):
     )
 
 
-def collected(study, title):
+def collected(study, title, **inputs):
     """A study that is collected in one file, as a table and a figure; and the same of the files that are kept of it."""
 
     def drawn(files, numbers, picture, *reported):
         output = table_at(numbers, *reported, kinds=[".csv", ".md", ".tex"]) + figure_at(picture, *reported)
-        return drawing(study, output, lambda wildcards: [f"--draw={picture}"], study=files)
+        return drawing(study, output, lambda wildcards: [f"--draw={picture}"], study=files, **inputs)
 
     own = drawn(at(posgen_paths.STUDY).replace("{study}", study), table(study), figure(study), study, title)
     of_kept = drawn(kept(study), published(f"tables/{study}"), published(f"figures/{study}"), None, None)
@@ -214,6 +218,8 @@ DRAWINGS = {
     ),
     **collected("rounding", "Rules of rounding"),
     **collected("ablation", "Ablation of the protocols"),
+    **collected("aliases", "Why models fail past L"),
+    **collected("falls", "First falls", predictions=PREDICTIONS),
     "figure4_one": of_model(
         "fig4_perplexity", "perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE, "fig4", "Figure 4"
     ),

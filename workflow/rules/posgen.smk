@@ -105,9 +105,35 @@ rule posgen_evaluate:
         " {input.test:q} {output:q} --protocol {wildcards.protocol:q} --threads {threads} > {log:q} 2>&1"
 
 
+rule posgen_probe:
+    input:
+        model=trained(posgen_paths.MODEL),
+        snapshots=trained(posgen_paths.SNAPSHOTS),
+        run=trained(posgen_paths.RUN),
+        settings=settings_at(posgen_paths, "evaluate"),
+        encoding=at(posgen_paths.ENCODING),
+        test=drawn("test"),
+    output:
+        at(posgen_paths.PROBE),
+    log:
+        log_of("posgen_probe/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}"),
+    benchmark:
+        benchmark_of("posgen_probe/{protocol}/{task}/{train_encoding}/seed{seed}/{encoding}")
+    conda:
+        POSGEN_ENVIRONMENT
+    threads: threads_of("evaluate")
+    resources:
+        **asked("evaluate"),
+    params:
+        code=lambda wildcards: code_at(posgen_paths, "probe", methods=methods_of(wildcards.encoding)),
+    shell:
+        "python -m resonance posgen probe {input.model:q} {input.encoding:q} {input.settings:q} {input.test:q}"
+        " {output:q} --protocol {wildcards.protocol:q} --threads {threads} > {log:q} 2>&1"
+
+
 rule posgen_collect:
     input:
-        evaluations=lambda wildcards: posgen_evaluations(wildcards.study),
+        measured=lambda wildcards: posgen_measured(wildcards.study),
     output:
         at(posgen_paths.STUDY),
     log:

@@ -1,6 +1,7 @@
 # Names and paths of PosGen, for posgen.smk: what a preset's key `posgen` asks for.
 from resonance.posgen import paths as posgen_paths
 from resonance.posgen.tasks import SPLITS
+from resonance.workflow.study import measured_path
 
 POSGEN = CONFIG.posgen
 STUDIES = POSGEN.settings.all_studies
@@ -23,6 +24,11 @@ def posgen_evaluations(study, protocol=None):
     """Every evaluation of a study, or those under one of its protocols."""
     cells = [cell for cell in POSGEN.cells(study) if protocol in (None, cell.protocol)]
     return [at(posgen_paths.EVALUATION).format(**cell._asdict()) for cell in cells]
+
+
+def posgen_measured(study):
+    """What a study is collected of: its evaluations, or its probes."""
+    return [str(measured_path(PRESET, study, cell)) for cell in POSGEN.cells(study)]
 
 
 def posgen_trained(template, study):

@@ -1,0 +1,174 @@
+"""Why models fail past L: accuracy with distances hidden from attention, beside as many others hidden.
+
+The table has a row a protocol, task and encoding. The figure shows one model of each task in full, and below what
+hiding the aliases does to all.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import inputs, probes, style
+from figures.tables import Table, grouped, number, write_csv, write_tables
+from resonance.posgen.aliases import MARGIN, WINDOWS
+
+MASKS = {
+    "none": "as it is", "aliases": "aliases hidden", "control": "as many others hidden",
+    "window_trained": "trained distances alone", **{f"window_{width}": f"nearest {width}" for width in WINDOWS},
+}  # fmt: skip
+SHOWN = ("rope", "resonance_rope")
+"""The encodings whose models are shown in full: of the first protocol, the first seed."""
+_HUES = {"none": style.TRAINED, "aliases": "#0072B2", "control": "#E69F00", "window_trained": "#009E73"}
+_MARKS = {"none": "o", "aliases": "s", "control": "x", "window_trained": "^"}
+
+
+def main(
+    output: inputs.Output,
+    preset: inputs.Preset,
+    study: inputs.Study,
+    draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
+) -> None:
+    """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
+    rows, made = probes.read(study)
+    lines = [{"preset": preset} | line for line in cells(rows)]
+    write_csv(output, lines)
+    header = [
+        "",
+        "Seeds",
+        *(title[0].upper() + title[1:] for title in MASKS.values()),
+        "Hidden",
+        "First alias",
+        "First fall",
+    ]
+    table = Table("aliases", caption(preset, rows, made), header, in_groups(lines), notes())
+    write_tables(output, f"Why models fail past L, preset {preset}", [table])
+    style.save(drawing(rows, lines, preset), draw, f"Why models fail past L (preset {preset})")
+
+
+def cells(rows: pl.DataFrame) -> list[dict]:
+    """A protocol, task and encoding a row: means over seeds, in percent of OOD accuracy by mask."""
+    values = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
+    places = {(mask, name): probes.by_model(rows, mask, name) for mask, name in _PLACES.values()}
+    lines = []
+    for protocol in rows["protocol"].unique(maintain_order=True):
+        for task in style.in_order(set(rows["task"])):
+            of = rows.filter(protocol=protocol, task=task)
+            for encoding in style.encodings_in_order(set(of["encoding"])):
+                seeds = sorted(of.filter(encoding=encoding)["seed"].unique())
+                models = [(protocol, task, encoding, seed) for seed in seeds]
+                line = dict(zip(probes.MODEL, models[0], strict=True)) | {"seed": None, "num_seeds": len(seeds)}
+                line |= {f"{mask}_percent": 100 * _mean([values[mask][model] for model in models]) for mask in MASKS}
+                for name, place in _PLACES.items():
+                    line[name] = _mean([places[place][model] for model in models if model in places[place]])
+                lines.append(line)
+    return lines
+
+
+_PLACES = {
+    "hidden": ("aliases", "hidden"),
+    "first_alias": ("none", "first_alias"),
+    "first_fall": ("none", "first_fall"),
+}
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def in_groups(lines: list[dict]):
+    rows = []
+    for line in lines:
+        title = f"{style.task_title(line['task'])}, protocol {line['protocol']}"
+        texts = [number(line[f"{mask}_percent"], decimals=1) for mask in MASKS]
+        places = [number(line[name], decimals=0) for name in _PLACES]
+        rows.append((title, [style.encoding_title(line["encoding"]), str(line["num_seeds"]), *texts, *places]))
+    return grouped(rows)
+
+
+def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
+    seeds = inputs.seeds_text(sorted(rows["seed"].unique()))
+    return (
+        f"OOD accuracy in percent with some distances hidden from attention in evaluation; nothing is trained again. "
+        f"Preset {preset}, mean of {seeds}. Model: {inputs.sizes_text(made)}. "
+        f"{style.stand_in(inputs.have_papers_sizes(made))}"
+    )
+
+
+def notes() -> str:
+    return (
+        "Aliases: untrained distances where the mean logit of a head that looks somewhere stands at most "
+        f"{MARGIN:g} nat below its best at a trained one, by the weights alone; Hidden: how many of some 190 they are. "
+        "As many others hidden: a control, drawn among the untrained distances that are no alias (where fewer are "
+        "left, all of them). Trained distances alone: every untrained one hidden. The start token of protocol released "
+        "is never hidden. First alias, first fall: distances in tokens, means over the seeds that have one."
+    )
+
+
+def drawing(rows: pl.DataFrame, lines: list[dict], preset: str) -> Figure:
+    """Accuracy by position and attention by distance of two models a task; and every model under four masks."""
+    first = rows["protocol"][0]
+    tasks = [task for task in style.in_order(set(rows["task"])) if task != "semi_recursive"][:2]
+    figure = Figure(figsize=(style.TEXT_WIDTH, 6.4), layout="constrained")
+    panels = figure.subplots(3, len(tasks), squeeze=False, height_ratios=[3, 2, 5])
+    shown = rows.filter(protocol=first, seed=rows["seed"][0])
+    for k, task in enumerate(tasks):
+        models = [(name, shown.filter(task=task, encoding=name)) for name in SHOWN]
+        models = [(name, model) for name, model in models if not model.is_empty()]
+        in_full(panels[0][k], panels[1][k], models)
+        panels[0][k].set(title=f"{style.task_title(task)}, {first}", ylim=(-3, 103))
+        recovery(panels[2][k], [line for line in lines if line["task"] == task])
+    panels[0][0].set_ylabel("accuracy (%)")
+    panels[1][0].set_ylabel("attention (%)")
+    style.legend(figure, columns=3)
+    style.note(
+        figure,
+        f"Preset {preset}. Top: accuracy at each position; thin: the same model with its aliases hidden. Middle: "
+        "attention of queries past L by distance, ticks at the aliases that the weights tell. Bottom: OOD accuracy, "
+        "mean of seeds.",
+    )
+    return figure
+
+
+def in_full(above: Axes, below: Axes, models: list[tuple[str, pl.DataFrame]]) -> None:
+    for lift, (name, model) in enumerate(models):
+        color = ("#0072B2", "#D55E00")[lift]
+        for mask, look in (("none", {"linewidth": 1.2}), ("aliases", {"linewidth": 0.6, "alpha": 0.8})):
+            positions, values = probes.by_position(model, mask, "accuracy")
+            label = {"label": style.encoding_title(name)} if mask == "none" else {}
+            above.plot(positions, [100 * value for value in values], color=color, **look, **label)
+        distances, mass = probes.by_position(model, "none", "attention")
+        below.plot(distances, [100 * value for value in mass], color=color, linewidth=0.8)
+        over = dict(zip(*probes.by_position(model, "none", "above_trained"), strict=True))
+        alias = [d for d in over if over[d] >= -MARGIN and d >= model_trained(model)]
+        below.plot(alias, [-1 - 1.4 * lift] * len(alias), "|", color=color, markersize=4)
+    for axes in (above, below):
+        axes.axvline(64, color=style.TRAINED, linewidth=0.6, linestyle=":")
+        axes.set_xlim(0, 256)
+        axes.grid(axis="y")
+    above.set_xlabel("position")
+    below.set(xlabel="distance", ylim=(-4, 14))
+
+
+def model_trained(model: pl.DataFrame) -> int:
+    """The first untrained distance: hidden by `window_trained` are all from it on."""
+    hidden = probes.by_model(model, "window_trained", "hidden")
+    distances, _ = probes.by_position(model, "none", "above_trained")
+    return max(distances) + 1 - int(next(iter(hidden.values())))
+
+
+def recovery(axes: Axes, lines: list[dict]) -> None:
+    names = [f"{style.encoding_title(line['encoding'])}, {line['protocol']}" for line in lines]
+    for mask, color in _HUES.items():
+        values = [line[f"{mask}_percent"] for line in lines]
+        axes.plot(values, range(len(lines))[::-1], _MARKS[mask], color=color, markersize=4, label=MASKS[mask])
+    axes.set_yticks(range(len(names)), names[::-1], fontsize=6)
+    axes.set(xlim=(-3, 103), xlabel="OOD accuracy (%)")
+    axes.grid(axis="both")
+
+
+if __name__ == "__main__":
+    inputs.run(main)

@@ -1,0 +1,121 @@
+"""Where accuracy first falls past the trained distances, beside what was predicted before the models were trained.
+
+Two predictions: the ones committed with the repository (`results-published/predictions/`), and each model's own
+kernel, which reads its weights and no position past L.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from matplotlib.figure import Figure
+from scipy import stats
+
+from figures import inputs, probes, style
+from figures.tables import Table, grouped, number, write_csv, write_tables
+
+WITHIN = 2
+"""Positions: a prediction that is this near holds."""
+BY = {"predicted": "predicted before training", "own": "by the model's own kernel"}
+
+
+def main(
+    output: inputs.Output,
+    preset: inputs.Preset,
+    study: inputs.Study,
+    predictions: Annotated[Path, typer.Option(help="The committed predictions.")],
+    draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
+) -> None:
+    """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
+    rows, made = probes.read(study)
+    lines = [{"preset": preset} | line for line in cells(rows, pl.read_csv(predictions))]
+    write_csv(output, lines)
+    header = ["", "OOD accuracy", "First fall", "Predicted", "Own kernel", "Predicted leak"]
+    said = (
+        f"Distance from query to first token where accuracy first falls. Preset {preset}, "
+        f"{inputs.seeds_text(sorted(rows['seed'].unique()))}. Model: {inputs.sizes_text(made)}. "
+        f"{style.stand_in(inputs.have_papers_sizes(made))}"
+    )
+    table = Table("falls", said, header, in_groups(lines), " ".join(scores(lines)))
+    write_tables(output, f"First falls, preset {preset}", [table])
+    style.save(drawing(lines, preset), draw, f"First falls (preset {preset})")
+
+
+def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
+    """A model a row. Raises ValueError for one without a prediction."""
+    before = {(row["task"], row["encoding"], row["seed"]): row for row in predictions.iter_rows(named=True)}
+    fall, own, leak, ood = (
+        probes.by_model(rows, "none", name)
+        for name in ("first_fall", "predicted_fall", "predicted_leak", "ood_accuracy")
+    )
+    lines = []
+    for model in ood:
+        key = model[1:]
+        if key not in before:
+            raise ValueError(f"predictions must hold {', '.join(map(str, key))}, got no such row; add it before a run")
+        lines.append(
+            dict(zip(probes.MODEL, model, strict=True))
+            | {"by": before[key]["by"], "predicted": before[key]["predicted_fall"], "fall": fall.get(model)}
+            | {"own": own.get(model), "ood_percent": 100 * ood[model], "leak_percent": 100 * leak[model]}
+        )
+    return lines
+
+
+def in_groups(lines: list[dict]):
+    rows = []
+    for line in lines:
+        title = f"{style.task_title(line['task'])}, predicted by {line['by']}"
+        texts = [number(line["ood_percent"], decimals=1), *(number(line[n], decimals=0) for n in ("fall", *BY))]
+        rows.append((title, [style.encoding_title(line["encoding"]), *texts, f"{line['leak_percent']:.0f}"]))
+    return grouped(rows)
+
+
+def share(lines: list[dict], guesses: list[float | None]) -> float:
+    """How many of the first falls lie within `WITHIN` of a guess, in percent."""
+    near = [
+        line["fall"] is not None and guess is not None and abs(line["fall"] - guess) <= WITHIN
+        for line, guess in zip(lines, guesses, strict=True)
+    ]
+    return 100 * sum(near) / len(near)
+
+
+def scores(lines: list[dict]) -> list[str]:
+    """A sentence a block: how many predictions hold, beside the best constant; and whether leak orders the models."""
+    said = [f"Held: within {WITHIN} positions of the first fall. Constant: the best single guess of the block."]
+    for by in dict.fromkeys(line["by"] for line in lines):
+        for task in style.in_order({line["task"] for line in lines}):
+            of = [line for line in lines if (line["by"], line["task"]) == (by, task)]
+            held = [share(of, [line[name] for line in of]) for name in BY]
+            best = max(share(of, [guess] * len(of)) for guess in range(256))
+            r, p = stats.spearmanr([line["leak_percent"] for line in of], [line["ood_percent"] for line in of])
+            said.append(
+                f"{style.task_title(task)}, {by}: {held[0]:.0f} % of {len(of)} held as predicted, {held[1]:.0f} % by "
+                f"their own kernels, {best:.0f} % by a constant; Spearman of predicted leak and OOD accuracy "
+                f"{number(r, '+')} (p = {p:.2g})."
+            )
+    return said
+
+
+def drawing(lines: list[dict], preset: str) -> Figure:
+    """Measured against predicted; on the grey band a prediction holds."""
+    figure = Figure(figsize=(style.TEXT_WIDTH, 3.2), layout="constrained")
+    tasks = style.in_order({line["task"] for line in lines})
+    for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
+        of = [line for line in lines if line["task"] == task and line["fall"] is not None]
+        axes.fill_between(
+            [60, 200], [60 - WITHIN, 200 - WITHIN], [60 + WITHIN, 200 + WITHIN], color="#dddddd", zorder=0
+        )
+        for name, color, marker in (("predicted", "#0072B2", "o"), ("own", "#D55E00", "x")):
+            known = [(line[name], line["fall"]) for line in of if line[name] is not None]
+            axes.plot(*zip(*known, strict=True), marker, color=color, markersize=4, alpha=0.7, label=BY[name])
+        axes.set(title=style.task_title(task), xlabel="predicted distance", xlim=(60, 200), ylim=(60, 200))
+        axes.grid(axis="both")
+    figure.axes[0].set_ylabel("first fall (distance)")
+    style.legend(figure)
+    style.note(figure, f"Preset {preset}. Where accuracy first falls by 5 points; one mark a model and prediction.")
+    return figure
+
+
+if __name__ == "__main__":
+    inputs.run(main)

@@ -1,0 +1,32 @@
+"""What the figures of why models fail past L share: the probes of a study, and their numbers by model."""
+
+from pathlib import Path
+
+import polars as pl
+
+from figures import inputs
+from resonance.posgen.rows import PROBES
+from resonance.record.rows import read_rows
+
+MODEL = ["protocol", "task", "encoding", "seed"]
+
+
+def read(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
+    """Rows of a collected study of probes, every model once, and what made them. Raises ValueError for none."""
+    rows = read_rows(paths, PROBES)
+    if rows.is_empty():
+        raise ValueError(f"--study must hold probes, got none in {', '.join(map(str, paths))}; collect it again")
+    inputs.check_once(rows, [*MODEL, "mask", "metric", "position"])
+    return rows, inputs.runs_behind(paths)
+
+
+def by_model(rows: pl.DataFrame, mask: str, metric: str) -> dict[tuple, float]:
+    """One number a model; a model without it is left out."""
+    found = rows.filter(pl.col("position").is_null(), mask=mask, metric=metric)
+    return {tuple(row[name] for name in MODEL): row["value"] for row in found.iter_rows(named=True)}
+
+
+def by_position(rows: pl.DataFrame, mask: str, metric: str) -> tuple[list[int], list[float]]:
+    """The values of one model by position, or by distance."""
+    found = rows.filter(pl.col("position").is_not_null(), mask=mask, metric=metric).sort("position")
+    return found["position"].to_list(), found["value"].to_list()

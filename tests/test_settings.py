@@ -143,8 +143,8 @@ def test_floats_may_be_written_as_everybody_writes_them(tmp_path: Path) -> None:
 
 
 def test_paper_protocol_uses_yarn_as_the_text_has_it() -> None:
-    """P3: L = 64, s = 4, section 3.3's ramp and blend; alpha and beta, which it lacks, are the code's, those of its LLaMA
-    runs a variant. P4: its own temperature."""
+    """P3: L = 64, s = 4, section 3.3's ramp and blend; alpha and beta, which it lacks, are the code's, those of LLaMA
+    a variant. P4: its own temperature."""
     loaded = load(ROOT / "config", "laptop").posgen
     for name, beta in (("paper", 2.0), ("paper+beta32", 32.0)):
         assert loaded.spec(name, "resonance_yarn") == EncodingSpec(

@@ -120,16 +120,16 @@ def drawing(rows: pl.DataFrame, lines: list[dict], preset: str) -> Figure:
         models = [(name, model) for name, model in models if not model.is_empty()]
         in_full(panels[0][k], panels[1][k], models)
         panels[0][k].set(title=f"{style.task_title(task)}, {first}", ylim=(-3, 103))
-        recovery(panels[2][k], [line for line in lines if line["task"] == task])
+        recovery(panels[2][k], [line for line in lines if line["task"] == task], named=k == 0)
     panels[0][0].set_ylabel("accuracy (%)")
     panels[1][0].set_ylabel("attention (%)")
     style.legend(figure, columns=3)
-    style.note(
-        figure,
+    about = (
         f"Preset {preset}. Top: accuracy at each position; thin: the same model with its aliases hidden. Middle: "
         "attention of queries past L by distance, ticks at the aliases that the weights tell. Bottom: OOD accuracy, "
-        "mean of seeds.",
+        "mean of seeds."
     )
+    style.note(figure, style.wrapped(about))
     return figure
 
 
@@ -160,12 +160,12 @@ def model_trained(model: pl.DataFrame) -> int:
     return max(distances) + 1 - int(next(iter(hidden.values())))
 
 
-def recovery(axes: Axes, lines: list[dict]) -> None:
+def recovery(axes: Axes, lines: list[dict], named: bool) -> None:
     names = [f"{style.encoding_title(line['encoding'])}, {line['protocol']}" for line in lines]
     for mask, color in _HUES.items():
         values = [line[f"{mask}_percent"] for line in lines]
         axes.plot(values, range(len(lines))[::-1], _MARKS[mask], color=color, markersize=4, label=MASKS[mask])
-    axes.set_yticks(range(len(names)), names[::-1], fontsize=6)
+    axes.set_yticks(range(len(names)), names[::-1] if named else [""] * len(names), fontsize=6)
     axes.set(xlim=(-3, 103), xlabel="OOD accuracy (%)")
     axes.grid(axis="both")
 

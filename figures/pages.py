@@ -95,6 +95,26 @@ def pairs(tables: Path, study: str, *protocols: str) -> str:
     return _markdown(rows)
 
 
+def hidden(tables: Path, *tasks: str) -> str:
+    """What hiding all untrained distances from attention does: a row a protocol and encoding, two columns a task."""
+    found = _by(tables / "aliases.csv", "protocol", "encoding", "task")
+    rows = [
+        [
+            "",
+            *(
+                f"{style.task_title(task)}, {what}"
+                for task in tasks
+                for what in ("as it is", "trained distances alone")
+            ),
+        ]
+    ]
+    for protocol, encoding in dict.fromkeys(key[:2] for key in found):
+        cells = [found[protocol, encoding, task] for task in tasks]
+        texts = [number(cell[f"{mask}_percent"], decimals=1) for cell in cells for mask in ("none", "window_trained")]
+        rows.append([f"{style.encoding_title(encoding)}, `{protocol}`", *texts])
+    return _markdown(rows)
+
+
 def rounding(tables: Path, method: str) -> str:
     """What every rule of rounding adds to no rounding with one method: a column a task and protocol."""
     cells = _by(tables / "rounding.csv", "method", "task", "protocol", "rounding")
@@ -224,7 +244,8 @@ def _unbroken(cell: str) -> str:
 
 
 _MAKERS: dict[str, Callable[..., str]] = {
-    maker.__name__: maker for maker in (whole, cells, pairs, rounding, alike, clusters, flips, flipped, significant)
+    maker.__name__: maker
+    for maker in (whole, cells, pairs, hidden, rounding, alike, clusters, flips, flipped, significant)
 }
 
 

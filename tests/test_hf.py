@@ -15,6 +15,8 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen3_5TextConfig,
 )
@@ -463,3 +465,18 @@ def test_three_positions_a_token_turn_the_features_that_the_model_gives_them():
     positions = torch.randint(0, 300, (3, 2, 17), generator=torch.Generator().manual_seed(3))
     for a, b in zip(theirs(torch.zeros(1), positions), ours(torch.zeros(1), positions), strict=True):
         assert a.shape == b.shape and torch.allclose(a, b, atol=5e-5)  # m*theta in float32, at m up to 300
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["theirs", "ours"])
+def test_a_refused_swap_leaves_model_and_config_as_they_were(swapped):
+    """Refused while the config is written: Phi-3's takes longrope alone, which dynamic NTK's table cannot be said in."""
+    sizes = {**SIZES, "pad_token_id": 0}
+    model = Phi3ForCausalLM(Phi3Config(**sizes, original_max_position_embeddings=L)).eval()
+    if swapped:
+        swap_rotary(model, EncodingSpec(resonance=True))
+    x, config = tokens(), model.config.to_dict()
+    before, classes = logits(model, x), [type(module) for module in model.modules()]
+    with pytest.raises(ValueError, match="method must have one table to be written as longrope"):
+        swap_rotary(model, spec("dynamic_ntk"))
+    assert model.config.to_dict() == config and [type(module) for module in model.modules()] == classes
+    assert torch.equal(before, logits(model, x))

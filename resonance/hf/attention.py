@@ -43,15 +43,16 @@ def patch_attention(model: torch.nn.Module, form: str) -> bool:
     `kernelize`, needs the package `kernels` and changes every model of the process.) All or none: a model in which one
     layer cannot is left as it is.
     """
-    takers = [m for m in model.modules() if _takes_angles(m)]
-    layers = [m for m in model.modules() if NAME in _names(type(m).forward) and not isinstance(m, _ByOp)]
-    if any(not isinstance(m, _ByOp) and NAME not in _names(type(m).forward) for m in takers):
+    kinds = {type(m) for m in model.modules() if not isinstance(m, _ByOp)}
+    callers = {kind for kind in kinds if NAME in _names(kind.forward)}
+    if any(_takes_angles(kind) for kind in kinds - callers):
         return False
-    layouts = [_layout_of(getattr(sys.modules[type(m).__module__], NAME, None), form) for m in layers]
-    if not all(layouts):
+    layouts = {kind: _layout_of(getattr(sys.modules[kind.__module__], NAME, None), form) for kind in callers}
+    if not all(layouts.values()):
         return False
-    for module, layout in zip(layers, layouts, strict=True):
-        module.__class__ = _by_op(type(module), layout)
+    for module in model.modules():
+        if layout := layouts.get(type(module)):
+            module.__class__ = _by_op(type(module), layout)
     return any(isinstance(m, _ByOp) for m in model.modules())
 
 
@@ -77,14 +78,11 @@ def _by_op(theirs: type, layout: str) -> type:
         del scope["__name__"]  # torch.compile would look names up in their module instead
         ours = types.FunctionType(forward.__code__, scope, "forward", forward.__defaults__, forward.__closure__)
         ours.__kwdefaults__, ours.__annotations__ = forward.__kwdefaults__, forward.__annotations__
-        body = {"forward": ours, "__reduce_ex__": lambda self, protocol: _reduce(self, theirs, layout, protocol)}
-        _CLASSES[theirs, layout] = type(theirs.__name__, (_ByOp, theirs), {**body, "__module__": theirs.__module__})
+        # To pickle and to copy: by their class, which can be found by its name.
+        reduce = {"__reduce_ex__": lambda self, _: (_remake, (theirs, layout), self.__getstate__())}
+        body = {"forward": ours, "__module__": theirs.__module__, **reduce}
+        _CLASSES[theirs, layout] = type(theirs.__name__, (_ByOp, theirs), body)
     return _CLASSES[theirs, layout]
-
-
-def _reduce(module: torch.nn.Module, theirs: type, layout: str, protocol: int) -> tuple:
-    """To pickle and to copy: by their class, which can be found by its name."""
-    return _remake, (theirs, layout), module.__getstate__()
 
 
 def _remake(theirs: type, layout: str) -> torch.nn.Module:
@@ -96,12 +94,10 @@ def _names(function) -> tuple[str, ...]:
     return getattr(getattr(function, "__code__", None), "co_names", ())
 
 
-def _takes_angles(module: torch.nn.Module) -> bool:
-    """Whether a module is an attention that is handed cos and sin."""
-    forward = inspect.unwrap(type(module).forward)
-    return (
-        type(module).__name__.endswith("Attention") and "position_embeddings" in inspect.signature(forward).parameters
-    )
+def _takes_angles(kind: type) -> bool:
+    """Whether modules of a class are attentions that are handed cos and sin."""
+    given = inspect.signature(inspect.unwrap(kind.forward)).parameters
+    return kind.__name__.endswith("Attention") and "position_embeddings" in given
 
 
 def _layout_of(theirs, form: str) -> str | None:

@@ -12,12 +12,12 @@ import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 
 from resonance.encoding.frequencies import depends_on_length, frequency_table
-from resonance.encoding.methods import method_names, powers
+from resonance.encoding.methods import method_names, method_of, powers
 from resonance.encoding.spec import EncodingSpec
+from resonance.hf.facts import CONSTANTS
+from resonance.hf.facts import ENCODING as FIELD
 from resonance.hf.module import ONLY
 
-FIELD = "encoding"
-"""The key of `config.rope_parameters` that holds a spec."""
 OWN = "own_encoding"
 """The key that holds the encoding that the model was pretrained with, where the spec does not tell it."""
 
@@ -27,22 +27,13 @@ _CONSTANTS = {
     if field.name not in ("method", "resonance", "rounding", "base", "train_length", "parameters")
 }
 """The fields that say how a method scales, and their defaults."""
-_OF_TYPES = (
-    *("rope_type", "type", "factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
-    *(
-        "short_mscale",
-        "long_mscale",
-        "truncate",
-        "short_factor",
-        "long_factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        FIELD,
-        OWN,
-    ),
-)
+_OF_TYPES = {"rope_type", "type", FIELD, OWN, *CONSTANTS}
 """Keys of a config that belong to a rope type; a model may keep others of its own beside them."""
-_THEIRS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+_THEIRS = {
+    "default": "rope", "linear": "linear", "dynamic": "dynamic_ntk", "yarn": "yarn", "llama3": "llama3",
+    "longrope": "longrope",
+}  # fmt: skip
+"""transformers' types, and the methods that they are."""
 
 
 def rope_type(spec: EncodingSpec) -> str:
@@ -219,29 +210,21 @@ def _read_theirs(config, given: dict) -> EncodingSpec:
     kind = given.get("rope_type", "default")
     if kind not in _THEIRS:
         _unknown_type(kind)
-    original = _length(config, given)
-    spec = {"base": given["rope_theta"], "train_length": original}
-    if kind == "default":
-        return EncodingSpec(method="rope", **spec).filled()
-    factor = given.get("factor")
-    spec["scale"] = float(config.max_position_embeddings / original if factor is None else factor)
-    if kind == "linear":
-        return EncodingSpec(method="linear", **spec).filled()
-    if kind == "dynamic":
-        return EncodingSpec(method="dynamic_ntk", **spec).filled()
-    if kind == "llama3":
-        own = {name: given[name] for name in ("low_freq_factor", "high_freq_factor")}
-        return EncodingSpec(method="llama3", parameters=own, **spec).filled()
-    spec["attention_factor"] = given.get("attention_factor")
-    if kind == "longrope":
-        own = {name: given[name] for name in ("short_factor", "long_factor")}
-        return EncodingSpec(method="longrope", parameters=own, **spec).filled()
+    method, original = _THEIRS[kind], _length(config, given)
+    spec = {"method": method, "base": given["rope_theta"], "train_length": original}
+    spec["parameters"] = {name: given[name] for name in getattr(method_of(method), "parameters", ())}
+    if kind != "default":
+        factor = given.get("factor")
+        spec["scale"] = float(config.max_position_embeddings / original if factor is None else factor)
+    if kind in ("yarn", "longrope"):
+        spec["attention_factor"] = given.get("attention_factor")
+    if kind != "yarn":
+        return EncodingSpec(**spec).filled()
     if spec["attention_factor"] is None and given.get("mscale") and given.get("mscale_all_dim"):
         # DeepSeek: the quotient of two temperatures; attention carries the rest.
         temperatures = (0.1 * given[name] * math.log(spec["scale"]) + 1 for name in ("mscale", "mscale_all_dim"))
         spec["attention_factor"] = next(temperatures) / next(temperatures)
     return EncodingSpec(
-        method="yarn",
         beta_fast=given.get("beta_fast") or 32.0,
         beta_slow=given.get("beta_slow") or 1.0,
         truncate=given.get("truncate", True),

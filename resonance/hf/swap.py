@@ -74,23 +74,26 @@ def swap_rotary(
     form, dim, axes, device = _structure(old, config)
     before = copy.deepcopy(config.rope_parameters), config.max_position_embeddings
     length = max(round(s.scale * (s.train_length or original_length(config))) for s in specs.values())
-    write_specs(config, specs, length)
+    patched = False
     try:
+        write_specs(config, specs, length)
         if read_specs(type(config).from_dict(config.to_dict())) != specs:
             raise ValueError(f"{type(config).__name__} does not keep an encoding: it comes back as another")
-        for tried in ("op", form) if patch_attention(model, form) else (form,):
+        patched = form != "op" and patch_attention(model, form)  # "op": a swap before this one patched it
+        for tried in ("op", form) if patched else (form,):
             new = RotaryEmbedding(specs, head_dim=dim, num_positions=length, form=tried, axes=axes, device=device)
             owner._modules[name] = new
             check_table(model, specs)
             failed = _send_tokens(model, new)
             if not failed:
                 return model
-            restore_attention(model)
+            if patched:
+                restore_attention(model)
         raise ValueError(f"{type(model).__name__} cannot take our table: {failed}")
     except Exception:
         owner._modules[name] = old
         config.rope_parameters, config.max_position_embeddings = before
-        if not isinstance(old, RotaryEmbedding):
+        if patched:
             restore_attention(model)
         raise
 

@@ -469,7 +469,7 @@ def test_three_positions_a_token_turn_the_features_that_the_model_gives_them():
 
 @pytest.mark.parametrize("swapped", [False, True], ids=["theirs", "ours"])
 def test_a_refused_swap_leaves_model_and_config_as_they_were(swapped):
-    """Refused while the config is written: Phi-3's takes longrope alone, which dynamic NTK's table cannot be said in."""
+    """Refused while the config is written: Phi-3's takes longrope alone, not dynamic NTK."""
     sizes = {**SIZES, "pad_token_id": 0}
     model = Phi3ForCausalLM(Phi3Config(**sizes, original_max_position_embeddings=L)).eval()
     if swapped:

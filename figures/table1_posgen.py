@@ -15,9 +15,9 @@ import polars as pl
 import typer
 
 from figures import inputs, style
-from figures.tables import Table, interval, number, with_sd, write_csv, write_tables
+from figures.tables import Bold, Table, interval, number, with_sd, write_csv, write_tables
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
-from resonance.record.stats import LEAST_RUNS, Estimate, estimate, paired_difference
+from resonance.record.stats import LEAST_RUNS, Estimate, detectable, estimate, holm, p_value, paired_difference
 
 TITLES = {
     "table1": "Table 1",
@@ -36,7 +36,7 @@ BASELINES = ["local_rule", "chance"]
 DIAGNOSTICS = ["in_distribution_accuracy", "first_token_accuracy", "ood_accuracy_even", "ood_accuracy_odd"]
 PAIR_COLUMNS = ["preset", "protocol", "resonance", "plain", "task", "num_seeds"]
 PAIR_COLUMNS += [f"difference{part}_points" for part in ("", "_sd", "_low95", "_high95")]
-PAIR_COLUMNS += ["paper_difference_points", "verdict"]
+PAIR_COLUMNS += ["detectable_points", "holm_p", "paper_difference_points", "verdict"]
 KEPT_COLUMNS = ["kept_num_seeds", "kept_points", "kept_between"]
 
 TOO_FEW = "too few seeds"
@@ -45,7 +45,7 @@ KEPT = "Kept rows"
 
 CELL_HEADER = ["", "Seeds", "OOD accuracy ± sd", "95% interval", "Variance", KEPT, "Paper", "Verdict"]
 CELL_HEADER += ["In distribution", "First token", "OOD, even", "OOD, odd"]
-PAIR_HEADER = ["", "Seeds", "Difference", "95% interval", KEPT, "Paper's difference", "Verdict"]
+PAIR_HEADER = ["", "Seeds", "Difference", "95% interval", "Detectable", KEPT, "Paper's difference", "Verdict"]
 BESIDE_PAPER = ("Paper", "Verdict", "Paper's difference")
 PAIR_CAPTION = (
     "Resonance minus plain, in percentage points of OOD accuracy: the mean of the differences seed by seed with its "
@@ -55,7 +55,11 @@ PAIR_VERDICTS = (
     "agrees / contradicts: our interval excludes 0, on the paper's side / on the other. undecided: it holds 0. "
     f"Fewer than {LEAST_RUNS} seeds get neither interval nor verdict. "
 )
-PAIR_NOTES = "The intervals are not corrected for the number of comparisons."
+PAIR_NOTES = (
+    "The intervals are not corrected for the number of comparisons; a difference in bold is significant after Holm's "
+    "correction for all of this table. Detectable: the true difference that this spread and this many seeds would find "
+    "significant, by itself, four times of five."
+)
 
 RUN = ("encoding", "task", "metric")
 Runs = dict[tuple[str, str, str], dict[int, float]]
@@ -100,7 +104,7 @@ def main(
     names = {"preset": preset, "protocol": protocol}
     cells = [names | cell_row(runs, paper, name, task) for task in tasks for name in encoding]
     cells += [names | row for row in baseline_rows(inputs.read_baselines(baseline, protocol), tasks)]
-    pairs = [names | pair_row(runs, paper, *pair, task) for task in tasks for pair in style.pairs(encoding)]
+    pairs = [names | row for row in pair_rows(runs, paper, style.pairs(encoding), tasks)]
     before = inputs.by_seed(inputs.read_evaluations([kept], protocol, "test"), *RUN) if kept else {}
     for row in cells:
         row |= kept_cell(before.get((row["encoding"], row["task"], "ood_accuracy"))) if kept else {}
@@ -181,9 +185,21 @@ def baseline_rows(baselines: pl.DataFrame, tasks: list[str]) -> list[dict]:
     return rows
 
 
-def pair_row(runs: Runs, paper: Published, resonance: str, plain: str, task: str) -> dict:
-    """Resonance - plain, paired by seed, beside the difference of the paper's two means."""
-    ours = paired_difference(runs[resonance, task, "ood_accuracy"], runs[plain, task, "ood_accuracy"])
+def pair_rows(runs: Runs, paper: Published, pairs: list[tuple[str, str]], tasks: list[str]) -> list[dict]:
+    """Resonance - plain, paired by seed, beside the difference of the paper's two means; with Holm's p over all."""
+    named = [(resonance, plain, task) for task in tasks for resonance, plain in pairs]
+    found = [
+        paired_difference(*(runs[name, task, "ood_accuracy"] for name in (resonance, plain)))
+        for resonance, plain, task in named
+    ]
+    rows = [pair_row(ours, paper, *names) for ours, names in zip(found, named, strict=True)]
+    if all(ours.n >= LEAST_RUNS for ours in found):
+        for row, adjusted in zip(rows, holm([p_value(ours) for ours in found]), strict=True):
+            row["holm_p"] = adjusted
+    return rows
+
+
+def pair_row(ours: Estimate, paper: Published, resonance: str, plain: str, task: str) -> dict:
     cells = paper.cell(resonance, task), paper.cell(plain, task)
     theirs = round(cells[0].mean - cells[1].mean, 6) if all(cells) else None  # 5.69, not 5.689999999999998
     return {
@@ -195,6 +211,8 @@ def pair_row(runs: Runs, paper: Published, resonance: str, plain: str, task: str
         "difference_sd_points": ours.known("sd"),
         "difference_low95_points": ours.known("low"),
         "difference_high95_points": ours.known("high"),
+        "detectable_points": detectable(ours),
+        "holm_p": None,
         "paper_difference_points": theirs,
         "verdict": None if theirs is None else pair_verdict(ours, theirs),
     }
@@ -243,11 +261,13 @@ def between(row: dict, low: str, high: str, sign: str = "-") -> str:
 
 
 def pair_text(row: dict) -> list[str]:
+    difference = number(row["difference_points"], "+")
     return [
         style.pair_title(row["resonance"], row["plain"]),
         str(row["num_seeds"]),
-        number(row["difference_points"], "+"),
+        Bold(difference) if row["holm_p"] is not None and row["holm_p"] < 0.05 else difference,
         between(row, "difference_low95_points", "difference_high95_points", "+"),
+        number(row["detectable_points"]),
         kept_text(row, f"{number(row.get('kept_points'), '+')} {row.get('kept_between')}"),
         number(row["paper_difference_points"], "+"),
         row["verdict"] or "–",

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from scipy import stats
 
 from figures import table1_posgen
 from posgen_results import LARGE, PUBLISHED, SEEDS, SMALL, make_table, write_baseline, write_evaluation, write_study
@@ -42,6 +43,10 @@ def test_pairs_hold_the_difference_seed_by_seed(made: SimpleNamespace) -> None:
     assert (row["difference_points"], row["difference_sd_points"]) == pytest.approx((6, 1))
     assert (row["difference_low95_points"], row["difference_high95_points"]) == pytest.approx((6 - half, 6 + half))
     assert row["paper_difference_points"] == 5.69
+    # t_0.975 and t_0.8 at two degrees of freedom; Holm over the table's two pairs, of which this is the surer or not.
+    assert row["detectable_points"] == pytest.approx((4.302652729911275 + 1.0606601717798212) / 3**0.5)
+    alone = 2 * stats.t.sf(6 * 3**0.5, 2)
+    assert row["holm_p"] in (pytest.approx(alone), pytest.approx(2 * alone))
     assert dict(pairs.select("task", "verdict").iter_rows()) == {"cot": "agrees", "recursive": "contradicts"}
 
 
@@ -53,6 +58,7 @@ def test_a_single_seed_has_neither_spread_nor_verdict(made: SimpleNamespace) -> 
     assert trained["verdict"].to_list() == ["too few seeds"] * 4
     assert trained["ood_sd_points"].null_count() == trained["ood_low95_percent"].null_count() == 4
     assert pairs["verdict"].to_list() == ["too few seeds"] * 2
+    assert pairs["detectable_points"].null_count() == pairs["holm_p"].null_count() == 2
     text = Path(f"{stem}.md").read_text(encoding="utf-8")
     assert "nan" not in text.replace("Resonance", "") and "| RoPE | 1 | 52.00 | too few seeds |" in text
 
@@ -104,7 +110,7 @@ def test_where_nothing_is_published_nothing_is_set_beside_it(made: SimpleNamespa
     text = Path(f"{make_table(made, study='keyed')}.md").read_text(encoding="utf-8")
     headers = [line for line in text.splitlines() if "Seeds" in line]
     assert headers[0].startswith("|  | Seeds | OOD accuracy ± sd | 95% interval | Variance | In distribution |")
-    assert headers[1] == "|  | Seeds | Difference | 95% interval |"
+    assert headers[1] == "|  | Seeds | Difference | 95% interval | Detectable |"
     assert "| Resonance RoPE | 3 | 40.00 ± 0.00 | [40.00, 40.00] | 0.00 | 99.00 | 6.25 | 50.00 | 30.00 |" in text
     assert "paper's mean" not in text and "verdict" not in text.lower()
 

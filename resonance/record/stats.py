@@ -50,6 +50,16 @@ def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Estim
     return estimate(np.array([ours[seed] - theirs[seed] for seed in seeds]))
 
 
+def detectable(found: Estimate, power: float = 0.8) -> float | None:
+    """The true mean that a t-test at 5 % finds with this power, given the spread and number of runs; None for too few.
+
+    By the usual approximation (t_0.975 + t_power) sd / sqrt(n).
+    """
+    if found.n < LEAST_RUNS:
+        return None
+    return float((stats.t.ppf(0.975, found.n - 1) + stats.t.ppf(power, found.n - 1)) * found.sd / found.n**0.5)
+
+
 def p_value(found: Estimate) -> float:
     """Two-sided p of a mean of zero by the t-test whose interval an Estimate holds; nan for a single run."""
     return float(2 * stats.t.sf(abs(found.mean) / (found.sd / found.n**0.5), found.n - 1)) if found.sd else float("nan")

@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from figures import ablation, pages, rounding, table1_posgen, verdict
+from figures import ablation, aliases, falls, pages, rounding, table1_posgen, verdict
 from resonance.posgen import stages
-from resonance.posgen.preset import Posgen
+from resonance.posgen.preset import PROBED, Posgen
 from resonance.posgen.protocol import CHOICES, with_choices
-from resonance.posgen.rows import STUDY, SUMMARIES
+from resonance.posgen.rows import PROBES, STUDY, SUMMARIES
 from resonance.record import files
 from resonance.record.rows import read_rows, read_run
 from resonance.workflow import study as studies
@@ -32,10 +32,11 @@ def tables(laptop, tmp_path_factory) -> Path:
     """What `snakemake published` writes, without it."""
     folder = tmp_path_factory.mktemp("published")
     baselines = {}
-    if files_of("rounding"):
-        rounding.main(folder / "rounding", "laptop", files_of("rounding"), folder / "figure")
-    if files_of("ablation"):
-        ablation.main(folder / "ablation", "laptop", files_of("ablation"), folder / "figure")
+    for study in (rounding, ablation, aliases, falls):
+        name = study.__name__.split(".")[-1]
+        more = [ROOT / "results-published/predictions/first_falls.csv"] if study is falls else []
+        if files_of(name):
+            study.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
     for path in KEPT:
         if path.stem.split("_")[0] not in WHOLE:
             study, protocol = path.stem.split("_")
@@ -79,27 +80,29 @@ def test_every_kept_study_is_shown_whole_on_a_page(tables: Path) -> None:
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_kept_rows_are_of_this_preset_and_whole(path: Path, laptop: Posgen, tmp_path: Path) -> None:
-    rows, run = read_rows(path, STUDY), read_run(path)
-    study = path.stem.split("_")[0]
+    study, run = path.stem.split("_")[0], read_run(path)
+    kind = PROBES if study in PROBED else STUDY
+    rows = read_rows(path, kind)
     assert (run["preset"], run["study"]) == ("laptop", study)
     lists = laptop.settings.all_studies[study]
     for (protocol, task), part in rows.group_by("protocol", "task"):
         assert set(part["encoding"]) == set(lists.encodings), f"every encoding on {task} under {protocol}"
         seeds = {tuple(sorted(set(found["seed"]))) for _, found in part.group_by("encoding")}
         assert len(seeds) == 1, f"every encoding must have the same seeds on {task} under {protocol}"
-        assert part.height == len(lists.encodings) * len(*seeds) * len(SUMMARIES)
+        if kind is STUDY:
+            assert part.height == len(lists.encodings) * len(*seeds) * len(SUMMARIES)
     # What was kept is what the preset says now: collecting takes every row again, and would refuse any other.
     collect = "five_seeds" if study == "table1" else study
     only = {name: rows[name].unique().to_list() for name in ("protocol", "task", "encoding", "seed")}
     again = tmp_path / "again.parquet"
     studies.collect(laptop, "laptop", collect, again, root=tmp_path, only=only, kept=path, any_code=True)
-    order = ["protocol", "task", "encoding", "seed", "metric"]
-    assert read_rows(again, STUDY).sort(order).equals(rows.sort(order))
+    order = [name for name in kind.columns if name not in ("value", "made")]
+    assert read_rows(again, kind).sort(order).equals(rows.sort(order))
     assert read_run(again)["made"] == run["made"]
 
 
 def test_the_numbers_at_the_papers_size_are_of_the_kept_rows() -> None:
-    rows = read_rows(ROOT / "results-published/paper_cpu/table1_paper.parquet", STUDY)
+    rows = read_rows(ROOT / "results-published/paper_cpu/table1_paper+beta32.parquet", STUDY)
     asked = rows.filter(pl.col("metric").is_in(["ood_accuracy", "in_distribution_accuracy"]))
     assert asked.height == 2 * rows["encoding"].n_unique(), "one training an encoding"
     for path in (ROOT / "docs/results.md", ROOT / "docs/paper-size.md"):

@@ -49,14 +49,15 @@ def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
                       "rounding_table": 1}),
         ("ablation", {"posgen_settings": 2, "posgen_encoding": 8, "posgen_evaluate": 8, "posgen_collect": 1,
                       "ablation_table": 1}),
+        ("aliases", {"posgen_probe": 4, "posgen_collect": 1, "aliases_table": 1}),
     ],
 )  # fmt: skip
 def test_a_study_adds_only_what_table_1_has_not_trained(finished, study, jobs):
     assert wanted(finished, study) == jobs
 
 
-def test_the_ablation_runs_to_its_table_and_measures_shared_models_under_their_own_names(finished):
-    run = snakemake(finished, "ablation", "--cores", "2")
+def test_studies_run_to_their_tables_and_measure_shared_models_under_their_own_names(finished):
+    run = snakemake(finished, "ablation", "aliases", "--cores", "2")
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
     folder = finished / "results/smoke"
     for kind in ("csv", "md", "tex", "html"):
@@ -66,6 +67,7 @@ def test_the_ablation_runs_to_its_table_and_measures_shared_models_under_their_o
     assert not list(runs.rglob("model.safetensors")), "trained under paper, measured under paper+P2"
     rows = read_rows(runs / "rope/seed42/eval/yarn.parquet", EVALUATION)
     assert rows.select("protocol", "train_encoding", "encoding").unique().rows() == [("paper+P2", "rope", "yarn")]
+    assert {"aliases.md", "aliases.csv"} <= {p.name for p in (folder.parent / "smoke/tables").iterdir()}
     made = read_run(folder / "posgen/studies/ablation.parquet")
     trained = {
         (each["settings"]["protocol"], each["settings"]["choices"]["num_layers"]) for each in made["made"].values()

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from figures import inputs
-from resonance.posgen.rows import PROBES
+from resonance.posgen.probe_rows import PROBES
 from resonance.record.rows import read_rows
 
 MODEL = ["protocol", "task", "encoding", "seed"]

@@ -8,7 +8,7 @@ from resonance.encoding.rotary import Rotary
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import aliases, probe
 from resonance.posgen.evaluate import ByPosition
-from resonance.posgen.rows import PROBED
+from resonance.posgen.probe_rows import PROBED
 from resonance.posgen.settings import EvaluationSettings
 from resonance.posgen.train import generator, make_decoder, make_rotary, to_inputs
 

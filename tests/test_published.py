@@ -9,8 +9,9 @@ import pytest
 from figures import ablation, aliases, falls, pages, rounding, table1_posgen, verdict
 from resonance.posgen import stages
 from resonance.posgen.preset import PROBED, Posgen
+from resonance.posgen.probe_rows import PROBES
 from resonance.posgen.protocol import CHOICES, with_choices
-from resonance.posgen.rows import PROBES, STUDY, SUMMARIES
+from resonance.posgen.rows import STUDY, SUMMARIES
 from resonance.record import files
 from resonance.record.rows import read_rows, read_run
 from resonance.workflow import study as studies

@@ -17,7 +17,7 @@ SUMMARIES = {
 MEASURED = {"accuracy": "teacher-forced argmax accuracy at one position, over sequences", **SUMMARIES}
 
 _TYPES = {
-    **dict.fromkeys(("protocol", "task", "train_encoding", "encoding", "split", "mask", "metric", "made"), pl.String),
+    **dict.fromkeys(("protocol", "task", "train_encoding", "encoding", "split", "metric", "made"), pl.String),
     **dict.fromkeys(("seed", "step", "position"), pl.Int64),
     **dict.fromkeys(("epoch", "value"), pl.Float64),
 }
@@ -49,22 +49,6 @@ EVALUATION = Kind(
 
 # What needs no training: `encoding` is `local_rule` or `chance`.
 BASELINE = Kind("baseline", _columns("protocol task encoding split position metric value"), MEASURED)
-
-# Accuracy under masks on the distances that attention may look over (`probe.masks`), and what the weights say of
-# distances. `position` is a position of the sequence, or a distance, in what goes by it; null in the rest.
-PROBED = {
-    **{name: SUMMARIES[name] for name in SUMMARIES if "accuracy" in name and "first" not in name},
-    "accuracy": MEASURED["accuracy"],
-    "hidden": "how many untrained distances the mask hides",
-    "first_fall": "distance from query to first token where accuracy first falls past the trained distances",
-    "first_alias": "the first untrained distance that is an alias, by the weights alone",
-    "predicted_fall": "where they lead to expect the first fall",
-    "predicted_leak": "the share of attention past the trained distances that they lead to expect",
-    "above_trained": "nats that the mean logit of some head stands above its best at a trained distance, by distance",
-    "attention": "mean attention of queries past the trained length, by distance",
-}
-PROBE = Kind("probe", _columns("protocol task train_encoding encoding seed mask position metric value"), PROBED)
-PROBES = Kind("probes", {**PROBE.columns, "made": pl.String}, PROBED)
 
 # A study collected in one file: the test split's summaries, each with the key of what made it in the file's run.
 STUDY = Kind("study", _columns("protocol task train_encoding encoding seed step metric value made"), SUMMARIES)

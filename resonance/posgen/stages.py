@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from resonance.posgen import paths
-from resonance.posgen.rows import BASELINE, EVALUATION, PROBE, TRAINING
+from resonance.posgen.probe_rows import PROBE
+from resonance.posgen.rows import BASELINE, EVALUATION, TRAINING
 from resonance.posgen.settings import DataRun, EvaluateRun, TrainRun
 from resonance.posgen.tasks import SPLITS, Rule, digest, draw_prefixes, prefix_generator
 from resonance.posgen.tasks import generate as sequences_of

@@ -11,6 +11,7 @@ from resonance.record.job import DEVICES
 from resonance.record.settings import SettingsError
 from resonance.workflow import plan as planning
 from resonance.workflow import study as studies
+from resonance.workflow import trace as tracing
 from resonance.workflow.preset import Preset, did_you_mean, load
 
 app = typer.Typer(no_args_is_help=True, help="The workflow's config.")
@@ -84,3 +85,15 @@ def collect(
     only = {"protocol": protocol, "task": task, "encoding": encoding, "seed": seed}
     posgen = load(folder, preset).posgen
     print(studies.collect(posgen, preset, study, output, only=only, kept=kept, any_code=any_code))
+
+
+def trace(
+    number: Annotated[str, typer.Argument(help="As a page or a table prints it: 44.81.")],
+    rows: Annotated[Path, typer.Option(help="The folder of kept rows.")] = Path("results-published"),
+    most: Annotated[int, typer.Option(min=1, help="How many of the means that print so are shown.")] = 5,
+) -> None:
+    """Lead from a number in the docs to the kept rows behind it: seeds, settings, commit, and the command again."""
+    found = tracing.trace(number, rows)
+    print("\n\n".join(tracing.told(each) for each in found[:most]))
+    if len(found) > most:
+        print(f"\n{len(found) - most} more print so; --most {len(found)} shows them, more decimals tell them apart")

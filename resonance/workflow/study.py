@@ -10,7 +10,8 @@ import polars as pl
 
 from resonance.posgen import paths
 from resonance.posgen.preset import PROBED, Cell, Posgen
-from resonance.posgen.rows import EVALUATION, PROBE, PROBES, STUDY
+from resonance.posgen.probe_rows import PROBE, PROBES
+from resonance.posgen.rows import EVALUATION, STUDY
 from resonance.record.identity import code_of, differences, digest, identity
 from resonance.record.rows import read_rows, read_run, write_rows
 from resonance.workflow.preset import did_you_mean

@@ -1,0 +1,50 @@
+"""From a printed number back to its rows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from resonance.workflow.trace import told, trace
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "results-published"
+
+
+def block(name: str) -> list[list[str]]:
+    """The rows of a table of docs/results.md, as cells."""
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    text = re.search(rf"<!-- table: {name} -->(.*?)<!-- end -->", page, re.DOTALL)[1]
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line.count("|") > 2]
+
+
+def test_every_trained_cell_of_table_1_leads_to_its_rows() -> None:
+    rows = [row for row in block("cells table1") if len(row) == 4 and "±" in row[2]]
+    assert len(rows) == 12
+    for protocol, column in (("paper", 2), ("released", 3)):
+        for row in rows:
+            first = trace(row[column].split("\u00a0")[0], KEPT)[0]
+            assert (first.study, first.what["protocol"], first.what["metric"]) == ("table1", protocol, "ood_accuracy")
+            assert len(first.by_seed) == 5 and first.what["encoding"].replace("_", " ") == row[0].lower()
+
+
+def test_every_difference_of_table_1_leads_to_its_rows() -> None:
+    rows = [row for row in block("pairs table1") if len(row) == 4 and "[" in row[2]]
+    assert len(rows) == 6
+    for row in rows:
+        for column in (2, 3):
+            found = trace(row[column].split(" [")[0], KEPT)
+            assert any(each.study == "table1" and " - " in each.what["encoding"] for each in found), row
+
+
+def test_a_number_is_told_with_what_made_it() -> None:
+    text = told(next(each for each in trace("22.46", KEPT) if each.study == "table1"))
+    assert "paper+beta32, recursive, yarn, ood_accuracy, mean of 5 seeds" in text
+    assert "results-published/laptop/table1_paper+beta32.parquet" in text and "snakemake five_seeds" in text
+    assert "600 steps" in text and "afterwards, by the config" in text and "filed under paper until" in text
+
+
+@pytest.mark.parametrize(("number", "said"), [("3.14159", "no mean of"), ("forty", "as a table prints it")])
+def test_what_leads_nowhere_is_one_line(number: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        trace(number, KEPT)

@@ -17,6 +17,7 @@ from figures.tables import Table, grouped, number, write_csv, write_tables
 
 WITHIN = 2
 """Positions: a prediction that is this near holds."""
+MASKS = {"aliases": "Aliases hidden", "control": "As many others hidden", "window_trained": "Trained distances alone"}
 BY = {"predicted": "predicted before training", "own": "by the model's own kernel"}
 
 
@@ -31,7 +32,7 @@ def main(
     rows, made = probes.read(study)
     lines = [{"preset": preset} | line for line in cells(rows, pl.read_csv(predictions))]
     write_csv(output, lines)
-    header = ["", "OOD accuracy", "First fall", "Predicted", "Own kernel", "Predicted leak"]
+    header = ["", "OOD accuracy", "First fall", "Predicted", "Own kernel", "Predicted leak", *MASKS.values()]
     said = (
         f"Distance from query to first token where accuracy first falls. Preset {preset}, "
         f"{inputs.seeds_text(sorted(rows['seed'].unique()))}. Model: {inputs.sizes_text(made)}. "
@@ -49,6 +50,7 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
         probes.by_model(rows, "none", name)
         for name in ("first_fall", "predicted_fall", "predicted_leak", "ood_accuracy")
     )
+    masked = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
     lines = []
     for model in ood:
         key = model[1:]
@@ -58,6 +60,7 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
             dict(zip(probes.MODEL, model, strict=True))
             | {"by": before[key]["by"], "predicted": before[key]["predicted_fall"], "fall": fall.get(model)}
             | {"own": own.get(model), "ood_percent": 100 * ood[model], "leak_percent": 100 * leak[model]}
+            | {f"{mask}_percent": 100 * masked[mask][model] for mask in MASKS}
         )
     return lines
 
@@ -67,7 +70,8 @@ def in_groups(lines: list[dict]):
     for line in lines:
         title = f"{style.task_title(line['task'])}, predicted by {line['by']}"
         texts = [number(line["ood_percent"], decimals=1), *(number(line[n], decimals=0) for n in ("fall", *BY))]
-        rows.append((title, [style.encoding_title(line["encoding"]), *texts, f"{line['leak_percent']:.0f}"]))
+        texts += [f"{line['leak_percent']:.0f}", *(number(line[f"{mask}_percent"], decimals=1) for mask in MASKS)]
+        rows.append((title, [style.encoding_title(line["encoding"]), *texts]))
     return grouped(rows)
 
 
@@ -104,12 +108,12 @@ def drawing(lines: list[dict], preset: str) -> Figure:
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         of = [line for line in lines if line["task"] == task and line["fall"] is not None]
         axes.fill_between(
-            [60, 200], [60 - WITHIN, 200 - WITHIN], [60 + WITHIN, 200 + WITHIN], color="#dddddd", zorder=0
+            [60, 150], [60 - WITHIN, 150 - WITHIN], [60 + WITHIN, 150 + WITHIN], color="#dddddd", zorder=0
         )
         for name, color, marker in (("predicted", "#0072B2", "o"), ("own", "#D55E00", "x")):
             known = [(line[name], line["fall"]) for line in of if line[name] is not None]
             axes.plot(*zip(*known, strict=True), marker, color=color, markersize=4, alpha=0.7, label=BY[name])
-        axes.set(title=style.task_title(task), xlabel="predicted distance", xlim=(60, 200), ylim=(60, 200))
+        axes.set(title=style.task_title(task), xlabel="predicted distance", xlim=(60, 150), ylim=(60, 150))
         axes.grid(axis="both")
     figure.axes[0].set_ylabel("first fall (distance)")
     style.legend(figure)

@@ -129,3 +129,14 @@ def test_the_verdict_figure_is_drawn_of_table_1s_cells(tables, tmp_path) -> None
     assert len(drawn) == 24 and len(filled) == (cells["verdict"] == "paper inside").sum()
     verdict.main(tmp_path / "verdict", "laptop", files)
     assert (tmp_path / "verdict.svg").read_bytes() == (ROOT / "docs/verdict.svg").read_bytes()
+
+
+def test_what_is_said_of_hidden_distances_is_so(tables) -> None:
+    """README and docs/results.md: 97 to 100 % with the trained distances alone; a control changes next to nothing."""
+    cells = pl.read_csv(tables / "aliases.csv").filter(pl.col("task") != "semi_recursive")
+    assert cells["window_trained_percent"].min() >= 97 and cells["window_trained_percent"].max() <= 100
+    assert (cells["control_percent"] - cells["none_percent"]).abs().max() < 2
+    paper = cells.filter(pl.col("protocol") != "released")
+    assert paper["aliases_percent"].min() > 97
+    for page in ("README.md", "docs/results.md"):
+        assert "97 to 100 %" in " ".join((ROOT / page).read_text(encoding="utf-8").split())

@@ -7,6 +7,7 @@ differences from the plain encoding that the tables show. Imports no torch.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,8 @@ from resonance.record.rows import kind_of, read_rows, read_run
 from resonance.record.stats import LEAST_RUNS
 
 RESONANCE = "resonance_"
+TABLE1 = ("five_seeds", "table1")
+"""What Table 1 was collected as; the first has all its seeds."""
 _CELL = ["protocol", "task", "encoding", "metric"]
 
 
@@ -54,10 +57,15 @@ def trace(number: str, folder: Path) -> list[Found]:
             f"{number}: no mean of the {len(files)} files of kept rows in {folder} prints so; what is measured and not "
             "kept (language models, speed) stands with its date and command in docs/log.md and docs/commands.md"
         )
-    return sorted(found, key=lambda each: (each.what["metric"] != "ood_accuracy", each.study != "table1"))
+    return sorted(found, key=lambda each: (each.what["metric"] != "ood_accuracy", each.study not in TABLE1))
 
 
-def _means(path: Path) -> Iterator[Found]:
+@cache
+def _means(path: Path) -> tuple[Found, ...]:
+    return tuple(_read_means(path))
+
+
+def _read_means(path: Path) -> Iterator[Found]:
     """The means of one file: of every cell, and of what an encoding adds to the plain one."""
     probed = kind_of(path) == PROBES.name
     rows, run = read_rows(path, PROBES if probed else STUDY), read_run(path)
@@ -89,7 +97,7 @@ def told(found: Found) -> str:
     commits = ", ".join(dict.fromkeys(f"{m['commit'] or 'no commit'} ({m['recorded']})" for m in found.made))
     settings, versions = one["settings"], one.get("versions") or {}
     seeds = ", ".join(f"{seed}: {value:.2f}" for seed, value in found.by_seed.items())
-    target = "five_seeds" if found.study == "table1" else found.study
+    target = TABLE1[0] if found.study in TABLE1 else found.study
     lines = {
         "": f"{found.mean:.4f}  {', '.join(value for value in found.what.values())}, mean of {len(found.by_seed)} seeds"
         + ("" if len(found.by_seed) >= LEAST_RUNS else " (too few for an interval)"),

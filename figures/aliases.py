@@ -46,7 +46,7 @@ def main(
     ]
     table = Table("aliases", caption(preset, rows, made), header, in_groups(lines), notes())
     write_tables(output, f"Why models fail past L, preset {preset}", [table])
-    style.save(drawing(rows, lines, preset), draw, f"Why models fail past L (preset {preset})")
+    style.save(drawing(rows, lines, made, preset), draw, f"Why models fail past L (preset {preset})")
 
 
 def cells(rows: pl.DataFrame) -> list[dict]:
@@ -111,7 +111,7 @@ def notes() -> str:
     )
 
 
-def drawing(rows: pl.DataFrame, lines: list[dict], preset: str) -> Figure:
+def drawing(rows: pl.DataFrame, lines: list[dict], made: list[dict], preset: str) -> Figure:
     """Accuracy by position and attention by distance of two models a task; and every model under four masks."""
     first = rows["protocol"].min()
     tasks = [task for task in style.in_order(set(rows["task"])) if task != "semi_recursive"][:2]
@@ -121,7 +121,7 @@ def drawing(rows: pl.DataFrame, lines: list[dict], preset: str) -> Figure:
     for k, task in enumerate(tasks):
         models = [(name, shown.filter(task=task, encoding=name)) for name in SHOWN]
         models = [(name, model) for name, model in models if not model.is_empty()]
-        in_full(panels[0][k], panels[1][k], models)
+        in_full(panels[0][k], panels[1][k], models, made[0]["settings"]["data"])
         panels[0][k].set(title=f"{style.task_title(task)}, {first}", ylim=(-3, 103))
         recovery(panels[2][k], [line for line in lines if line["task"] == task], named=k == 0)
     panels[0][0].set_ylabel("accuracy (%)")
@@ -136,7 +136,7 @@ def drawing(rows: pl.DataFrame, lines: list[dict], preset: str) -> Figure:
     return figure
 
 
-def in_full(above: Axes, below: Axes, models: list[tuple[str, pl.DataFrame]]) -> None:
+def in_full(above: Axes, below: Axes, models: list[tuple[str, pl.DataFrame]], data: dict) -> None:
     for lift, (name, model) in enumerate(models):
         color = ("#0072B2", "#D55E00")[lift]
         for mask, look in (("none", {"linewidth": 1.2}), ("aliases", {"linewidth": 0.6, "alpha": 0.8})):
@@ -149,8 +149,8 @@ def in_full(above: Axes, below: Axes, models: list[tuple[str, pl.DataFrame]]) ->
         alias = [d for d in over if over[d] >= -MARGIN and d >= model_trained(model)]
         below.plot(alias, [-1 - 1.4 * lift] * len(alias), "|", color=color, markersize=4)
     for axes in (above, below):
-        axes.axvline(64, color=style.TRAINED, linewidth=0.6, linestyle=":")
-        axes.set_xlim(0, 256)
+        axes.axvline(data["train_length"], color=style.TRAINED, linewidth=0.6, linestyle=":")
+        axes.set_xlim(0, data["test_length"])
         axes.grid(axis="y")
     above.set_xlabel("position")
     below.set(xlabel="distance", ylim=(-4, 14))

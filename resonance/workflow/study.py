@@ -70,9 +70,8 @@ def collect(
             if missing := [key for key in NEEDED if key not in run]:
                 raise ValueError(f"{path} must say what made it, got no {', '.join(missing)}; run the workflow again")
             own = dict([_made_of(run)])
-            _check(
-                wanted(posgen, cell, study), run, str(path), code=False
-            )  # whether the code is today's Snakemake asks
+            # Whether the code is today's Snakemake asks.
+            _check(wanted(posgen, cell, study), run, str(path), code=False)
             found = read_rows(path, PROBE) if kind is PROBES else read_rows(path, EVALUATION)
             if kind is STUDY:
                 found = found.filter(pl.col("position").is_null(), pl.col("split") == "test")

@@ -80,9 +80,8 @@ def _read_means(path: Path) -> Iterator[Found]:
         what = dict(zip(names, key, strict=True))
         yield Found(path, run["study"], run["preset"], what, by_seed, made)
         name = what["encoding"]
-        plain = (
-            name.removeprefix(RESONANCE) if name.startswith(RESONANCE) else name.partition("_")[0]
-        )  # rope_even: rope
+        # resonance_dynamic_ntk: dynamic_ntk; rope_even: rope
+        plain = name.removeprefix(RESONANCE) if name.startswith(RESONANCE) else name.partition("_")[0]
         beside = cells.get(tuple({**what, "encoding": plain}.values()))
         if plain != name and beside:
             other, others = beside

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -154,6 +155,25 @@ def test_dynamic_ntk_says_that_cached_keys_are_stale():
         cache = model(tokens(1, L), use_cache=True).past_key_values
         with pytest.warns(UserWarning, match="use_cache=False"):
             model(tokens(1, 1), past_key_values=cache, use_cache=True)
+
+
+@pytest.mark.filterwarnings("ignore:dynamic_ntk is continuing from a cache past L")
+@pytest.mark.parametrize("resonance", [False, True])
+def test_a_token_of_dynamic_ntk_costs_its_own_position_alone(resonance):
+    """At most 1 CPU-ms at position 31,000, the same bits as in a call of all positions, and one number a period."""
+    asked = EncodingSpec(method="dynamic_ntk", resonance=resonance, train_length=4096, scale=8.0, base=1e4).filled()
+    rotary = RotaryEmbedding({ONLY: asked}, head_dim=128, num_positions=32_768, form="op")
+    x, last, times = torch.zeros(1), torch.tensor([[31_000]]), []
+    for _ in range(20):
+        start = time.thread_time()
+        one = rotary(x, last)
+        times.append(time.thread_time() - start)
+    assert min(times) < 1e-3
+    whole = rotary(x, torch.arange(31_001)[None])
+    assert all(torch.equal(a[0], b[-1]) for a, b in zip(one, whole, strict=True))
+    for feature, period in enumerate(frequency_table(asked, 128, seq_len=31_001).period):
+        if 0 < period < 15_000:
+            assert all(torch.equal(values[:period, feature], values[period : 2 * period, feature]) for values in whole)
 
 
 @pytest.mark.parametrize(("method", "resonance"), [("rope", True), ("yarn", True), ("yarn", False), ("linear", False)])

@@ -122,7 +122,8 @@ class RotaryEmbedding(torch.nn.Module):
         self._said = False
 
     def _angles(self, name: str, length: int) -> Angles:
-        return Angles(self.specs[name], self.head_dim, length, self.num_positions)
+        # What holds for one call alone is computed where it is asked for: to store periods takes milliseconds a token.
+        return Angles(self.specs[name], self.head_dim, length, 0 if self.follows_length else self.num_positions)
 
     @torch.no_grad()
     def forward(

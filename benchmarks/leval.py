@@ -1,9 +1,11 @@
 """One prefill a document beside one a question: `python -m benchmarks.leval [--words 1200] [--rounds 3]`.
 
-SmolLM2 answers the laptop preset's questions about one document, its questions sharing the document's keys
-and values and then each reading it anew, one question at a time in both; turns alternate in one process, medians.
+SmolLM2 answers the laptop preset's questions about one document: each reading it anew, sharing the document's keys and
+values one question after the other, and all of them as one batch. The three alternate in one process, and begin each
+round at another; ratios are of one round's turns, medians of the rounds.
 Needs what these make: `snakemake results/laptop/llm/smollm2/base/base.json results/laptop/leval/tasks`.
-Prints one Markdown table: questions a minute by the clock, CPU-seconds a question, equal answers.
+Prints one Markdown table: questions a minute by the clock, CPU-seconds a question, how many times one prefill a
+question, equal answers.
 """
 
 import argparse
@@ -50,22 +52,31 @@ def main() -> None:
     wanted = {"device": "cpu", "precision": asked.precision, "attention": "auto"}
     model = load(base, spec, **wanted, generating=True)
     ends = ends_of(tokenizer, leval.prompts, family)
-    seconds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    ways = {
+        "one prefill a question": {"share": False},
+        "one prefill a document": {},
+        "and all its questions as one batch": {"batch_size": len(ids)},
+    }
+    seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     said = {}
     for number in range(asked.rounds):
-        for share in (True, False) if number % 2 else (False, True):
+        for place in range(len(ways)):
+            way = list(ways)[(number + place) % len(ways)]
             wall, cpu = time.perf_counter(), time.process_time()
-            said[share] = list(answers(model, ids, max_new_tokens=longest, ends=ends, share=share))
-            seconds[share].append((time.perf_counter() - wall, time.process_time() - cpu))
-    equal = sum(a == b for a, b in zip(said[True], said[False], strict=True))
+            said[way] = list(answers(model, ids, max_new_tokens=longest, ends=ends, **ways[way]))
+            seconds[way].append((time.perf_counter() - wall, time.process_time() - cpu))
+    first, *_ = ways
     print(
         f"{base.source}, {asked.precision}, {asked.threads} threads, {device_name('cpu')}: {len(ids)} questions on "
-        f"{len(ids[0]):,} tokens, {asked.rounds} rounds; {equal} of {len(ids)} answers equal\n"
+        f"{len(ids[0]):,} tokens, {asked.rounds} rounds\n"
     )
-    print("| | questions a minute | CPU-seconds a question |\n| --- | --- | --- |")
-    for share, title in ((True, "one prefill a document"), (False, "one prefill a question")):
-        wall, cpu = (statistics.median(turn[i] for turn in seconds[share]) / len(ids) for i in (0, 1))
-        print(f"| {title} | {60 / wall:.1f} | {cpu:.2f} |")
+    print("| | questions a minute | CPU-seconds a question | times, wall | times, CPU | equal answers |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for way, turns in seconds.items():
+        wall, cpu = (statistics.median(turn[i] for turn in turns) / len(ids) for i in (0, 1))
+        times = [statistics.median(a[i] / b[i] for a, b in zip(seconds[first], turns, strict=True)) for i in (0, 1)]
+        equal = sum(a == b for a, b in zip(said[way], said[first], strict=True))
+        print(f"| {way} | {60 / wall:.1f} | {cpu:.2f} | {times[0]:.2f} | {times[1]:.2f} | {equal} |")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MistralConfig, MistralForCausalLM
 
 from conftest import ROOT
 from resonance.encoding.spec import EncodingSpec
@@ -22,6 +23,7 @@ from resonance.leval.answering import Asking, answer_task
 from resonance.leval.files import Document, Question, read_predictions, score_rows
 from resonance.leval.journal import Journal
 from resonance.leval.settings import Prompts
+from resonance.llm import tails
 from resonance.llm.generate import answers, common_beginning
 from resonance.llm.models import make_tiny
 from resonance.llm.settings import TinyModel
@@ -88,6 +90,58 @@ def test_a_table_that_follows_the_length_is_never_shared() -> None:
     model, prompts = tiny(spec("dynamic_ntk", False)), prompts_of(3, L // 2, seed=5)
     said = list(answers(model, prompts, max_new_tokens=1, ends=(), batch_size=3))
     assert said == [greedy(model, prompt, 1) for prompt in prompts]
+
+
+SMALL = {
+    "vocab_size": 256, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 4 * L,
+}  # fmt: skip
+FAMILIES = {
+    "grouped heads": lambda: MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=None)),
+    "an attention of its own name": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL)),
+    "a sliding window": lambda: MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=12)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_answers_alike_from_a_shared_beginning(family: str) -> None:
+    torch.manual_seed(0)
+    model, prompts = FAMILIES[family]().eval(), prompts_of(5, 2 * L, seed=4)
+    own = model.config._attn_implementation
+    assert list(answers(model, prompts, max_new_tokens=8, ends=(), batch_size=3)) == [
+        greedy(model, prompt, 8) for prompt in prompts
+    ]
+    assert model.config._attn_implementation == own
+
+
+def test_many_scores_are_made_a_few_sequences_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = tiny(), prompts_of(5, 2 * L)
+    whole = list(answers(model, prompts, max_new_tokens=8, ends=(), batch_size=5))
+    monkeypatch.setattr(tails, "SCORES", 1)
+    assert list(answers(model, prompts, max_new_tokens=8, ends=(), batch_size=5)) == whole
+
+
+def test_a_tail_has_its_memory_from_the_start_and_the_beginning_is_never_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, prompts, seen = tiny(), prompts_of(5, 3 * L), set()
+    room, update = max(map(len, prompts)) - 3 * L + 9, tails._Tail.update
+
+    def watched(tail: tails._Tail, *given: object) -> tuple[torch.Tensor, ...]:
+        kept = update(tail, *given)
+        assert all(x.shape[0] == 1 and x.shape[2] == 3 * L for x in tail.beginning)
+        assert tail.keys.shape[:3] == (5, 2, room) and kept[0].data_ptr() == tail.keys.data_ptr()
+        seen.add((tail.keys.data_ptr(), tail.beginning[0].data_ptr()))
+        return kept
+
+    monkeypatch.setattr(tails._Tail, "update", watched)
+    list(answers(model, prompts, max_new_tokens=9, ends=(), batch_size=5))
+    assert len(seen) == TINY.num_layers
+
+
+def test_an_attention_that_tails_do_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="whose attention has softcap cannot share a beginning"):
+        tails.attend(None, None, None, None, None, scaling=1.0, tails=None, softcap=30.0)
 
 
 @pytest.mark.filterwarnings("ignore:dynamic_ntk is continuing from a cache past L")

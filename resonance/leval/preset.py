@@ -43,7 +43,7 @@ class LevalSettings(Settings):
     max_new_tokens: Count
     """Longest answer (L-Eval: 512)."""
     batch_size: Count
-    """Questions on one document that are answered at a time."""
+    """Questions on one document that are answered at a time: its keys are held once, each question adds its own."""
     precision: Literal["fp32", "bf16"]
     """Of weights and activations, on a GPU as on a CPU (L-Eval: bf16); the rotary table stays float32."""
     prefill: Literal["exact", "shared"]

@@ -1,10 +1,10 @@
 """Greedy answers to many prompts that begin alike: what they share is read once, its keys and values kept.
 
 Prompts of one document differ only behind it. L-Eval's own script reads the document anew for every
-question; here the longest common beginning is one prefill, and every batch of questions goes on from a
-copy of its cache. In float32 the answers are those of the unshared path (tested).
+question; here the longest common beginning is one prefill, and the questions go on from its keys as one batch
+(`tails`). In float32 the answers are those of the unshared path (tested).
 
-Legend: B batch, P positions of the shared beginning, S of the rest, left-padded.
+Legend: B batch, S tokens of the rest, left-padded, N positions of the rest and of what was said.
 """
 
 import copy
@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from resonance.hf.module import follows_length
+from resonance.llm.tails import Tails, can_share, over_tails
 
 
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
@@ -36,12 +37,13 @@ def answers(
 ) -> Iterator[list[int]]:
     """The greedy continuation of every prompt, in order, without the token of `ends` that ended it.
 
-    share  read the common beginning once.
-    exact  of a model whose table follows the length (dynamic_ntk): read every prompt by itself, one at a
-           time, since its keys hold for one length alone. Else its prompts share their beginning as well,
-           whose keys then keep the table of the beginning's length, and a batch has the table of its
-           longest prompt. Under either, keys cached while it answers past L keep the table of their
-           length, as in transformers; our rotary module says so.
+    batch_size  how many prompts go on at a time from what they share
+    share       read the common beginning once; else every prompt by itself
+    exact       of a model whose table follows the length (dynamic_ntk): read every prompt by itself, since its keys
+                hold for one length alone. Else its prompts share their beginning as well, whose keys then keep the
+                table of the beginning's length, and a batch has the table of its longest prompt. Under either, keys
+                cached while it answers past L keep the table of their length, as in transformers; our rotary module
+                says so.
 
     Raises ValueError for an empty prompt.
     """
@@ -49,20 +51,25 @@ def answers(
         return
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("prompt must hold at least one token, got an empty one")
-    if exact and follows_length(model):
-        share, batch_size = False, 1
-    shared = common_beginning(prompts) if share else 0
-    device = next(model.parameters()).device
+    share = share and not (exact and follows_length(model))
+    shared, asked = common_beginning(prompts) if share else 0, (max_new_tokens, ends)
     beginning = DynamicCache(config=model.config)
     if shared:
-        first = torch.tensor([prompts[0][:shared]], device=device)
-        model(input_ids=first, past_key_values=beginning, use_cache=True, logits_to_keep=1)
-    for start in range(0, len(prompts), batch_size):
-        rests = [list(prompt[shared:]) for prompt in prompts[start : start + batch_size]]
+        _read(model, beginning, prompts[0][:shared])
+    rests = [list(prompt[shared:]) for prompt in prompts]
+    if shared and can_share(model, beginning):
+        for start in range(0, len(rests), batch_size):
+            yield from _continue(model, beginning, rests[start : start + batch_size], *asked)
+        return
+    for rest in rests:  # by themselves, or from a copy of what a sliding window left of the beginning
         cache = _branch(beginning)
-        if shared and len(rests) > 1:
-            cache.batch_repeat_interleave(len(rests))
-        yield from _continue(model, cache, shared, rests, max_new_tokens, ends, device)
+        first = _read(model, cache, rest)
+        said = [] if first in ends else [first]
+        if said and max_new_tokens > 1:
+            left = max_new_tokens - 1, ends
+            goes_on = _continue if can_share(model, cache) else _continue_one
+            said += goes_on(model, cache, [said], *left)[0]
+        yield said
 
 
 def _branch(cache: DynamicCache) -> DynamicCache:
@@ -72,38 +79,57 @@ def _branch(cache: DynamicCache) -> DynamicCache:
     return branch
 
 
-def _continue(
-    model: torch.nn.Module,
-    cache: DynamicCache,
-    shared: int,
-    rests: list[list[int]],
-    max_new_tokens: int,
-    ends: Collection[int],
-    device: torch.device,
+def _read(model: torch.nn.Module, cache: Cache, tokens: Sequence[int]) -> int:
+    """Read one sequence into a cache, behind what it holds: the token that the model chooses next."""
+    ids = torch.tensor([tokens], device=next(model.parameters()).device)
+    positions = cache.get_seq_length() + torch.arange(len(tokens), device=ids.device)[None]
+    said = model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return int(said.logits[0, -1].argmax())
+
+
+def _continue_one(
+    model: torch.nn.Module, cache: Cache, rests: list[list[int]], max_new_tokens: int, ends: Collection[int]
 ) -> list[list[int]]:
-    longest = max(map(len, rests))
+    """What `_continue` gives of one rest, by the model's own attention and cache."""
+    (rest,), said = rests, []
+    while len(said) < max_new_tokens and (chosen := _read(model, cache, rest)) not in ends:
+        said.append(chosen)
+        rest = [chosen]
+    return [said]
+
+
+def _continue(
+    model: torch.nn.Module, beginning: Cache, rests: list[list[int]], max_new_tokens: int, ends: Collection[int]
+) -> list[list[int]]:
+    """What a model says behind each rest of a batch, whose sequences share what the cache holds."""
+    start, longest, device = beginning.get_seq_length(), max(map(len, rests)), next(model.parameters()).device
+    room = longest + max_new_tokens
+    tails = Tails(beginning, len(rests), room)
+    pads = torch.tensor([[longest - len(rest)] for rest in rests], device=device)
     ids_BS = torch.tensor([[0] * (longest - len(rest)) + rest for rest in rests], device=device)
-    real_BS = torch.tensor([[0] * (longest - len(rest)) + [1] * len(rest) for rest in rests], device=device)
-    positions_BS = (shared + real_BS.cumsum(-1) - 1).clamp(min=0)
-    mask = torch.cat((real_BS.new_ones(len(rests), shared), real_BS), dim=-1)
+    real_BN = torch.arange(room, device=device) >= pads
+    positions_BS = (start + real_BN[:, :longest].cumsum(-1) - 1).clamp(min=0)
+    mask = real_BN[:, None, None, :longest] & torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
     said: list[list[int]] = [[] for _ in rests]
     ended = [False] * len(rests)
-    for _ in range(max_new_tokens):
-        logits = model(
-            input_ids=ids_BS,
-            attention_mask=mask,
-            position_ids=positions_BS,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        chosen = logits[:, -1].argmax(-1)
-        for row, token in enumerate(chosen.tolist()):
-            ended[row] = ended[row] or token in ends
-            if not ended[row]:
-                said[row].append(token)
-        if all(ended):
-            break
-        ids_BS, positions_BS = chosen[:, None], positions_BS[:, -1:] + 1
-        mask = torch.cat((mask, mask.new_ones(len(rests), 1)), dim=-1)
+    with over_tails(model):
+        for held in range(longest, room):
+            logits = model(
+                input_ids=ids_BS,
+                attention_mask=mask,
+                position_ids=positions_BS,
+                past_key_values=tails,
+                tails=tails,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+            chosen = logits[:, -1].argmax(-1)
+            for row, token in enumerate(chosen.tolist()):
+                ended[row] = ended[row] or token in ends
+                if not ended[row]:
+                    said[row].append(token)
+            if all(ended):
+                break
+            ids_BS, positions_BS = chosen[:, None], positions_BS[:, -1:] + 1
+            mask = real_BN[:, None, None, : held + 1]
     return said

@@ -1,5 +1,6 @@
 """Models by source: what each becomes, and how each fails in one line."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from conftest import DATA
 from llama2c import llama2c_to_folder
 from llm_cases import TINY, L, make_plan, perplexity_run, spec, tiny
+from resonance.encoding.ops import implementation
+from resonance.hf.swap import rotation_on
 from resonance.llm import models
 from resonance.llm.finetune import train
 from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows
 from resonance.llm.settings import ModelRun, Text, TextRun
 from resonance.llm.text import BYTE_BOS, Tokenizer, pack
+from resonance.record import provenance
 from resonance.record.files import write_record
 
 WANTED = {"device": "cpu", "precision": "fp32", "attention": "auto"}
@@ -238,6 +242,34 @@ def test_attention_by_name():
     assert attention_of("auto", "cpu", "bf16") == "sdpa"
     with pytest.raises(ValueError, match=r"llm\.attention must be auto or sdpa here"):
         attention_of("flash_attention_2", "cpu", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "said"),
+    [
+        ("13.0", "550.54.14", "built for CUDA 13.0, whose driver is 580 or later; the driver here is 550.54.14"),
+        ("12.8", None, "built for CUDA 12.8, whose driver is 525 or later; the driver here is none"),
+        (None, "580.82.07", "built without CUDA; the driver here is 580.82.07"),
+    ],
+)
+def test_a_gpu_that_is_not_seen_is_told_with_its_versions(cuda, driver, said, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(provenance, "driver_version", lambda: driver)
+    with pytest.raises(ValueError, match=re.escape(said)) as raised:
+        models.torch_on("cuda", torch.get_num_threads())
+    assert "\n" not in str(raised.value)
+
+
+def test_a_rotation_without_a_cuda_kernel_is_told_by_its_device(monkeypatch):
+    """However fast the kernels of the CPU are."""
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda name, key: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert rotation_on("cuda") == "torch reference (cuda)" and rotation_on("cpu") == implementation()
+    with pytest.warns(UserWarning, match=r"rotations run as torch reference \(cuda\): the op was built without CUDA"):
+        models.torch_on("cuda", torch.get_num_threads())
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda name, key: key == "CUDA")
+    assert rotation_on("cuda") == "C++ (cuda)"
 
 
 def test_a_base_of_other_keys_is_refused(tmp_path):

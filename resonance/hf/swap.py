@@ -40,7 +40,7 @@ from resonance.hf.parameters import (
     write_specs,
 )
 
-__all__ = ["check_table", "describe", "load_pretrained", "original_length", "spec_of", "swap_rotary"]
+__all__ = ["check_table", "describe", "load_pretrained", "original_length", "rotation_on", "spec_of", "swap_rotary"]
 
 _TOLERANCE = 1e-6  # float32 rounding of the numbers in [-1.4, 1.4] that a table holds
 _SAMPLE = 512  # positions at which a table in use is compared with the one asked for
@@ -166,11 +166,19 @@ def describe(model: torch.nn.Module) -> dict:
     return {
         "encoding": encodings.get(ONLY, encodings),
         "rope_type": types.get(ONLY, types) if ours else getattr(module, "rope_type", None),
-        "rotation": implementation()
+        "rotation": rotation_on(next(module.angles.buffers()).device.type)
         if ours and module.form == "op"
         else "transformers' multiplication" + (", our table" if ours else ""),
         "attention": model.config._attn_implementation,
     }
+
+
+def rotation_on(device: str) -> str:
+    """What turns tensors on a kind of device: the op may have been built without kernels for it."""
+    if device == "cpu":
+        return implementation()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key("resonance::rotate", device.upper())
+    return f"C++ ({device})" if has_kernel else f"torch reference ({device})"
 
 
 def _specs(

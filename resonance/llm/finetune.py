@@ -300,8 +300,9 @@ class _Trainer(Trainer):
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.plan.schedule)
         return self.lr_scheduler
 
-    def training_step(self, *arguments: object, **options: object) -> torch.Tensor:
-        loss = super().training_step(*arguments, **options)
+    def compute_loss(self, *arguments: object, **options: object) -> torch.Tensor:
+        """Checked here, before anything goes backward: DeepSpeed's backward ends in the update of the weights."""
+        loss = super().compute_loss(*arguments, **options)
         if not torch.isfinite(loss):
             step = self.state.global_step
             raise FloatingPointError(

@@ -4,6 +4,7 @@ transformers does the modelling; `resonance.hf.swap` puts the encoding in.
 """
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,13 +12,13 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 from transformers.utils import is_flash_attn_2_available
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.hf.swap import describe, load_pretrained, original_length
+from resonance.hf.swap import describe, load_pretrained, original_length, rotation_on
 from resonance.llm.base import Base, hub_errors
 from resonance.llm.base import tokenizer_of as tokenizer_of
 from resonance.llm.convert import gguf_to_folder
 from resonance.llm.settings import ModelRun, TinyModel
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES
-from resonance.record.provenance import Stopwatch, device_name
+from resonance.record.provenance import Stopwatch, cuda_versions, device_name
 from resonance.record.settings import Settings, SettingsError
 
 PACKAGES = ("transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "gguf", "datasets")
@@ -168,7 +169,14 @@ def torch_on(device: str, threads: int):
     torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
-            "llm.device is cuda, but torch sees no GPU here; run on a machine with one, or choose a preset for the "
-            "CPU (PRESET=laptop)"
+            f"llm.device is cuda, but torch sees no GPU here ({cuda_versions()}); run on a machine with one, mend its "
+            "driver or install torch for an older CUDA (docs/installing.md), or choose a preset for the CPU "
+            "(PRESET=laptop)"
+        )
+    if (rotation := rotation_on(device)).startswith("torch reference ("):
+        warnings.warn(
+            f"rotations run as {rotation}: the op was built without CUDA. The numbers are the same, and it is slower; "
+            "install this package again where nvcc is (docs/installing.md)",
+            stacklevel=2,
         )
     return torch

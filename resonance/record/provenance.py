@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -72,6 +73,29 @@ def device_name(device: str) -> str:
 
         return torch.cuda.get_device_name()
     return _cpu("model name") or platform.processor() or platform.machine()
+
+
+def cuda_versions() -> str:
+    """Which CUDA torch was built for, and the driver here: a GPU is mostly not seen since the driver is too old."""
+    import torch
+
+    built = torch.version.cuda
+    torch_is = f"torch {torch.__version__.partition('+')[0]} is built " + (
+        f"for CUDA {built}" if built else "without CUDA"
+    )
+    needed = {"13": "580", "12": "525"}.get((built or "").partition(".")[0])
+    said = f"{torch_is}, whose driver is {needed} or later" if needed else torch_is
+    return f"{said}; the driver here is {driver_version() or 'none'}"
+
+
+def driver_version() -> str | None:
+    """NVIDIA's, as the kernel module says it."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", text)
+    return found and found[0]
 
 
 def instruction_sets() -> str:

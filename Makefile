@@ -2,6 +2,7 @@
 #   PRESET=smoke|laptop|paper   how large (default laptop)
 #   PYTHON=python3.12           which Python makes the environment (3.11 or later)
 #   CORES=all                   how many cores the workflow may use
+#   GPU=1                       make setup: DeepSpeed and FlashAttention-2 too, which PRESET=paper wants
 
 PRESET ?= laptop
 PYTHON ?= python3
@@ -27,7 +28,7 @@ help:
 	@echo "make docs        the docs site, in site/"
 	@echo "make clean       remove the environment (results/ stays)"
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed $(if $(GPU),$(VENV)/.gpu)
 
 # torch first, then the package without build isolation: so the build sees whether this torch has CUDA, and
 # compiles the op's CUDA kernels for no CPU torch.
@@ -36,6 +37,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/* cs
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) 'setuptools>=80' pybind11 'numpy>=2' torch
 	$(PIP) --no-build-isolation --editable '.[workflow,llm,test]'
+	touch $@
+
+# FlashAttention-2 is compiled against the torch at hand, where a CUDA compiler is; attention runs without it.
+$(VENV)/.gpu: $(VENV)/.installed
+	$(PIP) --no-build-isolation --editable '.[deepspeed]'
+	$(PIP) --no-build-isolation --editable '.[flash]' \
+		|| echo 'flash-attn did not install: attention runs as SDPA of torch' >&2
 	touch $@
 
 plan: setup

@@ -42,7 +42,7 @@ WITH_TORCH = {
         "hf": ("attention", "export", "gguf_file", "inspect", "module", "parameters", "swap"),
         "record": ("checkpoint",),
         "posgen": ("decoder", "evaluate", "probe", "step", "train"),
-        "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity"),
+        "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity", "tails"),
         "leval": ("answering",),
     }.items()
     for name in names

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,14 @@ def test_a_job_sent_to_slurm_keeps_the_cores_and_gpus_that_its_preset_asks_for(f
     assert "threads: 32" in job
     resources = re.search(r"resources: (.*)", job)[1].split(", ")
     assert {"gpu=4", "nodes=1", "mem_mb=400000", "runtime=2880"} <= set(resources)
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is at hand")
+def test_fine_tuning_under_deepspeed_is_refused_where_it_is_not_installed(finished):
+    """Before a job is queued; a dry run, another target and --sdm conda do not ask for it."""
+    refused = snakemake(finished, "finetune", "--cores", "1", preset="paper")
+    assert refused.returncode != 0 and "which is not installed here; say make setup GPU=1" in refused.stderr
+    assert "llm_base" not in refused.stdout
 
 
 def test_kept_rows_are_drawn_as_those_of_a_run(finished):

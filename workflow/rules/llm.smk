@@ -11,6 +11,7 @@ wildcard_constraints:
     evaluation="[a-z]\\w*",
 
 
+# Local: where jobs are sent to a cluster, its nodes may have no internet.
 rule llm_fetch:
     output:
         directory(at(llm_paths.SOURCE)),
@@ -18,11 +19,9 @@ rule llm_fetch:
         log_of("llm_fetch/{source}"),
     benchmark:
         benchmark_of("llm_fetch/{source}")
+    localrule: True
     conda:
         LLM_ENVIRONMENT
-    threads: threads_of("data")
-    resources:
-        **asked("data"),
     params:
         source=lambda wildcards: LLM_SOURCES[wildcards.source],
         code=code_of("resonance.llm.fetch"),
@@ -66,10 +65,10 @@ rule llm_base:
         benchmark_of("llm_base/{model}")
     conda:
         LLM_ENVIRONMENT
-    threads: threads_of("llm_train")
+    threads: lambda wildcards: threads_of("llm_train") if is_made(wildcards.model) else threads_of("data")
     resources:
-        **asked("llm_train")
-        | {"nodes": 1, "gpu": lambda w: asked("llm_train")["gpu"] if LLM_SETTINGS.models[w.model].tiny else 0},
+        **{name: base_asks(name) for name in ("mem_mb", "runtime", "gpu")},
+        nodes=1,
     params:
         options=options_of("source", "text"),
         code=code_at(llm_paths, "base", methods=["rope"]),
@@ -81,7 +80,7 @@ rule llm_finetune:
     input:
         settings=settings_at(llm_paths, "finetune_{strategy}"),
         encoding=at(llm_paths.ENCODING),
-        base=at(llm_paths.BASE),
+        base=llm_base_to_tune,
         text=lambda wildcards: llm_texts(wildcards.model, LLM_SETTINGS.finetuning.text),
     output:
         directory(at(llm_paths.MODEL)),

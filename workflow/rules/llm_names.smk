@@ -1,4 +1,8 @@
 # Names and paths of the language models, for llm.smk: what a preset's key `llm` asks for.
+from importlib.util import find_spec
+
+from snakemake.settings.types import DeploymentMethod
+
 from resonance.llm import paths as llm_paths
 from resonance.llm.settings import TINY
 
@@ -24,6 +28,35 @@ def llm_source(entry):
     """Where a text's or a model's package is unpacked; nothing for other sources."""
     by_source = {source: name for name, source in LLM_SOURCES.items()}
     return {"source": at(llm_paths.SOURCE).format(source=by_source[entry.source])} if entry.source in by_source else {}
+
+
+def is_made(model):
+    """Whether a model is pretrained in the run, or found: by path, package or hub."""
+    return LLM_SETTINGS.models[model].tiny is not None
+
+
+def base_asks(name):
+    """One of the resources of a base: a training's where it is made, else those of a measurement, without a GPU."""
+    made, found = asked("llm_train"), asked("llm_evaluate") | {"gpu": 0}
+
+    def chosen(wildcards, attempt):
+        value = (made if is_made(wildcards.model) else found)[name]
+        return value(wildcards, attempt) if callable(value) else value
+
+    return chosen
+
+
+def llm_base_to_tune(wildcards):
+    """base.json, once DeepSpeed is at hand where the preset wants it: else jobs of four GPUs would queue, and fail."""
+    by_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    # A report, a lint or a dry run starts no job.
+    runs = workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch
+    if runs and LLM_SETTINGS.finetuning.deepspeed != "none" and not by_conda and not find_spec("deepspeed"):
+        raise WorkflowError(
+            f"preset {PRESET} fine-tunes under DeepSpeed (llm.finetuning.deepspeed), which is not installed here; "
+            "say make setup GPU=1, or run with --sdm conda"
+        )
+    return at(llm_paths.BASE).format(model=wildcards.model)
 
 
 def llm_texts(model, names):

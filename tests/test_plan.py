@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -324,6 +325,19 @@ def test_a_language_models_jobs_are_the_arithmetic_of_its_size(paper: Config, pl
         for strategy in ("long", "short")
     )
     assert long.seconds(DEVICES["a100"]) > short.seconds(DEVICES["a100"]) and long.device_memory > short.device_memory
+
+
+def test_answering_holds_the_keys_of_a_document_once_and_reads_all_weights_for_every_token(planned) -> None:
+    """LLaMA2 7B: 13.5 GB of weights, 0.52 MB of keys and values a token; 807 questions, 16 at a time."""
+    wildcards = {"model": "llama2_7b", "encoding": "yarn", "strategy": "long"}
+    (job,) = (job for job in planned("paper") if job.rule == "leval_answer" and job.wildcards == wildcards)
+    kept = 4 * 32 * 4096
+    expected = 2 * 6_738_415_616 + kept * (32_768 + 16 * (120 + 512)) + 20 * 32_768 * 4096
+    assert job.device_memory == pytest.approx(expected / 1e6)
+    least = 807 / 16 * 512 * 2 * 6_738_415_616
+    assert least < job.work.traffic < 3 * least
+    idle = replace(job, work=replace(job.work, traffic=0.0))
+    assert job.seconds(DEVICES["a100"]) - idle.seconds(DEVICES["a100"]) == pytest.approx(job.work.traffic / 1.6e12)
 
 
 def test_a_tiny_models_size_is_that_of_the_model(laptop: Config) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from resonance.leval.catalogue import MADE_TASKS
 from resonance.leval.preset import Leval
-from resonance.llm.cost import attention_flops, evaluate_flops, on_device, size_of, without_size
+from resonance.llm.cost import BF16, attention_flops, evaluate_flops, key_bytes, on_device, size_of, without_size
 from resonance.llm.settings import ModelSize
 from resonance.record.job import Job, fetching, light
 
@@ -28,7 +28,8 @@ TOKENS_A_WORD = 1.75
 
 @dataclass(frozen=True)
 class Answering:
-    """One set of answers. read: tokens of prompts, shared ones once; said: tokens of answers, at most.
+    """One set of answers. read: tokens of prompts, shared ones once; said: tokens of answers, at most; traffic: bytes
+    that saying them reads, a batch of them at a time.
 
     flop: None for a model whose preset gives no size; attention: how many of them are its, of the documents.
     uncounted: tasks whose length nobody knows beforehand.
@@ -39,6 +40,7 @@ class Answering:
     said: int
     flop: float | None
     attention: float
+    traffic: float
     uncounted: tuple[str, ...]
 
 
@@ -46,7 +48,7 @@ def answering(leval: Leval, model: str, encoding: str) -> Answering:
     """What one set of answers reads and says."""
     asked, size = leval.settings, size_of(leval.llm.settings.models[model])
     alone = leval.llm.follows_length(model, encoding) and asked.prefill == "exact"
-    flop, attention, read, count = 0.0, 0.0, 0, 0
+    flop, attention, traffic, read, count = 0.0, 0.0, 0.0, 0, 0
     known = {name: _texts(leval, name) for name in asked.tasks if name in TEXTS or name in MADE_TASKS}
     for texts, questions, length in known.values():
         prefills = questions if alone else texts
@@ -56,9 +58,13 @@ def answering(leval: Leval, model: str, encoding: str) -> Answering:
             flop += prefills * evaluate_flops(size, length)
             attention += prefills * attention_flops(size, length)
             flop += questions * (QUESTION_TOKENS + asked.max_new_tokens) * _token(size, length)
+            batch = 1 if alone else min(asked.batch_size, -(-questions // texts))
+            kept = length + batch * (QUESTION_TOKENS + asked.max_new_tokens)
+            steps = questions / batch * asked.max_new_tokens
+            traffic += steps * (BF16 * size.num_parameters + kept * key_bytes(size))
     unknown = tuple(name for name in asked.tasks if name not in known)
     said = count * asked.max_new_tokens
-    return Answering(count, read, said, flop if size else None, attention, unknown)
+    return Answering(count, read, said, flop if size else None, attention, traffic, unknown)
 
 
 def _tasks(leval: Leval, job: Job) -> Job:
@@ -73,9 +79,11 @@ def _answer(leval: Leval, job: Job) -> Job:
     job = replace(job, left_out=left_out and f"{left_out}, whose length is not known")
     if (size := size_of(leval.llm.settings.models[model])) is None:
         return without_size(job)
+    context = leval.settings.models[model].context
+    tails = leval.settings.batch_size * (QUESTION_TOKENS + leval.settings.max_new_tokens)
     return on_device(
         leval.llm.settings, job, asked.flop, asked.read + asked.said, size,
-        rows=leval.settings.models[model].context, training=False, disk=1e5, attention=asked.attention,
+        rows=context, training=False, disk=1e5, attention=asked.attention, keys=context + tails, traffic=asked.traffic,
     )  # fmt: skip
 
 

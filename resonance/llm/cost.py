@@ -11,6 +11,8 @@ from resonance.llm.text import BYTE_VOCABULARY
 from resonance.record.job import Job, Work, fetching
 
 BF16, FP32, MB = 2, 4, 1e6
+LOGIT = 16
+"""Bytes of a logit in training: in bfloat16 and float32, with its gradient and its softmax."""
 OFFLOADED = 4 / 3
 """Products wait for the host under ZeRO-3 Offload: 30 % of a GPU's peak assumed in place of 40 %."""
 # Fitted to the laptop preset on two shared CPU cores, 2026-11-22, CPU time for time.
@@ -101,6 +103,11 @@ def _evaluate(llm: Llm, job: Job) -> Job:
     )  # fmt: skip
 
 
+def key_bytes(size: ModelSize) -> int:
+    """Of a token's keys and values in all layers, in bfloat16; with grouped heads it is less."""
+    return 2 * BF16 * size.num_layers * size.d_model
+
+
 def without_size(job: Job) -> Job:
     """A job of a model whose size the preset does not give: named, and not guessed."""
     return replace(job, unknown=f"models.{job.wildcards['model']}.size is not given")
@@ -117,13 +124,15 @@ def on_device(
     training: bool,
     disk: float,
     attention: float = 0.0,
+    keys: int = 0,
+    traffic: float = 0.0,
 ) -> Job:
-    """A job with its arithmetic and its memory. rows: tokens in memory at a time; disk in bytes; attention: how
-    many of the FLOP are its, where windows are long."""
+    """A job with its arithmetic and its memory. rows: tokens in memory at a time, keys: those whose keys and values are
+    kept; disk in bytes; attention: how many of the FLOP are its, where windows are long; traffic as in `Work`."""
     n, cuda = size.num_parameters, llm.device == "cuda"
     asked = llm.finetuning
     offload = training and asked.deepspeed == "zero3_offload"
-    logits = rows * size.vocabulary * (BF16 + FP32) if training else 0
+    logits = rows * size.vocabulary * LOGIT if training else 0
     if training and asked.gradient_checkpointing:
         kept = size.num_layers * rows * size.d_model * BF16  # a checkpoint a layer
         alive = kept + 34 * rows * size.d_model + 4 * BF16 * n // size.num_layers  # one recomputed; two gathered
@@ -131,18 +140,18 @@ def on_device(
         alive = (34 * size.num_layers if training else 10) * BF16 * rows * size.d_model
     # Weights and gradients, fp32 weights and AdamW's two: 18 bytes on the host where they are offloaded.
     state = (0 if offload else 16 * n // job.processes) if training else BF16 * n
-    held = (alive + logits + state) / MB
+    held = (alive + logits + state + keys * key_bytes(size)) / MB
     host = (18 * n if offload else BF16 * n) / MB if cuda else FP32 * n / MB + CPU_ACTIVATIONS * held
     elements = TRAIN_ELEMENTS if training else EVALUATE_ELEMENTS
     return replace(
         job,
-        work=Work(flop, 0 if cuda else elements * tokens * size.num_layers * size.d_model, attention),
+        work=Work(flop, 0 if cuda else elements * tokens * size.num_layers * size.d_model, attention, traffic),
         precision=llm.precision,
         start=START,
         memory=(TRAINER if training else EVALUATOR) + host,
         device_memory=held if cuda else 0.0,
         disk=disk / MB,
-        scratch=2 * 14 * n / MB if training else 0.0,  # two checkpoints while it runs
+        scratch=3 * 14 * n / MB if training else 0.0,  # two checkpoints are kept while a third is written
         computes=True,
         only_gpu=cuda,
     )

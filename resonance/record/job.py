@@ -6,6 +6,7 @@ to runs of the laptop preset and compared with them by `--check`; those of GPUs 
 sheets and say so.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -58,12 +59,15 @@ class Device:
     measured: bool
     attention: float | None = None
     """FLOP/s of attention in long windows, where it is slower than other products."""
+    bandwidth: float = math.inf
+    """Bytes/s of its memory, where a token at a time waits for it alone; a CPU's decoding is measured as it is."""
 
 
 def _from_data_sheet(name: str, tf32: float, bf16: float, fp32: float, bandwidth: float) -> Device:
     """Peaks in TFLOP/s and TB/s: 40 % of the products', and 12 bytes an element at 80 % of the memory's."""
     products = {"tf32": 0.4e12 * tf32, "bf16": 0.4e12 * bf16, "fp32": 0.4e12 * fp32}
-    return Device(name, products, 12 / (0.8e12 * bandwidth), lanes=1, start=10.0, measured=False)
+    reads = 0.8e12 * bandwidth
+    return Device(name, products, 12 / reads, lanes=1, start=10.0, measured=False, bandwidth=reads)
 
 
 CPU = "cpu"
@@ -78,11 +82,13 @@ DEVICES = {
 @dataclass(frozen=True)
 class Work:
     """What the arithmetic of a job is: FLOP of matrix products, elements of activations (in those of
-    compiled forward and backward), and how many of the FLOP are attention's in long windows."""
+    compiled forward and backward), how many of the FLOP are attention's in long windows, and bytes that
+    are read a token at a time: decoding reads all weights and keys for every token of a batch."""
 
     flop: float
     elements: float
     attention: float = 0.0
+    traffic: float = 0.0
 
 
 NOTHING = Work(0, 0)
@@ -134,7 +140,7 @@ class Job:
         precision = self.precision if self.precision in device.products else "bf16"
         speed = device.products[precision]
         work = (self.work.flop - self.work.attention) / speed + self.work.elements * device.element
-        work += self.work.attention / min(speed, device.attention or speed)
+        work += self.work.attention / min(speed, device.attention or speed) + self.work.traffic / device.bandwidth
         return self.start + device.start + work * self.slowdown / self.processes
 
 

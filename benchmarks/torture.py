@@ -1,8 +1,9 @@
 """What gets through when everything is broken: `python -m benchmarks.torture [--full]`.
 
-Mutants of config files, random command lines, damaged files of every kind, and a disk that fills up under every
-command; of each how many were tried, how many ended in one line, how many were valid, and what must be none: tracebacks
-and damaged files taken for whole. Short by default; --full takes the counts of docs/reliability.md, some minutes.
+Mutants of config files, random command lines, damaged files of every kind, a disk that fills up under every command,
+and trainings, fine-tunings and answers that are killed. Of each: how many were tried, how many ended in one line, how
+many were valid, and what must be none, tracebacks and damaged files taken for whole. Short by default; --full takes the
+counts of docs/reliability.md, some minutes.
 Status 1 where something that must be none is not. L-Eval's parser has a torture of its own (`torture_leval`).
 """
 
@@ -19,6 +20,7 @@ from unittest.mock import patch
 
 import yaml
 
+from benchmarks.torture_kills import KILLED, kills
 from benchmarks.torture_runs import CHAIN, OUTPUTS, READERS, call, make_runs
 from resonance.record.settings import SettingsError, read_yaml
 from resonance.workflow import preset as presets
@@ -232,9 +234,9 @@ def full_disk(runs: Path, name: str, limits: list[int]) -> Counter:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="2,600 mutants, 1,000 lines, 400 files a kind, 12 limits")
+    parser.add_argument("--full", action="store_true", help="the counts of docs/reliability.md")
     asked = parser.parse_args()
-    mutants, lines, files, limits = (2600, 1000, 400, 12) if asked.full else (130, 40, 20, 2)
+    mutants, lines, files, limits, killed = (2600, 1000, 400, 12, 20) if asked.full else (130, 40, 20, 2, 3)
     worst = 0
 
     def show(what: str, ends: Counter) -> None:
@@ -254,6 +256,8 @@ def main() -> None:
         draw = random.Random(0)
         for name in OUTPUTS:
             show(f"a full disk under {name}", full_disk(runs, name, [draw.choice(LIMITS) for _ in range(limits)]))
+        for name in KILLED:
+            show(f"{name}, killed", kills(runs, name, killed))
         show("command lines", command_lines(runs, lines))
     sys.exit(bool(worst))
 

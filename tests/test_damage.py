@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from benchmarks.torture import command_lines, damage, full_disk
+from benchmarks.torture_kills import KILLED, kills
 from benchmarks.torture_runs import CHAIN, OUTPUTS, READERS, call, make_runs
 from resonance.posgen.rows import STUDY
 from resonance.record.files import SUMS, UNSEALED, check_seal, replacing, sha256, write_record
@@ -50,6 +51,11 @@ def instead(name: str, old: str, new: str) -> list[str]:
 @pytest.mark.parametrize("kind", READERS)
 def test_no_damaged_file_is_taken_for_whole(kind: str, runs: Path) -> None:
     assert damage(runs, kind, 12) == {"one line": 12}  # `benchmarks.torture --full` makes 400
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_what_is_killed_and_gone_on_with_ends_with_the_same_bits(name: str, runs: Path) -> None:
+    assert kills(runs, name, 3) == {"valid": 3}  # `benchmarks.torture --full` makes 20
 
 
 @pytest.mark.parametrize("output", [f"{RUN}/model.safetensors", f"{DATA}/test.parquet"])

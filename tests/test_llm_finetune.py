@@ -1,10 +1,5 @@
 """Training: what is learned, the protocol's schedule, stops and resumptions."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip("accelerate")
+from accelerate import Accelerator
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
@@ -196,47 +192,13 @@ def test_how_often_it_is_saved_and_what_it_is_called_make_no_other_training(pack
     assert rest.resumed_at == 4 and not set_aside(tmp_path / "killed")
 
 
-SCRIPT = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-torch.set_num_threads(1)
-from pathlib import Path
-from llm_cases import make_plan, tiny
-from resonance.llm.finetune import train
-from resonance.llm.text import Packed
-train(lambda: tiny(), Packed(Path({packed!r})), make_plan(steps=40), Path({folder!r}))
-"""
-
-
-@pytest.mark.slow
-def test_killed_processes_resume_bit_equal(packed, tmp_path):
-    """SIGKILL at some points in time, then one process that comes through."""
-    whole = train(lambda: tiny(), packed, make_plan(steps=40), tmp_path / "whole")
-    script = SCRIPT.format(tests=str(Path(__file__).parent), packed=str(packed.folder), folder=str(tmp_path / "killed"))
-    draw, kills = np.random.default_rng(0), 0
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
-        while not (tmp_path / "killed/checkpoints").exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.02)
-        time.sleep(draw.uniform(0.0, 0.5))
-        if process.poll() is not None:
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        kills += 1
-    else:
-        process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert kills > 0 and all(torch.equal(a[name], b[name]) for name in a)
-    assert len(losses(whole)) == 40
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_update(packed, tmp_path):
+def test_a_loss_that_is_not_finite_never_goes_backward(packed, tmp_path, monkeypatch):
+    """DeepSpeed's backward ends in the update of the weights, so a check behind it would come too late."""
     model = tiny()
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     before = model.model.embed_tokens.weight.clone()
+    monkeypatch.setattr(Accelerator, "backward", lambda *_, **__: pytest.fail("it went backward"))
     with pytest.raises(FloatingPointError, match="the loss at step 1 is nan; the weights of step 0 were kept"):
         train(lambda: model, packed, make_plan(), tmp_path)
     assert torch.equal(model.model.embed_tokens.weight, before)

@@ -1,0 +1,101 @@
+"""Killed and gone on with, for `benchmarks.torture`: a training, a fine-tuning and the answering of questions are
+SIGKILLed at random moments after each got further, and end with the bits of one that was left alone."""
+
+import hashlib
+import json
+import multiprocessing
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.torture_runs import CHAIN, OUTPUTS, call
+
+# Of a command: what shows that it got further, what is changed in a settings file so that it is longer than its
+# checkpoints, and what is added to its line.
+KILLED = {
+    "posgen train": ("checkpoints", "settings/train.json", {"steps": 400}, ["--checkpoint-seconds=0"]),
+    "llm finetune": ("checkpoints", "settings/finetune.json", {"steps": 100}, ["--checkpoint-every=2"]),
+    "leval answer": ("journal", "settings/answer.json", {"max_new_tokens": 256}, []),
+}
+_LONGEST = 2.0
+"""Seconds until a process that does not get further is killed all the same."""
+
+
+def kills(runs: Path, name: str, count: int) -> Counter:
+    """`valid` for every kill of a command that ends with the bits of one that was left alone; else `traceback`. A
+    command that ends before it was killed so often is started afresh."""
+    ends, whole = Counter(), None
+    while ends.total() < count:
+        with tempfile.TemporaryDirectory(dir=runs.parent) as folder:
+            done, found = _ended(runs, name, Path(folder) / "runs", count - ends.total() if whole else 0)
+        whole = whole or found
+        ends["valid" if found == whole else "traceback"] += done
+    return ends
+
+
+def _ended(runs: Path, name: str, copied: Path, count: int) -> tuple[int, dict[str, str]]:
+    """How often a command was killed until it ended, at most so often, and what it left."""
+    mark, settings, longer, more = KILLED[name]
+    shutil.copytree(runs, copied)
+    for output in OUTPUTS[name]:
+        path = copied / output
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    asked = json.loads((copied / settings).read_text())
+    (copied / settings).write_text(json.dumps(asked | longer))
+    shown = (copied / OUTPUTS[name][-1]).parent / mark
+    return _killed_until_done([*CHAIN[name], *more], copied, shown, count), _bits(copied, name)
+
+
+def _killed_until_done(line: list[str], folder: Path, mark: Path, count: int) -> int:
+    """Runs a command until it ends, killed so many times; returns how often it was."""
+    context = multiprocessing.get_context("forkserver")  # a start costs no seconds
+    context.set_forkserver_preload(["benchmarks.torture_runs", "resonance.posgen.train", "resonance.llm.finetune"])
+    draw, killed = random.Random(0), 0
+    while True:
+        process, before = context.Process(target=_run, args=(line, folder)), _state(mark)
+        process.start()
+        until = time.monotonic() + draw.uniform(0, _LONGEST)
+        while killed < count and process.is_alive():
+            if _state(mark) != before or time.monotonic() > until:
+                time.sleep(draw.uniform(0, 0.03))
+                process.kill()
+                break
+            time.sleep(0.002)
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            killed += 1
+        elif process.exitcode:
+            raise RuntimeError(f"{' '.join(line[:2])} ended with {process.exitcode} after {killed} kills")
+        else:
+            return killed
+
+
+def _run(line: list[str], folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    status, said = call(line, folder)
+    if status:
+        raise SystemExit(f"{status}: {said}")
+
+
+def _state(mark: Path) -> list[tuple[str, int]]:
+    """Names and sizes of what lies there; files come and go while it is read."""
+    found = []
+    for path in sorted(mark.rglob("*")):
+        try:
+            found.append((str(path), path.stat().st_size))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _bits(folder: Path, name: str) -> dict[str, str]:
+    """SHA-256 of weights and answers; records hold times."""
+    files = [path for output in OUTPUTS[name] for path in [folder / output, *(folder / output).rglob("*")]]
+    kept = [path for path in files if path.suffix in (".safetensors", ".jsonl")]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}

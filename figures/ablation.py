@@ -13,9 +13,9 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
-from figures.tables import Groups, Table, grouped, number, write_csv, write_tables
 from resonance.posgen.protocol import CHOICES, VARIANTS
 from resonance.record.stats import Estimate, estimate, paired_difference
+from resonance.record.tables import Groups, Table, grouped, number, write_csv, write_tables
 
 ABOUT = {
     "P1": "prefixes", "P2": "encoding while training", "P3": "YaRN's ramp", "P4": "YaRN's temperature",

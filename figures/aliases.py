@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import inputs, probes, style
-from figures.tables import Table, grouped, number, write_csv, write_tables
 from resonance.posgen.aliases import MARGIN, WINDOWS
+from resonance.record.tables import Table, grouped, number, write_csv, write_tables
 
 MASKS = {
     "none": "as it is", "aliases": "aliases hidden", "control": "as many others hidden",

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from figures import inputs, probes, style
-from figures.tables import Table, grouped, number, write_csv, write_tables
+from resonance.record.tables import Table, grouped, number, write_csv, write_tables
 
 WITHIN = 2
 """Positions: a prediction that is this near holds."""

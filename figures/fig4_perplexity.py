@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from figures import inputs, style
-from figures.tables import Table, grouped, interval, number, write_csv, write_tables
 from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.llm.paths import UNTUNED
 from resonance.record.rows import read_run
 from resonance.record.stats import LEAST_RUNS, Estimate, weighted_estimate
+from resonance.record.tables import Table, grouped, interval, number, write_csv, write_tables
 
 UNIT = ["corpus", "document", "piece"]
 MEASURED = [*UNIT, "length", "num_tokens"]

@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from figures import style
-from figures.tables import interval, number, write_csv
 from resonance.leval import counts
 from resonance.leval.rows import ANSWERS
 from resonance.record.rows import read_rows
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import paired_tasks, share_interval
+from resonance.record.tables import interval, number, write_csv
 
 AVERAGE = "average"
 """The column beside the tasks: their unweighted mean."""

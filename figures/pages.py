@@ -16,11 +16,11 @@ from scipy import stats
 from figures import ablation, inputs, style
 from figures.inputs import run
 from figures.rounding import NONE, RULES, TITLES
-from figures.tables import interval, number, with_sd
 from resonance.encoding.rounding import CONTROLS
 from resonance.posgen.protocol import CHOICES
 from resonance.record.files import write_text
 from resonance.record.stats import Estimate, correlation, estimate, holm, p_value, paired_difference
+from resonance.record.tables import interval, number, with_sd
 
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 PROTOCOLS = ("paper", "released")

@@ -8,10 +8,10 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
-from figures.tables import Table, grouped, interval, number, write_csv, write_tables
 from resonance.llm.evaluations.passkey import PASSKEY
 from resonance.llm.paths import UNTUNED
 from resonance.record.stats import mcnemar, share_interval
+from resonance.record.tables import Table, grouped, interval, number, write_csv, write_tables
 
 PROMPT = ["length", "repetition"]
 NOTES = (

@@ -14,9 +14,9 @@ import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
-from figures.tables import Groups, Table, grouped, interval, number, with_sd, write_csv, write_tables
 from resonance.encoding.rounding import CONTROLS, ROUNDINGS
 from resonance.record.stats import correlation, estimate, paired_difference
+from resonance.record.tables import Groups, Table, grouped, interval, number, with_sd, write_csv, write_tables
 
 NONE = "none"
 RULES = (NONE, *ROUNDINGS)

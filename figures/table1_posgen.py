@@ -15,9 +15,9 @@ import polars as pl
 import typer
 
 from figures import inputs, style
-from figures.tables import Bold, Table, interval, number, with_sd, write_csv, write_tables
 from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 from resonance.record.stats import LEAST_RUNS, Estimate, detectable, estimate, holm, p_value, paired_difference
+from resonance.record.tables import Bold, Table, interval, number, with_sd, write_csv, write_tables
 
 TITLES = {
     "table1": "Table 1",

@@ -12,9 +12,9 @@ import typer
 
 from figures import leval, style
 from figures.inputs import Output, Preset, run
-from figures.tables import Bold, Groups, Table, Underlined, grouped, interval, number, write_tables
 from resonance.leval import counts
 from resonance.record.stats import share_interval
+from resonance.record.tables import Bold, Groups, Table, Underlined, grouped, interval, number, write_tables
 
 NOT_RUN = "not run"
 COLUMNS = [*counts.TASKS, leval.AVERAGE]

@@ -14,11 +14,11 @@ import typer
 from figures import style
 from figures.inputs import Output, Preset, run
 from figures.leval import Ours, our_cells, our_pairs, p_text, pair_cells, read_ours, rope_pairs, write_scores
-from figures.tables import Groups, Table, grouped, interval, number, write_tables
 from resonance.leval import counts
 from resonance.leval.catalogue import MADE_TASKS
 from resonance.leval.rows import ANSWERS
 from resonance.record.rows import read_rows, read_run
+from resonance.record.tables import Groups, Table, grouped, interval, number, write_tables
 
 HEADER = ["Encoding", "Released", "95% interval", "Strict", "95% interval", "No answer", "Misread by released"]
 PAIR_HEADER = ["Difference", "Points", "95% interval", "p", "Better", "Worse", "McNemar p", "Verdict"]

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from figures import fig1_rotation_angles, fig2_dependencies, fig3_validation_loss, inputs, style, tables
+from figures import fig1_rotation_angles, fig2_dependencies, fig3_validation_loss, inputs, style
 from posgen_results import ROOT, make_figure3, make_table, write_evaluation
 from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.tasks import PAPER_TASKS, Rule
+from resonance.record import tables
 
 
 def test_figure1_measures_the_gap() -> None:

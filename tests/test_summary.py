@@ -11,10 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from figures import style, summary
-from figures.tables import Table, write_tables
 from posgen_results import LARGE, ROOT, SMALL
 from resonance.posgen.rows import EVALUATION
 from resonance.record.rows import write_rows
+from resonance.record.tables import Table, write_tables
 
 REPORT = ROOT / "workflow/report"
 REQUIRED = "browser" in os.environ.get("RESONANCE_TEST_REQUIRE", "").split(",")

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from conftest import DATA, ROOT
-from figures import table2_leval, tables
+from figures import table2_leval
 from figures.leval import read_published
 from resonance.leval.counts import PARSERS, TASKS
 from resonance.leval.rows import ANSWERS
+from resonance.record import tables
 from resonance.record.rows import write_rows
 
 PUBLISHED = ROOT / "config/published.yaml"

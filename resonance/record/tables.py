@@ -13,7 +13,7 @@ import polars as pl
 from resonance.record.files import write_text
 
 Groups = list[tuple[str, list[list[str]]]]
-"""Rows of cells under the titles of their groups."""
+"""Rows of cells under the titles of their groups; an empty title stands nowhere."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _markdown(table: Table) -> str:
     blank = [""] * (len(table.header) - 1)
     lines = row(table.header) + row([":--", *["--:"] * len(blank)])
     for title, rows in table.groups:
-        lines += row([f"**{title}**", *blank]) + "".join(row(cells) for cells in rows)
+        lines += (row([f"**{title}**", *blank]) if title else "") + "".join(row(cells) for cells in rows)
     return f"{table.caption}\n\n{lines}\n{table.notes}\n"
 
 
@@ -111,7 +111,8 @@ def _latex(table: Table) -> str:
     width, caption = len(table.header), _tex(f"{table.caption} {table.notes}")
     body = ""
     for title, rows in table.groups:
-        body += f"\\midrule\n\\multicolumn{{{width}}}{{l}}{{\\textit{{{_tex(title)}}}}} \\\\\n"
+        named = f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{_tex(title)}}}}} \\\\\n" if title else ""
+        body += f"\\midrule\n{named}"
         body += "".join(row(cells) for cells in rows)
     return (
         "\\begin{table*}[t]\n\\centering\n\\begin{adjustbox}{max width=\\textwidth}\n"
@@ -136,7 +137,8 @@ def _html(table: Table) -> str:
 
     body = ""
     for title, rows in table.groups:
-        body += f'<tr class="group"><th colspan="{len(table.header)}">{html.escape(title)}</th></tr>\n'
+        named = f'<tr class="group"><th colspan="{len(table.header)}">{html.escape(title)}</th></tr>\n'
+        body += named if title else ""
         body += "".join(row("td", cells) for cells in rows)
     return (
         f'<p>{html.escape(table.caption)}</p>\n<div class="scroll"><table>\n<thead>\n{row("th", table.header)}'

@@ -18,6 +18,7 @@ from figures.inputs import run
 from figures.rounding import NONE, RULES, TITLES
 from resonance.encoding.rounding import CONTROLS
 from resonance.posgen.protocol import CHOICES
+from resonance.posgen.ranking import tasks as ranking
 from resonance.record.files import write_text
 from resonance.record.stats import Estimate, correlation, estimate, holm, p_value, paired_difference
 from resonance.record.tables import interval, number, with_sd
@@ -61,6 +62,16 @@ def filled(page: str, tables: Path) -> str:
 def whole(tables: Path, stem: str) -> str:
     """A table as its script wrote it, caption and notes with it."""
     return (tables / f"{stem}.md").read_text(encoding="utf-8")
+
+
+def oracles(tables: Path) -> str:
+    """What a window of tokens reaches at best past L, of every task that encodings are ranked on."""
+    rows = [["window", *map(str, ranking.WINDOWS)]]
+    for task in ranking.TASKS:
+        drawn = ranking.drawn_for(task, "test")
+        reached = (ranking.oracle(task, window, drawn, ranking.TRAIN_LENGTH) for window in ranking.WINDOWS)
+        rows.append([task, *(number(100 * share, decimals=1) for share in reached)])
+    return _markdown(rows)
 
 
 def cells(tables: Path, study: str, *protocols: str) -> str:
@@ -247,7 +258,7 @@ def _unbroken(cell: str) -> str:
 
 _MAKERS: dict[str, Callable[..., str]] = {
     maker.__name__: maker
-    for maker in (whole, cells, pairs, hidden, rounding, alike, clusters, flips, flipped, significant)
+    for maker in (whole, cells, pairs, hidden, rounding, alike, clusters, flips, flipped, significant, oracles)
 }
 
 

@@ -41,7 +41,31 @@ WITH_TORCH = {
         "encoding": ("ops", "reference", "rotary"),
         "hf": ("attention", "export", "gguf_file", "inspect", "module", "parameters", "swap"),
         "record": ("checkpoint",),
-        "posgen": ("decoder", "evaluate", "probe", "step", "train"),
+        "posgen": (
+            "decoder",
+            "evaluate",
+            "probe",
+            "step",
+            "train",
+            *(f"ranking.{name}" for name in ("check", "cost", "decoder", "encoding", "rank", "template", "train")),
+            *(
+                f"ranking.encodings{name}"
+                for name in (
+                    "",
+                    ".alibi",
+                    ".cope",
+                    ".fire",
+                    ".fope",
+                    ".nope",
+                    ".p_rope",
+                    ".randomized",
+                    ".rotary",
+                    ".sinusoidal",
+                    ".t5",
+                    ".window",
+                )
+            ),
+        ),
         "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity", "tails"),
         "leval": ("answering",),
     }.items()

@@ -6,11 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from figures import ablation, aliases, falls, pages, rounding, table1_posgen, verdict
+from figures import ablation, aliases, falls, leaderboard, pages, rounding, table1_posgen, verdict
 from resonance.posgen import stages
 from resonance.posgen.preset import PROBED, Posgen
 from resonance.posgen.probe_rows import PROBES
 from resonance.posgen.protocol import CHOICES, with_choices
+from resonance.posgen.ranking.tasks import TASKS
 from resonance.posgen.rows import STUDY, SUMMARIES
 from resonance.record import files
 from resonance.record.rows import read_rows, read_run
@@ -38,6 +39,7 @@ def tables(laptop, tmp_path_factory) -> Path:
         more = [ROOT / "results-published/predictions/first_falls.csv"] if study is falls else []
         if files_of(name):
             study.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
+    leaderboard.main(ROOT / "results-published/ranking.parquet", folder / "leaderboard")
     for path in KEPT:
         if path.stem.split("_")[0] not in WHOLE:
             study, protocol = path.stem.split("_")
@@ -78,7 +80,8 @@ def test_every_kept_study_is_shown_whole_on_a_page(tables: Path) -> None:
         for name in re.findall(r"<!-- table: whole ([\w+]+) -->", page.read_text(encoding="utf-8"))
     ]
     stems = [path.stem for path in KEPT]
-    assert sorted(shown) == sorted({study if (study := stem.split("_")[0]) in WHOLE else stem for stem in stems})
+    whole = {study if (study := stem.split("_")[0]) in WHOLE else stem for stem in stems}
+    assert sorted(shown) == sorted(whole | {"leaderboard"})
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
@@ -131,6 +134,38 @@ def test_the_verdict_figure_is_drawn_of_table_1s_cells(tables, tmp_path) -> None
     assert len(drawn) == 24 and len(filled) == (cells["verdict"] == "paper inside").sum()
     verdict.main(tmp_path / "verdict", "laptop", files)
     assert (tmp_path / "verdict.svg").read_bytes() == (ROOT / "docs/verdict.svg").read_bytes()
+
+
+def test_what_the_leaderboards_page_says_is_so(tables) -> None:
+    cells = {(row["encoding"], row["task"]): row for row in pl.read_csv(tables / "leaderboard.csv").to_dicts()}
+
+    def at(encoding: str, task: str) -> int:
+        return round(cells[encoding, task]["to_4L"])
+
+    assert [at("window", task) for task in ("recursive", "cot", "recall")] == [99, 95, 13]
+    assert [at("rope", task) for task in ("recursive", "cot", "recall", "flip_flop")] == [41, 38, 71, 67]
+    rotations = ("rope", "resonance_rope", "yarn", "resonance_yarn", "ntk", "p_rope", "fope")
+    assert (min(at(name, "look_back") for name in rotations), max(at(name, "look_back") for name in rotations)) == (
+        77,
+        91,
+    )
+    others = ("nope", "alibi", "t5", "fire", "randomized")
+    assert max(cells[name, "look_back"]["in_distribution"] for name in others) < 25
+    assert (min(at(name, "recall") for name in others), at("fire", "flip_flop")) == (86, 95)
+    assert [at("cope", task) for task in ("recursive", "cot")] == [100, 100]
+    gaps = {
+        (method, task): abs(at(f"resonance_{method}", task) - at(method, task))
+        for method in ("rope", "yarn") for task in TASKS
+    }  # fmt: skip
+    assert max(gaps["rope", task] for task in TASKS) <= 7 and gaps.pop(("yarn", "flip_flop")) == 18
+    assert max(gaps.values()) <= 11
+    compared = [row for row in cells.values() if row["minus_rope"] is not None]
+    clear = [row for row in compared if row["low"] > 0 or row["high"] < 0]
+    assert (len(compared), len(clear), min(row["p_holm"] for row in compared) < 0.05) == (96, 35, False)
+
+
+def test_the_pages_picture_of_the_leaderboard_is_of_the_kept_rows(tables) -> None:
+    assert (tables / "leaderboard.svg").read_bytes() == (ROOT / "docs/leaderboard.svg").read_bytes()
 
 
 def test_what_is_said_of_hidden_distances_is_so(tables) -> None:

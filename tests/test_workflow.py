@@ -125,7 +125,11 @@ def test_kept_rows_are_drawn_as_those_of_a_run(finished):
     collect = [sys.executable, "-m", "resonance", "collect", "smoke", "table1", "--protocol", "released"]
     subprocess.run([*collect, kept / "table1_released.parquet"], cwd=finished, env=ENVIRONMENT, check=True)
     try:
-        assert wanted(finished, "published") == {"published_study_table": 1, "published_verdict": 1}
+        assert wanted(finished, "published") == {
+            "published_study_table": 1,
+            "published_verdict": 1,
+            "published_leaderboard": 1,
+        }
         run = snakemake(finished, "published", "--cores", "1")
         assert run.returncode == 0, run.stderr
         for end in (".csv", "_pairs.csv"):

@@ -7,7 +7,7 @@ import typer
 
 from resonance.posgen import stages
 
-app = typer.Typer(no_args_is_help=True, help="The synthetic half: generate, train, evaluate.")
+app = typer.Typer(no_args_is_help=True, help="The synthetic half: generate, train, evaluate, rank.")
 
 Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
 
@@ -69,3 +69,35 @@ def probe(
 ) -> None:
     """Say why a trained decoder fails past L: its accuracy with distances hidden from attention, and its aliases."""
     stages.probe(model, encoding, settings, test_data, output, protocol, threads)
+
+
+@app.command("rank")
+def rank(
+    encodings: Annotated[list[str], typer.Argument(help="Names, FILE.py[:CLASS], or all.")],
+    output: Annotated[Path, typer.Option(help="A folder for rows and leaderboard.")] = Path("ranking"),
+    against: Annotated[Path | None, typer.Option(help="Kept rows of the others; default: this repository's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time, a thread each.")] = 2,
+    quick: Annotated[bool, typer.Option(help="One seed: a look that decides nothing.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Write all rows, the kept ones too, into this file.")] = None,
+) -> None:
+    """Try a position encoding: train it at the ranking's size and put it beside the others."""
+    from resonance.posgen.ranking import rank as ranking
+
+    ranking.rank(encodings, output, against or ranking.KEPT, range(1 if quick else seeds), workers, keep)
+
+
+@app.command("template")
+def template() -> None:
+    """Print a position encoding to start from."""
+    print((Path(__file__).parent / "ranking/template.py").read_text(encoding="utf-8"), end="")
+
+
+@app.command("data")
+def data(
+    task: str, folder: Path, form: Annotated[str, typer.Option("--format", help="parquet or jsonl.")] = "parquet"
+) -> None:
+    """Write a task of the ranking for other tools: its splits, and a card that says what they are."""
+    from resonance.posgen.ranking.data import write_data
+
+    write_data(task, folder, form)

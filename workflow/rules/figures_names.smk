@@ -17,6 +17,8 @@ TABLES_FIRST, FIGURES_SECOND = "1. Tables", "2. Figures"
 # Files of measured rows that the repository keeps, STUDY_PART.parquet: the same scripts draw them, and hours of
 # training are not run again.
 PREDICTIONS = "results-published/predictions/first_falls.csv"
+RANKING = "results-published/ranking.parquet"
+LEADERBOARD_KINDS = [*TABLE_KINDS, "png", "svg"]
 KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
 
 
@@ -94,8 +96,10 @@ def published_files(wildcards):
     whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
     stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
     drawn = whole + (["verdict"] if published_cells(wildcards) else [])
-    return expand(published("tables/{stem}.{kind}"), stem=stems, kind=TABLE_KINDS) + expand(
-        published("figures/{stem}.{kind}"), stem=drawn, kind=FIGURE_KINDS
+    return (
+        expand(published("tables/{stem}.{kind}"), stem=stems, kind=TABLE_KINDS)
+        + expand(published("figures/{stem}.{kind}"), stem=drawn, kind=FIGURE_KINDS)
+        + expand(published("tables/leaderboard.{kind}"), kind=LEADERBOARD_KINDS)
     )
 
 
@@ -202,6 +206,10 @@ DRAWINGS = {
     ),
     "verdict": drawing("verdict", figure_at(figure("verdict"), "verdict", "Table 1 at a glance"), table=study_cells),
     "published_verdict": drawing("verdict", figure_at(published("figures/verdict"), None, None), table=published_cells),
+    # Made by `resonance posgen rank`, which is no part of the paper.
+    "published_leaderboard": drawing(
+        "leaderboard", expand(published("tables/leaderboard.{kind}"), kind=LEADERBOARD_KINDS), rows=RANKING
+    ),
     "published_study_table": study_table(
         table_at(published("tables/{study}_{protocol}"), None, None),
         "table1|extended|keyed",

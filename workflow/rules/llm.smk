@@ -22,6 +22,9 @@ rule llm_fetch:
     localrule: True
     conda:
         LLM_ENVIRONMENT
+    threads: threads_of("data")
+    resources:
+        **asked("data"),
     params:
         source=lambda wildcards: LLM_SOURCES[wildcards.source],
         code=code_of("resonance.llm.fetch"),

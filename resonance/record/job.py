@@ -145,7 +145,8 @@ class Job:
 
 
 def fetching(job: Job, source: str) -> Job:
-    """A job that downloads: nobody knows how long it takes."""
+    """A job that downloads: nobody knows how long it takes. A package's digest says nothing to a reader."""
+    source = source.partition("#")[0]
     return replace(job, download=source, unknown=f"{source} is a download")
 
 

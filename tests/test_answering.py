@@ -225,8 +225,8 @@ def test_a_family_that_is_not_the_models_is_named(tasks: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("source: made", "source: mode", "source must be path:FOLDER, hf:OWNER/NAME@REVISION or made"),
-        ("source: made", "source: hf:L4NLP/LEval", "source must be path:FOLDER, hf:OWNER/NAME@REVISION or made"),
+        ("source: made", "source: mode", "source must be path:FOLDER, hf:OWNER/NAME@COMMIT or made"),
+        ("source: made", "source: hf:L4NLP/LEval", "source must be path:FOLDER, hf:OWNER/NAME@COMMIT or made"),
         ("source: made", "source: path:x", "made must be given for source made and for no other"),
         (
             "tasks: [line_end, ",

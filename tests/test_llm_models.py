@@ -1,5 +1,6 @@
 """Models by source: what each becomes, and how each fails in one line."""
 
+import json
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from llm_cases import TINY, L, make_plan, perplexity_run, spec, tiny
 from resonance.encoding.ops import implementation
 from resonance.hf.swap import rotation_on
 from resonance.llm import models
+from resonance.llm.fetch import fetch
 from resonance.llm.finetune import train
 from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows
@@ -115,6 +117,7 @@ def test_the_real_llama_2_tokenizer(tmp_path):
 
     LlamaTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "model")
     LlamaConfig(max_position_embeddings=4096).save_pretrained(tmp_path / "model")
+    (tmp_path / "model/model.safetensors").touch()  # nothing reads it here
     base = prepare(source(f"path:{tmp_path / 'model'}", train_length=4096), tmp_path / "base.json")
     assert (base.bos, base.eos, base.vocabulary) == (1, 2, 32_000)
     tokenizer = tokenizer_of(base)
@@ -222,6 +225,55 @@ def save_some_tokenizer(folder: Path) -> None:
 def test_a_folder_without_a_model_is_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json in .*; name a Hugging Face model folder"):
         prepare(source(f"path:{tmp_path}"), tmp_path / "base.json")
+
+
+def test_a_models_own_code_and_its_pickles_are_refused(tmp_path):
+    folder = tmp_path / "model"
+    model = tiny(spec("rope", False))
+    model.save_pretrained(folder)
+    save_some_tokenizer(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "own.Model"}}))
+    with pytest.raises(
+        ValueError, match=r"config\.json names code of the model's own \(auto_map\), which is never run"
+    ):
+        prepare(source(f"path:{folder}"), tmp_path / "base.json")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"no \.safetensors in .*; weights as pickles can run code"):
+        prepare(source(f"path:{folder}"), tmp_path / "base.json")
+
+
+def test_a_model_of_the_hub_comes_without_code_and_is_checked_ever_after(tmp_path, monkeypatch):
+    """Files of the hub's cache are links, as here; what was fetched is compared with base.json when it is read."""
+    import huggingface_hub
+
+    cached, commit = tmp_path / "cache", "f" * 40
+    tiny(spec("rope", False)).save_pretrained(cached)
+    save_some_tokenizer(cached)
+    (cached / "modeling_own.py").write_text("raise SystemExit")
+    (cached / "blob").write_bytes((cached / "config.json").read_bytes())
+    (cached / "config.json").unlink()
+    (cached / "config.json").symlink_to("blob")
+
+    def download(repository: str, revision: str, **_: object) -> str:
+        assert (repository, revision) == ("o/m", commit)
+        return str(cached)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    fetch("hf:o/m@" + commit, tmp_path / "sources/m")
+    found = {path.name for path in (tmp_path / "sources/m").iterdir()}
+    assert {"config.json", "model.safetensors"} <= found and "modeling_own.py" not in found
+    assert not any(path.is_symlink() for path in (tmp_path / "sources/m").iterdir())
+    path = tmp_path / "m/base.json"
+    path.parent.mkdir()
+    prepare(source(f"hf:o/m@{commit}"), path, tmp_path / "sources/m")
+    assert load(Base.read(path), spec("rope", False), **WANTED)
+    with (tmp_path / "sources/m/tokenizer.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(ValueError, match=r"tokenizer\.json must be the file that was written there"):
+        Base.read(path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,10 +186,13 @@ def test_a_truncated_shard_is_found(books, tmp_path):
         Packed(made.folder)
 
 
+HUB = Text(source="hf:emozilla/govreport@main:own", held_out=-1)
+
+
 def test_a_hub_without_its_package_or_its_network_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match="needs the package datasets; pip install datasets"):
-        list(documents(Text(source="hf:emozilla/govreport-test-tokenized", held_out=-1)))
+        list(documents(HUB))
 
 
 def test_a_hub_out_of_reach_is_one_line(monkeypatch):
@@ -199,7 +203,27 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(ValueError, match=r"could not be read from the hub .*name the folder with path:"):
-        list(documents(Text(source="hf:emozilla/govreport-test-tokenized", held_out=-1)))
+        list(documents(HUB))
+
+
+def test_a_branch_of_the_hub_is_read_at_one_commit_which_is_written_down(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    datasets, asked = pytest.importorskip("datasets"), []
+
+    def info(repository: str, revision: str) -> SimpleNamespace:
+        asked.append((repository, revision))
+        return SimpleNamespace(sha="c" * 40)
+
+    def rows(repository: str, configuration: str | None, **how: object) -> list[dict]:
+        asked.append((repository, configuration, how["revision"]))
+        return [{"text": "one"}, {"text": "two"}]
+
+    monkeypatch.setattr(huggingface_hub, "dataset_info", info)
+    monkeypatch.setattr(datasets, "load_dataset", rows)
+    made = pack(TextRun(text=HUB, tokenizer="bytes"), BYTES, tmp_path)
+    assert asked == [("emozilla/govreport", "main"), ("emozilla/govreport", "own", "c" * 40)]
+    assert made.run["commit"] == "c" * 40
 
 
 class Links:

@@ -31,7 +31,7 @@ class LevalSettings(Settings):
     """L-Eval's closed-ended tasks: Table 2."""
 
     source: str
-    """`path:FOLDER` of TASK.jsonl, `hf:OWNER/NAME@REVISION`, or `made`: questions made in the run."""
+    """`path:FOLDER` of TASK.jsonl, `hf:OWNER/NAME@COMMIT`, or `made`: questions made in the run."""
     made: MadeQuestions | None = None
     """What is made, for source `made` and no other."""
     tasks: list[str] = Field(min_length=1)
@@ -54,7 +54,7 @@ class LevalSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> "LevalSettings":
         if not re.fullmatch(_SOURCES, self.source, re.ASCII):
-            raise ValueError(f"source must be path:FOLDER, hf:OWNER/NAME@REVISION or {MADE}, got {self.source!r}")
+            raise ValueError(f"source must be path:FOLDER, hf:OWNER/NAME@COMMIT or {MADE}, got {self.source!r}")
         if (self.source == MADE) != (self.made is not None):
             raise ValueError(f"made must be given for source {MADE} and for no other, got source {self.source}")
         known = MADE_TASKS if self.made else TASKS

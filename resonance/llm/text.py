@@ -10,6 +10,7 @@ one; equal documents are packed once.
 Legend: N tokens, T length of a sequence.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -51,16 +52,19 @@ def _text_of_bytes(ids: list[int]) -> str:
     return bytes(token for token in ids if token < BYTE_BOS).decode(errors="replace")
 
 
-def documents(text: Text, folder: Path | None = None) -> Iterator[tuple[str, str | list[int]]]:
+def documents(
+    text: Text, folder: Path | None = None, commit: str | None = None
+) -> Iterator[tuple[str, str | list[int]]]:
     """(title, text or token ids) of every document of a source, in a fixed order.
 
     folder  where a `pypi:` source was unpacked
+    commit  of an `hf:` source, where it is known already
 
     Raises ValueError, one line, for a folder without documents, a missing column, package or hub.
     """
     kind, _, name = text.source.partition(":")
     if kind == "hf":
-        found = _from_hub(name, text)
+        found = _from_hub(name, text, commit)
     else:
         root = Path(name) if kind == "path" else folder
         if root is None or not root.is_dir():
@@ -93,22 +97,45 @@ def _from_folder(root: Path, text: Text) -> Iterator[tuple[str, str | list[int]]
             yield f"{title}:{number}", _column(row, text.column, f"{path}, line {number}")
 
 
-def _from_hub(name: str, text: Text) -> Iterator[tuple[str, str | list[int]]]:
+def commit_of(text: Text) -> str | None:
+    """The commit that an `hf:` source stands at now, None for a source of another kind. Raises as `documents`."""
+    kind, _, name = text.source.partition(":")
+    if kind != "hf":
+        return None
+    repository, _, revision = name.partition(":")[0].partition("@")
+    import huggingface_hub
+
+    with _hub_errors(text.source):
+        return huggingface_hub.dataset_info(repository, revision=revision).sha
+
+
+def _from_hub(name: str, text: Text, commit: str | None) -> Iterator[tuple[str, str | list[int]]]:
     try:
         import datasets
     except ModuleNotFoundError:
         raise ValueError(
             f"source {text.source} needs the package datasets; pip install datasets, or name a folder with path:"
         ) from None
-    repository, _, configuration = name.partition(":")
-    try:
-        rows = datasets.load_dataset(repository, configuration or None, split=text.split, streaming=True)
+    pinned, _, configuration = name.partition(":")
+    repository, _, revision = pinned.partition("@")
+    with _hub_errors(text.source):
+        rows = datasets.load_dataset(
+            repository, configuration or None, split=text.split, streaming=True, revision=commit or revision
+        )
         for number, row in enumerate(rows):
             yield f"{repository}:{number}", _column(row, text.column, f"{text.source}, row {number}")
-    except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+
+
+@contextlib.contextmanager
+def _hub_errors(source: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise  # ours
+    except Exception as error:  # whatever a network raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"source {text.source} could not be read from the hub ({reason[:160]}); check the network and "
+            f"source {source} could not be read from the hub ({reason[:160]}); check the network and "
             "`huggingface-cli login`, or download it and name the folder with path:"
         ) from None
 
@@ -126,12 +153,13 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
     folder = Path(folder)
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 2**16 else np.uint32)
     rows, seen, start, written = [], set(), 0, hashlib.sha256()
+    commit = commit_of(run.text)
     with (
         replacing(folder / "tokens.bin") as temporary,
         temporary.open("wb") as file,
         Progress(f"pack {run.text.source}", run.text.max_documents) as progress,
     ):
-        for title, content in documents(run.text, source):
+        for title, content in documents(run.text, source, commit):
             ids = np.asarray(_ids(tokenizer, content, title), dtype=np.int64)
             if ids.size and (ids.min() < 0 or ids.max() >= tokenizer.vocabulary):
                 raise ValueError(
@@ -154,7 +182,7 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
     for row in rows:
         row["split"] = "held_out" if row["document"] in held_out else "train"
     record = {**run.model_dump(), "dtype": dtype.name, "bos": tokenizer.bos, "eos": tokenizer.eos}
-    record["sha256"] = written.hexdigest()
+    record |= {"sha256": written.hexdigest()} | ({"commit": commit} if commit else {})
     write_rows(folder / "documents.parquet", DOCUMENTS, rows, record)
     return Packed(folder)
 

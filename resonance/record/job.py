@@ -7,6 +7,7 @@ sheets and say so.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -145,9 +146,10 @@ class Job:
 
 
 def fetching(job: Job, source: str) -> Job:
-    """A job that downloads: nobody knows how long it takes. A package's digest says nothing to a reader."""
-    source = source.partition("#")[0]
-    return replace(job, download=source, unknown=f"{source} is a download")
+    """A job that downloads: nobody knows how long it takes. A digest says nothing to a reader, a branch does."""
+    source = re.sub(r"#.*|@[0-9a-f]{40}\b", "", source)
+    moves = " (a branch, which may move)" if "@" in source else ""
+    return replace(job, download=source + moves, unknown=f"{source} is a download")
 
 
 def light(job: Job, **known: object) -> Job:

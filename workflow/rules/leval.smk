@@ -12,6 +12,7 @@ rule leval_tasks:
         log_of("leval_tasks"),
     benchmark:
         benchmark_of("leval_tasks")
+    localrule: bool(LEVAL) and LEVAL.settings.source.startswith("hf:")
     conda:
         LLM_ENVIRONMENT
     threads: threads_of("data")

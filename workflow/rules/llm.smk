@@ -43,6 +43,7 @@ rule llm_pack:
         log_of("llm_pack/{model}/{text}"),
     benchmark:
         benchmark_of("llm_pack/{model}/{text}")
+    localrule: PACKS_FROM_HUB
     conda:
         LLM_ENVIRONMENT
     threads: threads_of("data")

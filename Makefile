@@ -59,7 +59,7 @@ reproduce: setup
 report: setup
 	@if [ ! -e $(RESULTS)/report.html ] || \
 	    [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures -newer $(RESULTS)/report.html)" ]; then \
-	    $(SNAKEMAKE) --report $(RESULTS)/report.html; \
+	    python -m resonance crate --preset $(PRESET) && $(SNAKEMAKE) --report $(RESULTS)/report.html; \
 	fi
 	@echo "Every job behind them: $(RESULTS)/report.html. All tables and figures on one page: $(RESULTS)/summary.html"
 

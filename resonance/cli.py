@@ -25,6 +25,7 @@ for name, wing in (("posgen", posgen), ("llm", llm), ("leval", leval), ("config"
 app.command("plan")(workflow.plan)
 app.command("collect")(workflow.collect)
 app.command("trace")(workflow.trace)
+app.command("crate")(workflow.crate)
 app.command("inspect")(hf.inspect)
 app.command("export")(hf.export)
 

@@ -1,5 +1,6 @@
 """The workflow itself, on the smoke preset, in a copy of the repository."""
 
+import json
 import os
 import re
 import shutil
@@ -7,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from resonance import cli
 from resonance.posgen.rows import EVALUATION, TRAINING
@@ -138,6 +142,43 @@ def test_kept_rows_are_drawn_as_those_of_a_run(finished):
             assert drawn.read_bytes() == (made / f"tables/table1_released{end}").read_bytes()
     finally:
         shutil.rmtree(kept.parent)
+
+
+@pytest.fixture(scope="module")
+def crate(finished, tmp_path_factory) -> Path:
+    packed = tmp_path_factory.mktemp("crate") / "smoke.crate.zip"
+    command = [sys.executable, "-m", "resonance", "crate", "--preset", "smoke", "--output", packed]
+    subprocess.run(command, cwd=finished, env=ENVIRONMENT, check=True)
+    return packed
+
+
+def test_a_crate_holds_a_runs_tables_figures_and_rows_and_what_made_them(finished, crate):
+    with zipfile.ZipFile(crate) as packed:
+        inside = {name: packed.read(name) for name in packed.namelist()}
+    about = {each["@id"]: each for each in json.loads(inside["ro-crate-metadata.json"])["@graph"]}
+    run = about["#run-smoke"]
+    made = {each["@id"] for each in run["result"]}
+    folder = finished / "results/smoke"
+    drawn = {path for kind in ("tables", "figures") for path in (folder / kind).iterdir()} | {folder / "summary.html"}
+    assert {path.relative_to(finished).as_posix() for path in drawn} <= made
+    rows = {name for name in made if name.endswith(".parquet")}
+    of = Counter(Path(name).name for name in rows)
+    assert (of["train.parquet"], of["rope.parquet"], of["perplexity.parquet"], of["scores.parquet"]) == (21, 6, 4, 4)
+    assert not any("posgen/data" in name for name in made)
+    assert all(inside[name] == (finished / name).read_bytes() for name in made)
+    assert {"config/smoke.yaml"} <= {each["@id"] for each in run["object"]} <= set(inside)
+    assert run["startTime"] <= run["endTime"] and about["#torch"]["softwareVersion"] == torch.__version__
+
+
+def test_a_crate_is_a_workflow_run_crate(crate):
+    """By its own validator, in the environment that .ci/run makes for it."""
+    python = ROOT / ".venv/crate/bin/python"
+    if not python.exists() and "crate" not in os.environ.get("RESONANCE_TEST_REQUIRE", "").split(","):
+        pytest.skip(f"needs roc-validator in {python.parents[1]}")
+    said = subprocess.run(
+        [python, ROOT / "tests/crate_validator.py", crate], cwd=crate.parent, capture_output=True, text=True
+    )
+    assert said.stdout == "valid\n", said.stdout + said.stderr
 
 
 # By target: how many files it is, and what they are called.

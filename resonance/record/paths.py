@@ -9,6 +9,7 @@ BENCHMARKS = RESULTS + "/benchmarks"
 TABLES = RESULTS + "/tables"
 FIGURES = RESULTS + "/figures"
 SUMMARY = RESULTS + "/summary.html"
+CRATE = RESULTS + "/{preset}.crate.zip"
 
 # Measured rows that the repository keeps, and what is drawn of them without running anything.
 KEPT = "results-published/{preset}"

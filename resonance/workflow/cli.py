@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from resonance.record import paths
 from resonance.record.files import write_json
 from resonance.record.job import DEVICES
 from resonance.record.settings import SettingsError
+from resonance.workflow import crate as crates
 from resonance.workflow import plan as planning
 from resonance.workflow import study as studies
 from resonance.workflow import trace as tracing
@@ -97,3 +99,13 @@ def trace(
     print("\n\n".join(tracing.told(each) for each in found[:most]))
     if len(found) > most:
         print(f"\n{len(found) - most} more print so; --most {len(found)} shows them, more decimals tell them apart")
+
+
+def crate(
+    preset: Annotated[str, typer.Option(help="Whose run, under results/ here.")] = "laptop",
+    output: Annotated[Path | None, typer.Option(help="The zip; left out: results/PRESET/PRESET.crate.zip.")] = None,
+) -> None:
+    """Pack a finished run as a Workflow Run RO-Crate: tables, figures, rows, and what made them."""
+    output = output or Path(paths.CRATE.format(preset=preset))
+    crates.write(output, preset)
+    print(f"{output}: the run as an archive takes it (Workflow Run RO-Crate)")

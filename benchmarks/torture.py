@@ -8,7 +8,9 @@ Status 1 where something that must be none is not. L-Eval's parser has a torture
 """
 
 import argparse
+import contextlib
 import copy
+import ctypes
 import random
 import shutil
 import sys
@@ -20,7 +22,7 @@ from unittest.mock import patch
 
 import yaml
 
-from benchmarks.torture_kills import KILLED, kills
+from benchmarks.torture_kills import KILLED, kills, twice
 from benchmarks.torture_runs import CHAIN, OUTPUTS, READERS, call, make_runs
 from resonance.record.settings import SettingsError, read_yaml
 from resonance.workflow import preset as presets
@@ -232,11 +234,68 @@ def full_disk(runs: Path, name: str, limits: list[int]) -> Counter:
     return ends
 
 
+# Another user
+
+
+def another_user(runs: Path, name: str) -> Counter:
+    """How a command ends whose folders are another user's: with its outputs to be made, with outputs to be made again,
+    and with inputs that may not be read. `taken` where a file changed, `valid` where it ends all the same."""
+    ends = Counter()
+    for case in ("make", "replace", "read"):
+        with tempfile.TemporaryDirectory(dir=runs.parent) as folder:
+            copied = Path(shutil.copytree(runs, Path(folder) / "runs"))
+            outputs = [copied / output for output in OUTPUTS[name]]
+            for path in outputs if case != "replace" else []:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            before = _bytes_of(copied)
+            files = {copied / word for word in CHAIN[name]} - set(outputs)
+            closed = {path: 0 for path in files if path.is_file()} if case == "read" else {}
+            modes = {path: 0o555 if path.is_dir() else 0o444 for path in (copied, *copied.rglob("*"))} | closed
+            for path, mode in modes.items():
+                path.chmod(mode)
+            try:
+                with _no_override():
+                    status, said = call(CHAIN[name], copied)
+            finally:
+                for path in sorted(modes):
+                    path.chmod(0o755)
+            line = said.strip().split("\n")[-1]
+            one = line.startswith("error:") and "Permission denied" in line and "Traceback" not in said
+            if _bytes_of(copied) != before:
+                ends["taken"] += 1
+            else:
+                ends["valid" if status == 0 else "one line" if one else "traceback"] += 1
+            if not one:
+                print(f"{name}, {case}: {said[-2000:]}", file=sys.stderr)
+    return ends
+
+
+def _bytes_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextlib.contextmanager
+def _no_override() -> Iterator[None]:
+    """Root as any other user: without the capabilities to read and write what a file's mode forbids."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets):
+        raise OSError(ctypes.get_errno(), "capget")
+    before = sets[0]
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    libc.capset(header, sets)
+    try:
+        yield
+    finally:
+        sets[0] = before
+        libc.capset(header, sets)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="the counts of docs/reliability.md")
     asked = parser.parse_args()
-    mutants, lines, files, limits, killed = (2600, 1000, 400, 12, 20) if asked.full else (130, 40, 20, 2, 3)
+    mutants, lines, files, limits, killed, twos = (2600, 1000, 400, 12, 20, 5) if asked.full else (130, 40, 20, 2, 3, 1)
     worst = 0
 
     def show(what: str, ends: Counter) -> None:
@@ -256,7 +315,10 @@ def main() -> None:
         draw = random.Random(0)
         for name in OUTPUTS:
             show(f"a full disk under {name}", full_disk(runs, name, [draw.choice(LIMITS) for _ in range(limits)]))
+        for name in OUTPUTS:
+            show(f"{name} in another user's folders", another_user(runs, name))
         for name in KILLED:
+            show(f"{name}, twice at once", twice(runs, name, twos))
             show(f"{name}, killed", kills(runs, name, killed))
         show("command lines", command_lines(runs, lines))
     sys.exit(bool(worst))

@@ -1,5 +1,6 @@
-"""Killed and gone on with, for `benchmarks.torture`: a training, a fine-tuning and the answering of questions are
-SIGKILLed at random moments after each got further, and end with the bits of one that was left alone."""
+"""Killed and gone on with, or run twice at once, for `benchmarks.torture`: a training, a fine-tuning and the answering
+of questions are SIGKILLed at random moments after each got further, or meet themselves in their folder, and end with
+the bits of one that was left alone."""
 
 import hashlib
 import json
@@ -7,6 +8,7 @@ import multiprocessing
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +23,8 @@ KILLED = {
     "llm finetune": ("checkpoints", "settings/finetune.json", {"steps": 100}, ["--checkpoint-every=2"]),
     "leval answer": ("journal", "settings/answer.json", {"max_new_tokens": 256}, []),
 }
+REFUSED = 2
+"""The status of a command that ends in one line."""
 _LONGEST = 2.0
 """Seconds until a process that does not get further is killed all the same."""
 
@@ -37,8 +41,36 @@ def kills(runs: Path, name: str, count: int) -> Counter:
     return ends
 
 
+def twice(runs: Path, name: str, count: int) -> Counter:
+    """How a command ends that runs twice at once on the same files: `valid` where both end, `one line` where one is
+    told so, each with the bits of one that was alone; `taken` with other bits; else `traceback`."""
+    ends = Counter()
+    with tempfile.TemporaryDirectory(dir=runs.parent) as folder:
+        whole = _ended(runs, name, Path(folder) / "runs", 0)[1]
+    for _ in range(count):
+        with tempfile.TemporaryDirectory(dir=runs.parent) as folder:
+            line, _ = _prepared(runs, name, copied := Path(folder) / "runs")
+            both = [_context().Process(target=_run, args=(line, copied)) for _ in range(2)]
+            for process in both:
+                process.start()
+            for process in both:
+                process.join()
+            codes = {process.exitcode for process in both}
+            if _bits(copied, name) != whole:
+                ends["taken"] += 1
+            else:
+                ends["valid" if codes == {0} else "one line" if codes == {0, REFUSED} else "traceback"] += 1
+    return ends
+
+
 def _ended(runs: Path, name: str, copied: Path, count: int) -> tuple[int, dict[str, str]]:
     """How often a command was killed until it ended, at most so often, and what it left."""
+    line, shown = _prepared(runs, name, copied)
+    return _killed_until_done(line, copied, shown, count), _bits(copied, name)
+
+
+def _prepared(runs: Path, name: str, copied: Path) -> tuple[list[str], Path]:
+    """A copy of the runs without what the command writes: its line, and what shows that it got further."""
     mark, settings, longer, more = KILLED[name]
     shutil.copytree(runs, copied)
     for output in OUTPUTS[name]:
@@ -46,17 +78,20 @@ def _ended(runs: Path, name: str, copied: Path, count: int) -> tuple[int, dict[s
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     asked = json.loads((copied / settings).read_text())
     (copied / settings).write_text(json.dumps(asked | longer))
-    shown = (copied / OUTPUTS[name][-1]).parent / mark
-    return _killed_until_done([*CHAIN[name], *more], copied, shown, count), _bits(copied, name)
+    return [*CHAIN[name], *more], (copied / OUTPUTS[name][-1]).parent / mark
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")  # a start costs no seconds
+    context.set_forkserver_preload(["benchmarks.torture_runs", "resonance.posgen.train", "resonance.llm.finetune"])
+    return context
 
 
 def _killed_until_done(line: list[str], folder: Path, mark: Path, count: int) -> int:
     """Runs a command until it ends, killed so many times; returns how often it was."""
-    context = multiprocessing.get_context("forkserver")  # a start costs no seconds
-    context.set_forkserver_preload(["benchmarks.torture_runs", "resonance.posgen.train", "resonance.llm.finetune"])
     draw, killed = random.Random(0), 0
     while True:
-        process, before = context.Process(target=_run, args=(line, folder)), _state(mark)
+        process, before = _context().Process(target=_run, args=(line, folder)), _state(mark)
         process.start()
         until = time.monotonic() + draw.uniform(0, _LONGEST)
         while killed < count and process.is_alive():
@@ -80,7 +115,8 @@ def _run(line: list[str], folder: Path) -> None:
     torch.set_num_threads(1)
     status, said = call(line, folder)
     if status:
-        raise SystemExit(f"{status}: {said}")
+        print(said, file=sys.stderr)
+        sys.exit(status if said.count("\n") == 1 and said.startswith("error: ") else 1)
 
 
 def _state(mark: Path) -> list[tuple[str, int]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks.torture import command_lines, damage, full_disk
-from benchmarks.torture_kills import KILLED, kills
+from benchmarks.torture import another_user, command_lines, damage, full_disk
+from benchmarks.torture_kills import KILLED, kills, twice
 from benchmarks.torture_runs import CHAIN, OUTPUTS, READERS, call, make_runs
 from resonance.posgen.rows import STUDY
 from resonance.record.files import SUMS, UNSEALED, check_seal, replacing, sha256, write_record
@@ -56,6 +56,16 @@ def test_no_damaged_file_is_taken_for_whole(kind: str, runs: Path) -> None:
 @pytest.mark.parametrize("name", KILLED)
 def test_what_is_killed_and_gone_on_with_ends_with_the_same_bits(name: str, runs: Path) -> None:
     assert kills(runs, name, 3) == {"valid": 3}  # `benchmarks.torture --full` makes 20
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_another_users_folders_are_one_line_and_stay_as_they_are(name: str, runs: Path) -> None:
+    assert another_user(runs, name) == {"one line": 3}
+
+
+def test_what_runs_twice_at_once_is_told_so_or_makes_the_same_bits(runs: Path) -> None:
+    assert twice(runs, "leval answer", 1).keys() <= {"one line", "valid"}  # `benchmarks.torture` has the others
+    assert twice(runs, "llm finetune", 1).keys() <= {"one line", "valid"}
 
 
 @pytest.mark.parametrize("output", [f"{RUN}/model.safetensors", f"{DATA}/test.parquet"])

@@ -19,7 +19,7 @@ from resonance.leval.journal import Journal
 from resonance.leval.settings import AnswerRun, Prompts
 from resonance.llm.generate import answers
 from resonance.llm.text import Tokenizer
-from resonance.record.files import check_replaceable, disk_errors, sums
+from resonance.record.files import alone, check_replaceable, disk_errors, sums
 from resonance.record.identity import digest, identity
 from resonance.record.progress import Progress
 
@@ -125,6 +125,7 @@ def answer(
     counts = {name: sum(len(document.questions) for document in documents) for name, documents in asked.items()}
     total, folder = sum(counts.values()), Path(journals) / ours
     with ExitStack() as stack:
+        stack.enter_context(alone(folder))
         progress = stack.enter_context(Progress(f"answers of {run.model}", total))
         opened = {name: stack.enter_context(Journal(folder / f"{name}.jsonl", ours)) for name in asked}
         found = sum(len(journal.done) for journal in opened.values())

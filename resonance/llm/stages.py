@@ -3,6 +3,7 @@ one function. Torch is imported where a function computes with it.
 """
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from resonance.llm import paths
@@ -10,7 +11,7 @@ from resonance.llm.evaluations import evaluations
 from resonance.llm.rows import TRAINING
 from resonance.llm.settings import FinetuneRun, ModelRun, TextRun
 from resonance.record.encoding import read_encoding
-from resonance.record.files import disk_errors, read_record, sums, write_record
+from resonance.record.files import alone, disk_errors, read_record, sums, write_record
 from resonance.record.identity import code_of
 from resonance.record.provenance import Stopwatch, device_name, provenance
 from resonance.record.rows import write_rows
@@ -113,9 +114,10 @@ def finetune(
     plan = training.finetune_plan(run, f"{run.model} {encoding.stem} {run.strategy}", checkpoint_every)
     code = code_of(paths.CODE.format(stage="finetune"), methods=[spec.method])
     made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base")}
-    with disk_errors(folder):
+    first = not int(os.environ.get("RANK", "0"))  # torchrun's others share its folder
+    with disk_errors(folder), alone(folder) if first else nullcontext():
         trained = training.train(make, packed, plan, folder, made_of=made_of, code=code)
-    if int(os.environ.get("RANK", "0")):
+    if not first:
         return
     record = {
         "settings": run.model_dump(mode="json"),

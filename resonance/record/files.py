@@ -5,6 +5,7 @@ any place in them. So damage is noticed before any library sees it.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import mmap
@@ -49,6 +50,27 @@ def replacing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """A folder, made if need be, that no other process works in; held until the end, however the process ends.
+
+    Raises ValueError where one does. A file system without locks holds nothing.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ValueError(f"{folder}: another process is at work there; wait until it has ended") from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}

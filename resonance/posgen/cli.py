@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from resonance.posgen import stages
+from resonance.record.files import alone
 
 app = typer.Typer(no_args_is_help=True, help="The synthetic half: generate, train, evaluate, rank.")
 
@@ -39,7 +40,8 @@ def train(
 
     A killed training, started again, goes on from the last checkpoint in the folder.
     """
-    stages.train(settings, encoding, train_data, validation_data, output_folder, seed, threads, checkpoint_seconds)
+    with alone(output_folder):
+        stages.train(settings, encoding, train_data, validation_data, output_folder, seed, threads, checkpoint_seconds)
 
 
 @app.command("evaluate")

@@ -46,6 +46,7 @@ def kernel(tmp_path_factory) -> ctypes.CDLL:
     source, library = folder / "shim.cpp", folder / "kernel.so"
     source.write_text(SHIM)
     command = [compiler, "-std=c++17", "-O2", "-ffp-contract=off", "-fno-tree-slp-vectorize", "-w", "-DRESONANCE_HOST"]
+    command += ["-fsanitize=alignment", "-fno-sanitize-recover=alignment"]  # what a GPU would trap on ends the process
     subprocess.run([*command, "-shared", "-fPIC", f"-I{CUDA}", str(source), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
     loaded.run.restype = ctypes.c_char_p
@@ -88,19 +89,30 @@ def test_the_body_gives_the_references_bits(kernel: ctypes.CDLL) -> None:
             assert torch.equal(x, y), f"case {seed}"
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["dense", "packed"])
+@pytest.mark.parametrize("half", [32, 12, 6, 5])
 @pytest.mark.parametrize("layout", ops.PAIR_LAYOUTS)
 @pytest.mark.parametrize("dtype", ops.DTYPES, ids=str)
-def test_the_body_in_16_byte_accesses(kernel: ctypes.CDLL, dtype: torch.dtype, layout: str) -> None:
-    """Aligned shapes, in place, with a part of the head that is only kept."""
+def test_the_body_in_accesses_of_every_width(
+    kernel: ctypes.CDLL, dtype: torch.dtype, layout: str, half: int, packed: bool
+) -> None:
+    """In place, with a part of the head that is only kept; of the table too, also where it is aligned for none."""
     draw = torch.Generator().manual_seed(0)
-    angle = torch.randn(9, 32, generator=draw)
-    table = Table(angle.cos(), angle.sin())
-    for head_dim in (64, 80):
-        q = torch.randn(2, 6, 9, head_dim, generator=draw).to(dtype)
-        k = torch.randn(2, 9, 1, head_dim, generator=draw).to(dtype).transpose(1, 2)
-        wanted = rotate(q, k, table, pair_layout=layout)
-        found = run(kernel, q, k, table, None, layout == "interleaved", False, in_place=True)
-        assert all(torch.equal(x, y) for x, y in zip(found, wanted, strict=True))
+    modulus = torch.arange(3, 3 + half)
+    start = modulus.cumsum(0) - modulus
+    angle = torch.randn((int(modulus.sum()),) if packed else (9, half), generator=draw)
+    periods = {"start": start, "modulus": modulus} if packed else {}
+    for odd in (False, True):
+        cos, sin = angle.cos(), angle.sin()
+        if odd:  # four bytes further on
+            cos, sin = (torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape) for x in (cos, sin))
+        table = Table(cos, sin, **periods)
+        for head_dim in (2 * half, 2 * half + 16):
+            q = torch.randn(2, 6, 9, head_dim, generator=draw).to(dtype)
+            k = torch.randn(2, 9, 1, head_dim, generator=draw).to(dtype).transpose(1, 2)
+            wanted = rotate(q, k, table, pair_layout=layout)
+            found = run(kernel, q, k, table, None, layout == "interleaved", False, in_place=True)
+            assert all(torch.equal(x, y) for x, y in zip(found, wanted, strict=True))
 
 
 def test_a_position_outside_the_table_traps(kernel: ctypes.CDLL) -> None:

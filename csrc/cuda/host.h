@@ -4,7 +4,8 @@
 #include <stdexcept>
 
 #define __global__
-struct uint4 { unsigned x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };  // as CUDA aligns them: the sanitizer sees an access that a GPU would not take
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct Index { unsigned x, y; };
 static Index blockIdx, blockDim, threadIdx;
 

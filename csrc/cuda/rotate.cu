@@ -1,6 +1,6 @@
 // The CUDA kernel: one launch turns q and k. A thread holds cos and sin of one position and a few
 // pairs in registers and takes them through a group of heads, so a table entry is read (and a period
-// divided by) once for the group. Data moves 16 bytes at a time where it is aligned so.
+// divided by) once for the group. Data and table move in the widest accesses that they are aligned for.
 // Includes no torch: it compiles wherever nvcc is, and under RESONANCE_HOST with g++ (host.h).
 #include "../rotate.h"
 
@@ -25,30 +25,48 @@ struct OnDevice {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 // Heads that share a thread's table entries: more reuse against fewer threads.
 constexpr int64_t kHeads = 4;
 
 template <class S> struct Math { using type = float; };
 template <> struct Math<double> { using type = double; };
 
-// N elements of one 16-byte access (N*sizeof(S) is 16), or one element. Packed by hand: a struct of
-// eight 16-bit members would be moved member by member.
+// The words of one access of 4, 8 or 16 bytes. Packed by hand: a struct of eight 16-bit members would be moved member
+// by member.
+template <int W> struct Words { uint32_t word[W]; };
+RESONANCE_HD Words<4> read(const Words<4>* from) {
+  const uint4 raw = *reinterpret_cast<const uint4*>(from);
+  return {raw.x, raw.y, raw.z, raw.w};
+}
+RESONANCE_HD Words<2> read(const Words<2>* from) {
+  const uint2 raw = *reinterpret_cast<const uint2*>(from);
+  return {raw.x, raw.y};
+}
+RESONANCE_HD Words<1> read(const Words<1>* from) { return {*reinterpret_cast<const uint32_t*>(from)}; }
+RESONANCE_HD void write(Words<4>* to, const Words<4>& x) {
+  *reinterpret_cast<uint4*>(to) = uint4{x.word[0], x.word[1], x.word[2], x.word[3]};
+}
+RESONANCE_HD void write(Words<2>* to, const Words<2>& x) {
+  *reinterpret_cast<uint2*>(to) = uint2{x.word[0], x.word[1]};
+}
+RESONANCE_HD void write(Words<1>* to, const Words<1>& x) { *reinterpret_cast<uint32_t*>(to) = x.word[0]; }
+
+// N elements as one access, of N*sizeof(S) bytes where N > 1.
 template <class S, int N>
 RESONANCE_HD void load(const S* from, S (&x)[N]) {
   if constexpr (N == 1) {
     x[0] = *from;
   } else {
-    const uint4 raw = *reinterpret_cast<const uint4*>(from);
-    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+    const auto raw = read(reinterpret_cast<const Words<N * int(sizeof(S)) / 4>*>(from));
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       if constexpr (sizeof(S) == 2) {
-        x[i].bits = uint16_t(words[i / 2] >> (16 * (i % 2)));
+        x[i].bits = uint16_t(raw.word[i / 2] >> (16 * (i % 2)));
       } else if constexpr (sizeof(S) == 4) {
-        x[i] = to_float(words[i]);
+        x[i] = to_float(raw.word[i]);
       } else {
-        const uint64_t bits = uint64_t(words[2 * i + 1]) << 32 | words[2 * i];
+        const uint64_t bits = uint64_t(raw.word[2 * i + 1]) << 32 | raw.word[2 * i];
         __builtin_memcpy(&x[i], &bits, 8);
       }
     }
@@ -59,27 +77,50 @@ RESONANCE_HD void store(S* to, const S (&x)[N]) {
   if constexpr (N == 1) {
     *to = x[0];
   } else {
-    uint32_t words[4];
+    constexpr int W = N * int(sizeof(S)) / 4;
+    Words<W> raw;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < W; ++i) {
       if constexpr (sizeof(S) == 2) {
-        words[i] = uint32_t(x[2 * i].bits) | uint32_t(x[2 * i + 1].bits) << 16;
+        raw.word[i] = uint32_t(x[2 * i].bits) | uint32_t(x[2 * i + 1].bits) << 16;
       } else if constexpr (sizeof(S) == 4) {
-        words[i] = to_bits(x[i]);
+        raw.word[i] = to_bits(x[i]);
       } else {
         uint64_t bits;
         __builtin_memcpy(&bits, &x[i / 2], 8);
-        words[i] = uint32_t(bits >> (32 * (i % 2)));
+        raw.word[i] = uint32_t(bits >> (32 * (i % 2)));
       }
     }
-    *reinterpret_cast<uint4*>(to) = uint4{words[0], words[1], words[2], words[3]};
+    write(reinterpret_cast<Words<W>*>(to), raw);
+  }
+}
+
+// The most elements of E in one access, of N that lie side by side.
+template <class E, int N>
+constexpr int kWide = N * int(sizeof(E)) < 16 ? N : 16 / int(sizeof(E));
+
+// N elements side by side, in the widest accesses where wide says that they are aligned for them.
+template <class E, int N>
+RESONANCE_HD void load_all(const E* from, bool wide, E (&x)[N]) {
+  constexpr int M = kWide<E, N>;
+  if (wide) {
+#pragma unroll
+    for (int i = 0; i < N; i += M) {
+      E part[M];
+      load<E, M>(from + i, part);
+#pragma unroll
+      for (int n = 0; n < M; ++n) x[i + n] = part[n];
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) x[i] = from[i];
   }
 }
 
 // E: the table's type. N pairs a thread. One thread: (b, t, N features) or (b, t, N elements past the
 // rotary dimension), times the heads of group blockIdx.y, q's groups before k's.
 template <class S, class E, int N, bool INTERLEAVED>
-__global__ void rotate_kernel(const Call call) {
+__global__ void rotate_kernel(const Call call, const bool wide_table) {
   using A = typename Math<S>::type;
   const int64_t half = call.half, pair_chunks = half / N;
   const int64_t chunks = pair_chunks + (call.head_dim - 2 * half + N - 1) / N;
@@ -107,22 +148,36 @@ __global__ void rotate_kernel(const Call call) {
   if (m < 0 || m >= call.limit) TRAP();
   const E *cos = static_cast<const E*>(call.cos), *sin = static_cast<const E*>(call.sin);
   const A up = A(call.amplitude), down = call.conjugate ? -up : up;
+  const int64_t j = chunk * N;
+  E cos_j[N], sin_j[N];
+  if (call.start) {
+    constexpr int M = kWide<int64_t, N>;
+#pragma unroll
+    for (int i = 0; i < N; i += M) {
+      int64_t start[M], length[M];
+      load_all<int64_t, M>(call.start + j + i, wide_table, start);
+      load_all<int64_t, M>(call.modulus + j + i, wide_table, length);
+#pragma unroll
+      for (int n = 0; n < M; ++n) {
+        // 64-bit division is slow on a GPU; most positions need none.
+        const int64_t rest = (m | length[n]) >> 32 ? m % length[n] : int64_t(uint32_t(m) % uint32_t(length[n]));
+        const int64_t entry = start[n] + rest;
+        if (entry < 0 || entry >= call.entries) TRAP();
+        cos_j[i + n] = cos[entry];
+        sin_j[i + n] = sin[entry];
+      }
+    }
+  } else {
+    const int64_t entry = b * call.table_b + m * call.table_t + j;
+    load_all<E, N>(cos + entry, wide_table, cos_j);
+    load_all<E, N>(sin + entry, wide_table, sin_j);
+  }
   A c[N], s[N];
 #pragma unroll
   for (int n = 0; n < N; ++n) {
-    const int64_t j = chunk * N + n;
-    int64_t entry = b * call.table_b + m * call.table_t + j;
-    if (call.start) {
-      const int64_t length = call.modulus[j];
-      // 64-bit division is slow on a GPU; most positions need none.
-      const int64_t rest = (m | length) >> 32 ? m % length : int64_t(uint32_t(m) % uint32_t(length));
-      entry = call.start[j] + rest;
-      if (entry < 0 || entry >= call.entries) TRAP();
-    }
-    c[n] = A(cos[entry]) * up;
-    s[n] = A(sin[entry]) * down;
+    c[n] = A(cos_j[n]) * up;
+    s[n] = A(sin_j[n]) * down;
   }
-  const int64_t j = chunk * N;
   const int64_t at_a = INTERLEAVED ? 2 * j : j, at_b = INTERLEAVED ? 2 * j + N : half + j;
   for (int64_t head = first_head; head < last_head; ++head, in += side.in_h, out += side.out_h) {
     S a[N], b_[N];
@@ -149,39 +204,51 @@ __global__ void rotate_kernel(const Call call) {
   }
 }
 
+// Whether n elements of both halves of a pair may be moved as one access, on every side.
 bool aligned(const Call& call, int64_t size, int64_t n) {
-  int64_t odd = call.half % n ? 1 : 0;
+  int64_t odd = call.half % n;
   for (const Side& side : call.side) {
     const int64_t strides = side.in_b | side.in_h | side.in_t | side.out_b | side.out_h | side.out_t;
-    odd |= strides * size | reinterpret_cast<intptr_t>(side.in) | reinterpret_cast<intptr_t>(side.out);
+    odd |= (strides * size | reinterpret_cast<intptr_t>(side.in) | reinterpret_cast<intptr_t>(side.out)) % (n * size);
   }
-  return odd % 16 == 0;
+  return odd == 0;
 }
 
-template <class S, class E>
-const char* launch(const Call& call, void* stream) {
-  constexpr int N = 16 / sizeof(S);
-  const int64_t n = aligned(call, sizeof(S), N) ? N : 1;
-  const int64_t chunks = call.half / n + (call.head_dim - 2 * call.half + n - 1) / n;
+template <class S, class E, int N>
+const char* launch_n(const Call& call, void* stream) {
+  const int64_t chunks = call.half / N + (call.head_dim - 2 * call.half + N - 1) / N;
   const int64_t blocks = (call.batch * call.num_positions * chunks + kThreads - 1) / kThreads;
   int64_t groups = 0;
   for (const Side& side : call.side) groups += (side.heads + kHeads - 1) / kHeads;
   if (blocks == 0 || groups == 0) return nullptr;
   if (blocks >= int64_t(1) << 31 || groups >= 65536) return "more than 2^31 blocks or 65535 groups of heads";
-  if (n == N && call.interleaved)
-    LAUNCH((rotate_kernel<S, E, N, true>), blocks, groups, kThreads, stream, call);
-  else if (n == N)
-    LAUNCH((rotate_kernel<S, E, N, false>), blocks, groups, kThreads, stream, call);
-  else if (call.interleaved)
-    LAUNCH((rotate_kernel<S, E, 1, true>), blocks, groups, kThreads, stream, call);
+  // Of the table in one access: entries side by side, or the starts and periods that lead to them.
+  const intptr_t rows = (call.table_b | call.table_t) * sizeof(E);
+  const intptr_t at = call.start ? intptr_t(call.start) | intptr_t(call.modulus)
+                                 : intptr_t(call.cos) | intptr_t(call.sin) | rows;
+  const bool wide = at % (call.start ? kWide<int64_t, N> * sizeof(int64_t) : kWide<E, N> * sizeof(E)) == 0;
+  if (call.interleaved)
+    LAUNCH((rotate_kernel<S, E, N, true>), blocks, groups, kThreads, stream, call, wide);
   else
-    LAUNCH((rotate_kernel<S, E, 1, false>), blocks, groups, kThreads, stream, call);
+    LAUNCH((rotate_kernel<S, E, N, false>), blocks, groups, kThreads, stream, call, wide);
 #ifdef RESONANCE_HOST
   return nullptr;
 #else
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 #endif
+}
+
+// The widest access that the data is aligned for: of a half of 12 bfloat16, as GPT-NeoX has, 8 bytes.
+template <class S, class E>
+const char* launch(const Call& call, void* stream) {
+  constexpr int size = sizeof(S), most = 16 / size;
+  if (aligned(call, size, most)) return launch_n<S, E, most>(call, stream);
+  if constexpr (most >= 4)
+    if (aligned(call, size, most / 2)) return launch_n<S, E, most / 2>(call, stream);
+  if constexpr (most >= 8)
+    if (aligned(call, size, most / 4)) return launch_n<S, E, most / 4>(call, stream);
+  return launch_n<S, E, 1>(call, stream);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,7 @@ import pytest
 
 from benchmarks.torture import another_user, command_lines, damage, full_disk
 from benchmarks.torture_kills import KILLED, kills, twice
-from benchmarks.torture_runs import CHAIN, OUTPUTS, READERS, call, make_runs
+from benchmarks.torture_runs import CHAIN, OUTPUTS, READERS, ROOT, call, make_runs
 from resonance.posgen.rows import STUDY
 from resonance.record.files import SUMS, UNSEALED, check_seal, replacing, sha256, write_record
 from resonance.record.rows import read_rows
@@ -66,6 +67,20 @@ def test_another_users_folders_are_one_line_and_stay_as_they_are(name: str, runs
 def test_what_runs_twice_at_once_is_told_so_or_makes_the_same_bits(runs: Path) -> None:
     assert twice(runs, "leval answer", 1).keys() <= {"one line", "valid"}  # `benchmarks.torture` has the others
     assert twice(runs, "llm finetune", 1).keys() <= {"one line", "valid"}
+
+
+def test_a_compiled_training_on_two_threads_has_the_same_bits_twice(runs: Path) -> None:
+    """60 steps; in processes of their own, for torch's switches are global."""
+    asked = json.loads((runs / "settings/train.json").read_text())
+    asked["training"]["compile"], asked["steps"] = True, 60
+    (runs / "settings/train.json").write_text(json.dumps(asked))
+    weights = []
+    for _ in range(2):
+        shutil.rmtree(runs / RUN)
+        line = [sys.executable, "-m", "resonance", *CHAIN["posgen train"], "--threads=2"]
+        subprocess.run(line, cwd=runs, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+        weights.append((runs / RUN / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("output", [f"{RUN}/model.safetensors", f"{DATA}/test.parquet"])

@@ -4,6 +4,7 @@ Imports torch where a function computes with it.
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def train(
 
     watch, made = Stopwatch(), provenance()
     run, spec = read_settings(TrainRun, settings), read_encoding(encoding)
-    _prepare_torch(run.training.device, run.training.precision, threads)
+    prepare_torch(run.training.device, run.training.precision, threads)
     tune_allocator()
     discard_leftovers(folder)
     asked = {"task": run.task, "data": run.data.model_dump()}
@@ -186,7 +187,7 @@ def _measured(model: Path, encoding: Path, settings: Path, protocol: str, thread
     if encoding.stem == about["train_encoding"]:
         _check({"spec": about["spec"]}, {"spec": spec.to_dict()}, f"{encoding} must be what {model} was trained with")
     asked = read_settings(EvaluateRun, settings).evaluation
-    _prepare_torch(run.training.device, asked.precision, threads)
+    prepare_torch(run.training.device, asked.precision, threads)
     tune_allocator()
     record = {
         "protocol": protocol or run.protocol,
@@ -248,10 +249,15 @@ def _check(asked: dict, found: dict, rule: str) -> None:
         raise ValueError(f"{rule}, but {'; '.join(other)}; name that run's own file, or run its rule again")
 
 
-def _prepare_torch(device: str, precision: str, threads: int) -> None:
+def prepare_torch(device: str, precision: str, threads: int) -> None:
+    """torch for a training or an evaluation: threads, precision, and the same bits every time."""
     import torch
 
     torch.set_num_threads(threads)
+    if device == "cuda" or threads > 1:  # else inductor adds up the embedding's gradient in whatever order
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+        torch.utils.deterministic.fill_uninitialized_memory = False
     if device == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if device == "cuda" and not torch.cuda.is_available():

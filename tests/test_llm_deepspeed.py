@@ -1,4 +1,5 @@
-"""DeepSpeed ZeRO-3 Offload, two processes on a CPU: killed, resumed, equal; the merged weights load."""
+"""DeepSpeed ZeRO-3 Offload, two processes on a CPU, weights partitioned: killed, resumed, equal; the merged weights
+load, and the losses are those of a training without it."""
 
 import os
 import subprocess
@@ -12,8 +13,8 @@ import torch
 
 pytest.importorskip("accelerate")
 pytest.importorskip("deepspeed")
-from llm_cases import make_text, protocols, spec, tiny
-from resonance.hf.swap import load_pretrained, spec_of
+from llm_cases import TINY, L, make_text, protocols, spec
+from resonance.hf.swap import load_pretrained, spec_of, swap_rotary
 from resonance.llm import models
 from resonance.llm.rows import TRAINING
 from resonance.llm.settings import FinetuneChoices, FinetuneLoop, FinetuneRun, ModelRun
@@ -22,6 +23,13 @@ from resonance.record.rows import read_rows
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 8
 pytestmark = pytest.mark.slow
+
+
+def wide() -> torch.nn.Module:
+    """Of d = 512, whose matrices are partitioned: DeepSpeed leaves those of under 100,000 weights whole."""
+    torch.manual_seed(0)
+    model = models.make_tiny(TINY.model_copy(update={"d_model": 512, "num_heads": 4}), L, 10_000.0)
+    return swap_rotary(model, spec("rope", False)).eval()
 
 
 def settings(**changes: object) -> FinetuneRun:
@@ -42,7 +50,7 @@ def settings(**changes: object) -> FinetuneRun:
 def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     make_text(folder)
-    tiny(spec("rope", False)).save_pretrained(folder / "model")
+    wide().save_pretrained(folder / "model")
     run = ModelRun(
         source="train:tiny", train_length=32, rope_base=10_000.0, tiny=None, device="cpu",
         precision="fp32",
@@ -93,7 +101,13 @@ def test_killed_and_resumed_loss_identical(inputs, tmp_path):
     assert len(first) == STEPS and first == second
     merged = [load_pretrained(tmp_path / name / "model") for name in ("whole", "killed")]
     assert all(spec_of(model.config) == spec() for model in merged)
-    assert sum(p.numel() for p in merged[0].parameters()) == sum(p.numel() for p in tiny().parameters())
+    assert sum(p.numel() for p in merged[0].parameters()) == sum(p.numel() for p in wide().parameters())
     a, b = (model.state_dict() for model in merged)
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["model.embed_tokens.weight"], tiny().state_dict()["model.embed_tokens.weight"])
+    assert not torch.equal(a["model.embed_tokens.weight"], wide().state_dict()["model.embed_tokens.weight"])
+    alone = settings(deepspeed="none", processes=1)
+    (inputs / "alone.json").write_text(alone.to_json())
+    command = [sys.executable, "-m", "resonance", "llm", "finetune", str(inputs / "alone.json")]
+    command += [str(inputs / name) for name in ("resonance_yarn.json", "base.json", "packed")]
+    subprocess.run([*command, str(tmp_path / "alone"), "--threads", "2"], cwd=ROOT, check=True)
+    assert losses(tmp_path / "alone") == pytest.approx(first, abs=1e-2)  # other sums, at a large step

@@ -13,9 +13,10 @@ cos and sin in the model's dtype. The exact lookup (m mod period) and the op com
 L is the training length in positions.
 """
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -308,7 +309,7 @@ def _send_tokens(model: torch.nn.Module, rotary: RotaryEmbedding) -> str | None:
     tokens = torch.zeros((1, 4), dtype=torch.long, device=model.get_input_embeddings().weight.device)
     more = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
     try:
-        with torch.random.fork_rng(devices=[]):  # a model in training draws its dropout
+        with torch.random.fork_rng(devices=[]), _gathered(model):  # a model in training draws its dropout
             model(input_ids=tokens, **more)
     except _Reached:
         pass
@@ -318,3 +319,23 @@ def _send_tokens(model: torch.nn.Module, rotary: RotaryEmbedding) -> str | None:
         for hook in hooks:
             hook.remove()
     return None if RotaryEmbedding in calls else "it never calls its rotary module"
+
+
+@contextlib.contextmanager
+def _gathered(model: torch.nn.Module) -> Iterator[None]:
+    """DeepSpeed's ZeRO-3 leaves each process a part of every weight: those of a module are gathered when it runs, and
+    partitioned again at the end."""
+    if not any(hasattr(weight, "ds_id") for weight in model.parameters()):
+        yield
+        return
+    import deepspeed
+
+    with contextlib.ExitStack() as gathered:
+
+        def gather(module: torch.nn.Module, *_: object) -> None:
+            if own := list(module.parameters(recurse=False)):
+                gathered.enter_context(deepspeed.zero.GatheredParameters(own))
+
+        for module in model.modules():
+            gathered.callback(module.register_forward_pre_hook(gather).remove)
+        yield

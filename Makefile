@@ -16,7 +16,7 @@ SNAKEMAKE := snakemake --cores $(CORES) --config preset=$(PRESET)
 # A bar over all jobs on a terminal, plain lines in a file.
 BAR := $(shell test -t 2 && echo --logger rich)
 
-.PHONY: help setup plan reproduce report test lint format schema pages docs torture clean
+.PHONY: help setup plan reproduce report test lint format schema pages docs torture gpu-check clean
 
 help:
 	@echo "make reproduce   every table and figure of the paper   (PRESET=smoke|laptop|paper)"
@@ -26,6 +26,7 @@ help:
 	@echo "make schema      workflow/schemas from resonance.workflow.preset"
 	@echo "make pages       the measured tables of docs/, of the rows in results-published/"
 	@echo "make docs        the docs site, in site/"
+	@echo "make gpu-check   is this GPU machine fit for PRESET=paper? ten minutes, a line a step; what needs no GPU without one"
 	@echo "make torture     what gets through when everything is broken, some minutes"
 	@echo "make clean       remove the environment (results/ stays)"
 
@@ -86,6 +87,9 @@ pages: setup
 
 torture: setup
 	python -m benchmarks.torture --full
+
+gpu-check: setup
+	@python -m benchmarks.gpu_check
 
 # Its packages are installed when it is first asked for.
 docs: setup

@@ -379,6 +379,7 @@ def page(title: str, made: list[dict]) -> str:
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
 table {{ border-collapse: collapse }}
 th, td {{ border-top: 1px solid #ccc; padding: .5rem; text-align: left; vertical-align: top; overflow-wrap: anywhere }}
+th, td:nth-child(2) {{ white-space: nowrap }}
 .fail td:nth-child(2) {{ color: #b00020; font-weight: bold }}
 @media (max-width: 40rem) {{
   tr, th, td {{ display: block; border: 0; padding: .1rem 0 }}

@@ -72,6 +72,20 @@ def pins(environment: Path) -> dict[str, str]:
     return {canonicalize_name(entry.name): str(entry.specifier).lstrip("=") for entry in read(environment)[1]}
 
 
+@pytest.mark.parametrize(("fails", "status"), [("flash-attn", 0), ("deepspeed", 1)])
+def test_flash_attention_that_does_not_build_costs_no_environment(fails: str, status: int, tmp_path: Path) -> None:
+    """With a python that installs all but one package."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\ncase "$*" in *" {fails}") exit 1;; -c*) echo "C++ (avx2)";; esac\n')
+    stand_in.chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROOT / "envs/llm-cuda.post-deploy.sh"], capture_output=True, text=True, cwd=ROOT,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "CONDA_PREFIX": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert ("attention runs as SDPA of torch" in done.stderr) == (fails == "flash-attn")
+
+
 def test_every_rule_names_its_environment() -> None:
     files = sorted((ROOT / "workflow/rules").glob("*.smk"))
     text = "".join(file.read_text() for file in files)

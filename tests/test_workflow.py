@@ -145,27 +145,28 @@ def test_kept_rows_are_drawn_as_those_of_a_run(finished):
 
 
 @pytest.fixture(scope="module")
-def crate(finished, tmp_path_factory) -> Path:
+def crate(smoke_run, tmp_path_factory) -> Path:
+    """Of the run itself: its copy has what other tests of this file have made since."""
     packed = tmp_path_factory.mktemp("crate") / "smoke.crate.zip"
     command = [sys.executable, "-m", "resonance", "crate", "--preset", "smoke", "--output", packed]
-    subprocess.run(command, cwd=finished, env=ENVIRONMENT, check=True)
+    subprocess.run(command, cwd=smoke_run, env=ENVIRONMENT, check=True)
     return packed
 
 
-def test_a_crate_holds_a_runs_tables_figures_and_rows_and_what_made_them(finished, crate):
+def test_a_crate_holds_a_runs_tables_figures_and_rows_and_what_made_them(smoke_run, crate):
     with zipfile.ZipFile(crate) as packed:
         inside = {name: packed.read(name) for name in packed.namelist()}
     about = {each["@id"]: each for each in json.loads(inside["ro-crate-metadata.json"])["@graph"]}
     run = about["#run-smoke"]
     made = {each["@id"] for each in run["result"]}
-    folder = finished / "results/smoke"
+    folder = smoke_run / "results/smoke"
     drawn = {path for kind in ("tables", "figures") for path in (folder / kind).iterdir()} | {folder / "summary.html"}
-    assert {path.relative_to(finished).as_posix() for path in drawn} <= made
+    assert {path.relative_to(smoke_run).as_posix() for path in drawn} <= made
     rows = {name for name in made if name.endswith(".parquet")}
     of = Counter(Path(name).name for name in rows)
     assert (of["train.parquet"], of["rope.parquet"], of["perplexity.parquet"], of["scores.parquet"]) == (21, 6, 4, 4)
     assert not any("posgen/data" in name for name in made)
-    assert all(inside[name] == (finished / name).read_bytes() for name in made)
+    assert all(inside[name] == (smoke_run / name).read_bytes() for name in made)
     assert {"config/smoke.yaml"} <= {each["@id"] for each in run["object"]} <= set(inside)
     assert run["startTime"] <= run["endTime"] and about["#torch"]["softwareVersion"] == torch.__version__
 

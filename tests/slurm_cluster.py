@@ -1,7 +1,7 @@
-"""A Slurm of one machine out of Debian's packages, for tests: munge, controller and node, in one folder.
+"""A Slurm of one machine out of Debian's packages, for tests: munge, controller and two nodes, in one folder.
 
-Root's own daemons on free ports, without systemd, cgroups or accounting. GPUs are pretended: device files that
-nothing reads, so that jobs which ask for a GPU queue for one and get its number.
+Root's own daemons on free ports, without systemd, cgroups or accounting. Each node has all cores of the machine, and a
+GPU that is pretended: a device file that nothing reads, so that jobs which ask for one queue for it and get its number.
 """
 
 import os
@@ -13,6 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
+NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue", "sinfo")
 PACKAGES = "slurmctld slurmd slurm-client munge"
 
@@ -20,7 +21,6 @@ SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -28,11 +28,11 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 # Jobs are bound to the cores that they asked for, as clusters do it.
 TaskPlugin=task/affinity
@@ -53,9 +53,18 @@ SlurmdParameters=config_overrides
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=1-00:00:00 State=UP
-PartitionName=gpu Nodes={host} MaxTime=1-00:00:00 State=UP
+# A job of the partition `urgent` sends those in its way back to the queue.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+{nodes}
+# LLN: to the node that has less to do.
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-00:00:00 LLN=YES State=UP
+PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 LLN=YES State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=9 State=UP
+"""
+NODE = """\
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory} Gres=gpu:1 \
+State=UNKNOWN
 """
 
 
@@ -75,8 +84,8 @@ def program(name: str) -> str | None:
 class Cluster:
     """Up within `with`, and down by the numbers of its own processes at the end."""
 
-    def __init__(self, folder: Path, gpus: int = 2) -> None:
-        self.folder, self.gpus, self.daemons = Path(folder), gpus, []
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.daemons = Path(folder), []
         # srun inside a job looks for its configuration where a cluster has it: the executor's job step drops
         # SLURM_CONF. A folder in PATH says it again, and nothing outside this folder is touched.
         commands = self.folder / "bin"
@@ -92,16 +101,17 @@ class Cluster:
                         f"--socket={self.folder}/munge/socket", f"--pid-file={self.folder}/munge/pid",
                         f"--log-file={self.folder}/munge/log", f"--seed-file={self.folder}/munge/seed")  # fmt: skip
             self._wait("munge's socket", lambda: (self.folder / "munge/socket").exists())
-            self._start("slurmctld", "-D", "-c")
-            self._start("slurmd", "-D", "-N", socket.gethostname().split(".")[0])
-            self._wait("an idle node", lambda: set(self.ask("sinfo", "--noheader", "--format=%T").split()) == {"idle"})
+            self.controller = self._start("slurmctld", "-D", "-c")
+            for node in NODES:
+                self._start("slurmd", "-D", "-N", node)
+            self._wait("idle nodes", lambda: set(self.ask("sinfo", "--noheader", "--format=%T").split()) == {"idle"})
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if len(self.daemons) == 3:  # all up: no job may outlive them
+        if len(self.daemons) == 2 + len(NODES):  # all up: no job may outlive them
             self.ask("scancel", "--user=root")
             self._wait("end of its jobs", lambda: not self.ask("squeue", "--noheader"))
         for daemon in reversed(self.daemons):
@@ -133,29 +143,38 @@ class Cluster:
         key = self.folder / "munge/key"
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o400)
-        for number in range(self.gpus):
-            os.mknod(self.folder / f"dev/nvidia{number}", 0o666 | 0o020000, os.makedev(1, 3))
         host = socket.gethostname().split(".")[0]
-        controller_port, node_port = _free_ports(2)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 9 // 10
+        controller_port, *ports = _free_ports(1 + len(NODES))
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 9 // 10 // len(NODES)
+        nodes, gpus = [], []
+        for number, (node, port) in enumerate(zip(NODES, ports, strict=True)):
+            nodes.append(NODE.format(node=node, host=host, port=port, cpus=os.cpu_count(), memory=memory))
+            device = self.folder / f"dev/nvidia{number}"
+            os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
+            gpus.append(f"NodeName={node} Name=gpu File={device}\n")
         (self.folder / "slurm.conf").write_text(
-            SLURM_CONF.format(
-                host=host, folder=self.folder, controller_port=controller_port, node_port=node_port,
-                cpus=os.cpu_count(), memory=memory, gpus=self.gpus,
-            )
-        )  # fmt: skip
-        (self.folder / "gres.conf").write_text(
-            f"NodeName={host} Name=gpu File={self.folder}/dev/nvidia[0-{self.gpus - 1}]\n"
+            SLURM_CONF.format(host=host, folder=self.folder, controller_port=controller_port, nodes="".join(nodes))
         )
+        (self.folder / "gres.conf").write_text("".join(gpus))
         wrapper = self.folder / "bin/srun"
         wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {program("srun")} "$@"\n')
         wrapper.chmod(0o755)
 
-    def _start(self, name: str, *arguments: str) -> None:
-        with (self.folder / f"{name}.out").open("wb") as said:
+    def stop_controller(self) -> None:
+        self.controller.terminate()
+        self.controller.wait(timeout=20)
+        self.daemons.remove(self.controller)
+
+    def start_controller(self) -> None:
+        """With the state that it had."""
+        self.controller = self._start("slurmctld", "-D")
+
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen:
+        with (self.folder / f"{name}{len(self.daemons)}.out").open("wb") as said:
             command = [program(name), *arguments]
             environment = {**os.environ, **self.environment}
             self.daemons.append(subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT))
+        return self.daemons[-1]
 
     def _wait(self, what: str, ready) -> None:
         end = time.monotonic() + 30

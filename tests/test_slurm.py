@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,10 @@ import slurm_cluster
 from resonance.llm.evaluations import evaluations
 from resonance.posgen.rows import EVALUATION
 from resonance.record.rows import read_rows
-from workflow_copy import copy_of_repository, copy_of_run, environment_of
+from workflow_copy import ROOT, copy_of_repository, copy_of_run, environment_of
 
 pytestmark = pytest.mark.slurm
+PATIENT = ROOT / "profiles/slurm/bin/sbatch"
 TRAININGS = "results/smoke/posgen/runs/paper/cot/{}/seed42"
 
 
@@ -107,6 +108,8 @@ def test_every_kind_of_job_runs_under_slurm_and_gives_the_bits_of_a_local_run(cl
         assert read_rows(folder / path, EVALUATION).equals(read_rows(smoke_run / path, EVALUATION)), path
     rows = [read_rows(root / PERPLEXITY, evaluations()["perplexity"].kind) for root in (folder, smoke_run)]
     assert rows[0].equals(rows[1])
+    assert {job["NodeList"] for job in jobs} == set(slurm_cluster.NODES)
+    assert len({job["Comment"].partition("#")[2] for job in jobs}) == len(jobs), "sent by our sbatch, each marked"
 
 
 def copy_without(smoke_run: Path, folder: Path, *encodings: str) -> tuple[dict[str, Path], list[str]]:
@@ -118,14 +121,14 @@ def copy_without(smoke_run: Path, folder: Path, *encodings: str) -> tuple[dict[s
     return runs, [str((run / "model.safetensors").relative_to(folder)) for run in runs.values()]
 
 
-def trainings_of(folder: Path) -> list[tuple[int, str, str]]:
+def trainings_of(folder: Path, command: Sequence[str] = ("posgen", "train")) -> list[tuple[int, str, str]]:
     """(process, encoding, number of the Slurm job) of the trainings that run in a copy of the repository."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            if {"resonance", "posgen", "train"} <= set(words) and (process / "cwd").resolve() == folder:
-                encoding = next(word for word in words if word.endswith("/seed42")).split("/")[-2]
+            if {"resonance", *command} <= set(words) and (process / "cwd").resolve() == folder:
+                encoding = next(word for word in words if word.endswith(("/seed42", "/long"))).split("/")[-2]
                 job = re.search(r"SLURM_JOB_ID=(\d+)", (process / "environ").read_bytes().decode())
                 found.append((int(process.name), encoding, job[1]))
         except OSError:
@@ -133,11 +136,11 @@ def trainings_of(folder: Path) -> list[tuple[int, str, str]]:
     return found
 
 
-def new_trainings(workflow: subprocess.Popen, folder: Path) -> Iterator[tuple[int, str, str]]:
+def new_trainings(workflow: subprocess.Popen, folder: Path, *command: str) -> Iterator[tuple[int, str, str]]:
     """Each of these once, as they come, until the workflow ends."""
     seen = set()
     while workflow.poll() is None:
-        for training in trainings_of(folder):
+        for training in trainings_of(folder, command or ("posgen", "train")):
             if training[0] not in seen:
                 seen.add(training[0])
                 yield training
@@ -217,3 +220,67 @@ def test_a_failed_group_keeps_what_it_has_finished(cluster, smoke_run, tmp_path)
     assert start(cluster, folder, *targets).wait(timeout=900) == 0, said(folder)[-5000:]
     assert second.exists() and first.stat().st_mtime_ns == made
     assert len(cluster.jobs()) == before + 2
+
+
+def test_a_fine_tuning_that_is_preempted_goes_on_from_its_checkpoint(cluster, smoke_run, tmp_path):
+    """A job that may send others away asks for all of its node; Slurm queues the fine-tuning again, by its number."""
+    folder = copy_of_run(smoke_run, tmp_path / "repository")
+    target = "results/smoke/llm/tiny/runs/yarn/long/model"
+    run = folder / target.removesuffix("/model")
+    shutil.rmtree(run)
+    before, preempted = len(cluster.jobs()), []
+    workflow = start(cluster, folder, target)
+    for process, _, job in new_trainings(workflow, folder, "llm", "finetune"):
+        if preempted:
+            continue
+        while not (run / "checkpoints/checkpoint-1/complete.json").exists():
+            assert workflow.poll() is None, said(folder)[-5000:]
+            time.sleep(0.002)
+        os.kill(process, signal.SIGSTOP)
+        assert not (run / "run.json").exists(), "it was not stopped in time"
+        node = next(one["NodeList"] for one in cluster.jobs() if one["JobId"] == job)
+        cluster.ask("sbatch", "--partition=urgent", "--exclusive", f"--nodelist={node}", "--wrap", "sleep 1")
+        preempted.append(job)
+    assert workflow.returncode == 0, said(folder)[-5000:]
+
+    jobs = {job["JobId"]: job for job in cluster.jobs()[before:]}
+    assert len(jobs) == 2 and {job["JobState"] for job in jobs.values()} == {"COMPLETED"}
+    assert jobs[preempted[0]]["Restarts"] == "1"
+    (log,) = (folder / "logs/smoke/llm_finetune").rglob("long.log")
+    assert re.search(r"resumed at step [12]", log.read_text())
+    there = hashes(folder, f"{target}/*.safetensors")
+    assert there and there == hashes(smoke_run, f"{target}/*.safetensors")
+
+
+@pytest.mark.parametrize("seconds", [14, 0])
+def test_a_controller_that_is_busy_gets_a_job_once(cluster, seconds):
+    """It answers nothing for longer than Slurm's sbatch waits, and has taken the job: the number is found. Or it is
+    away, and back later."""
+    controller, before = cluster.controller, len(cluster.jobs())
+    environment = {**os.environ, **cluster.environment, "RESONANCE_SBATCH_SECONDS": "60"}
+    command = ["--parsable", "--comment", "a_rule", "--output=/dev/null", "--wrap", "true"]
+    alone = subprocess.run(["sbatch", *command], env=environment, capture_output=True, text=True)
+    assert alone.returncode == 0
+    if seconds:
+        controller.send_signal(signal.SIGSTOP)
+    else:
+        cluster.stop_controller()
+    sent = subprocess.Popen([PATIENT, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(seconds or 12)
+    if seconds:
+        controller.send_signal(signal.SIGCONT)
+    else:
+        cluster.start_controller()
+    out, err = sent.communicate(timeout=120)
+    assert (sent.returncode, err) == (0, b"")
+    jobs = cluster.jobs()[before:]
+    assert len(jobs) == 2 and out.decode().strip() == jobs[1]["JobId"]
+    assert re.fullmatch(r"a_rule#\w{12}", jobs[1]["Comment"])
+
+
+def test_what_sbatch_refuses_for_good_is_refused_at_once(cluster):
+    command = [PATIENT, "--parsable", "--comment", "a_rule", "--partition=none", "--wrap", "true"]
+    refused = subprocess.run(
+        command, env={**os.environ, **cluster.environment}, capture_output=True, text=True, timeout=5
+    )
+    assert refused.returncode == 1 and "invalid partition" in refused.stderr

@@ -34,6 +34,8 @@ TABLES, FIGURES = [], []
 # and would cut those of jobs that are sent to another machine (--jobs says that they are).
 if workflow.nodes:
     workflow.register_resource("_cores", None)
+    # The sbatch of there waits for a controller that is busy.
+    os.environ["PATH"] = f"{workflow.basedir}/profiles/slurm/bin{os.pathsep}{os.environ['PATH']}"
 
 
 def at(template):

@@ -4,6 +4,7 @@ Two predictions: the ones committed with the repository (`results-published/pred
 kernel, which reads its weights and no position past L.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def main(
 
 def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
     """A model a row. Raises ValueError for one without a prediction."""
-    before = {(row["task"], row["encoding"], row["seed"]): row for row in predictions.iter_rows(named=True)}
+    before = {tuple(row[name] for name in probes.MODEL): row for row in predictions.iter_rows(named=True)}
     fall, own, leak, ood = (
         probes.by_model(rows, "none", name)
         for name in ("first_fall", "predicted_fall", "predicted_leak", "ood_accuracy")
@@ -53,12 +54,13 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
     masked = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
     lines = []
     for model in ood:
-        key = model[1:]
-        if key not in before:
-            raise ValueError(f"predictions must hold {', '.join(map(str, key))}, got no such row; add it before a run")
+        # RoPE's models are those of protocol paper, whatever YaRN's constants.
+        said = before.get(model) or before.get(("paper", *model[1:]))
+        if said is None:
+            raise ValueError(f"predictions must hold {', '.join(map(str, model))}, got none; add it before a run")
         lines.append(
             dict(zip(probes.MODEL, model, strict=True))
-            | {"by": before[key]["by"], "predicted": before[key]["predicted_fall"], "fall": fall.get(model)}
+            | {"by": said["by"], "predicted": said["predicted_fall"], "fall": fall.get(model)}
             | {"own": own.get(model), "ood_percent": 100 * ood[model], "leak_percent": 100 * leak[model]}
             | {f"{mask}_percent": 100 * masked[mask][model] for mask in MASKS}
         )
@@ -71,8 +73,14 @@ def in_groups(lines: list[dict]):
         title = f"{style.task_title(line['task'])}, predicted by {line['by']}"
         texts = [number(line["ood_percent"], decimals=1), *(number(line[n], decimals=0) for n in ("fall", *BY))]
         texts += [f"{line['leak_percent']:.0f}", *(number(line[f"{mask}_percent"], decimals=1) for mask in MASKS)]
-        rows.append((title, [style.encoding_title(line["encoding"]), *texts]))
+        rows.append((title, [model_title(line), *texts]))
     return grouped(rows)
+
+
+def model_title(line: dict) -> str:
+    """The encoding, and L or k where they are the protocol's own."""
+    own = re.findall(r"\+([Lk])(\d+)", line["protocol"])
+    return ", ".join([style.encoding_title(line["encoding"]), *(f"{name} = {value}" for name, value in own)])
 
 
 def share(lines: list[dict], guesses: list[float | None]) -> float:

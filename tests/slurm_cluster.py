@@ -1,7 +1,8 @@
 """A Slurm of one machine out of Debian's packages, for tests: munge, controller and two nodes, in one folder.
 
-Root's own daemons on free ports, without systemd, cgroups or accounting. Each node has all cores of the machine, and a
-GPU that is pretended: a device file that nothing reads, so that jobs which ask for one queue for it and get its number.
+Root's own daemons on free ports, without systemd, cgroups or accounting. Each node has all cores and memory of the
+machine, and a GPU that is pretended: a device file that nothing reads, so that jobs which ask for one queue for it and
+get its number.
 """
 
 import os
@@ -145,7 +146,7 @@ class Cluster:
         key.chmod(0o400)
         host = socket.gethostname().split(".")[0]
         controller_port, *ports = _free_ports(1 + len(NODES))
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 9 // 10 // len(NODES)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 9 // 10
         nodes, gpus = [], []
         for number, (node, port) in enumerate(zip(NODES, ports, strict=True)):
             nodes.append(NODE.format(node=node, host=host, port=port, cpus=os.cpu_count(), memory=memory))

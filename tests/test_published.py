@@ -36,7 +36,7 @@ def tables(laptop, tmp_path_factory) -> Path:
     baselines = {}
     for study in (rounding, ablation, aliases, falls):
         name = study.__name__.split(".")[-1]
-        more = [ROOT / "results-published/predictions/first_falls.csv"] if study is falls else []
+        more = [ROOT / "results-published/predictions/falls.csv"] if study is falls else []
         if files_of(name):
             study.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
     leaderboard.main(ROOT / "results-published/ranking.parquet", folder / "leaderboard")

@@ -20,8 +20,10 @@ from resonance.posgen.settings import (
 )
 from resonance.record.settings import Count, Settings, SettingsError, check_known
 
-StudyName = Literal["five_seeds", "extended", "keyed", "rounding", "ablation", "aliases", "falls"]
-PROBED = ("aliases", "falls")
+StudyName = Literal[
+    "five_seeds", "extended", "keyed", "rounding", "ablation", "aliases", "falls", "lengths", "fastest"
+]  # fmt: skip
+PROBED = ("aliases", "falls", "lengths", "fastest")
 """Studies of why models fail past L (`posgen.probe`); the others are of what they reach."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -64,7 +66,8 @@ class PosgenSettings(Study):
     studies: dict[StudyName, Study] = Field(default_factory=dict)
     """Further comparisons, each a target of its own. `extended`: Table 1 with more encodings; `keyed`:
     on tasks without shortcuts; `rounding`: every rule of Resonance's rounding, with controls; `ablation`:
-    protocols one choice apart; `aliases`: why models fail past L; `falls`: where, beside predictions."""
+    protocols one choice apart; `aliases`: why models fail past L; `falls`: where, beside predictions;
+    `lengths` and `fastest`: the same with L and k moved, and with the fastest wavelength alone."""
     data: DataSettings
     model: ModelSettings
     training: TrainingSettings
@@ -141,7 +144,7 @@ class Posgen:
 
     def spec(self, protocol: str, encoding: str) -> EncodingSpec:
         """The encoding as the protocol uses it."""
-        data = self.settings.data
+        data = self.protocols[protocol].data(self.settings.data)
         return self.protocols[protocol].encoding_spec(self.encodings[encoding], data.train_length, data.test_length)
 
     def train_encoding(self, protocol: str, encoding: str) -> str:
@@ -149,14 +152,18 @@ class Posgen:
 
     def data_protocol(self, protocol: str) -> str:
         """The first protocol whose sequences are the same: they are drawn once."""
-        return next(name for name, p in self.protocols.items() if p.prefixes == self.protocols[protocol].prefixes)
+
+        def drawn(name: str) -> tuple:
+            return self.protocols[name].prefixes, self.protocols[name].data(self.settings.data)
+
+        return next(name for name in self.protocols if drawn(name) == drawn(protocol))
 
     def train_protocol(self, protocol: str, train_encoding: str) -> str:
         """The first protocol under which this training is the same: what protocols share is trained once."""
 
         def training(name: str) -> tuple:
             p, steps = self.protocols[name], self.settings.training.steps.get(name.split("+")[0])
-            return p.prefixes, p.train_choices(), steps, self.spec(name, train_encoding)
+            return p.prefixes, p.data(self.settings.data), p.train_choices(), steps, self.spec(name, train_encoding)
 
         return next(name for name in self.protocols if training(name) == training(protocol))
 
@@ -177,7 +184,7 @@ class Posgen:
         return sorted({Training(cell.train_protocol, cell.task, cell.train_encoding, cell.seed) for cell in cells})
 
     def data_run(self, protocol: str, task: str) -> DataRun:
-        return DataRun(task=task, prefixes=self.protocols[protocol].prefixes, data=self.settings.data.of_task(task))
+        return DataRun(task=task, prefixes=self.protocols[protocol].prefixes, data=self._data(protocol, task))
 
     def train_run(self, protocol: str, task: str) -> TrainRun:
         training = self.settings.training
@@ -185,11 +192,14 @@ class Posgen:
             protocol=protocol,
             task=task,
             choices=self.protocols[protocol].train_choices(),
-            data=self.settings.data.of_task(task),
+            data=self._data(protocol, task),
             model=self.settings.model,
             training=LoopSettings(**training.model_dump(include=set(LoopSettings.model_fields))),
             steps=self.settings.steps(protocol, task),
         )
+
+    def _data(self, protocol: str, task: str) -> DataSettings:
+        return self.protocols[protocol].data(self.settings.data).of_task(task)
 
     def evaluate_run(self) -> EvaluateRun:
         return EvaluateRun(evaluation=self.settings.evaluation)
@@ -206,6 +216,7 @@ def complete(
         for name in lists.protocols:
             try:
                 protocols[name] = with_choices(name, protocols)
+                protocols[name].data(settings.data)
             except SettingsError as error:
                 raise SettingsError(f"{source}: {_key(study)}.protocols: {error}") from None
         for name in lists.encodings:
@@ -213,7 +224,8 @@ def complete(
     for name, fields in encodings.items():
         for protocol in protocols.values():
             try:
-                protocol.encoding_spec(fields, settings.data.train_length, settings.data.test_length)
+                data = protocol.data(settings.data)
+                protocol.encoding_spec(fields, data.train_length, data.test_length)
             except ValueError as error:
                 raise SettingsError(f"{folder / 'encodings.yaml'}: {name}: {error}") from None
     made = Posgen(settings, encodings, protocols)

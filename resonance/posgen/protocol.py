@@ -4,12 +4,13 @@ One field a choice, P1 to P15 as in config/protocols.yaml, where the two named p
 Further protocols are further entries there; those with a choice flipped need none (`with_choices`).
 """
 
+import re
 from typing import Literal
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.posgen.settings import TrainChoices
+from resonance.posgen.settings import DataSettings, TrainChoices
 from resonance.record.choices import YarnChoices
-from resonance.record.settings import SettingsError, parse
+from resonance.record.settings import Count, SettingsError, parse
 
 CHOICES = {
     "P1": ("prefixes",),
@@ -28,6 +29,8 @@ CHOICES = {
 VARIANTS = {"beta32": {"yarn_beta_fast": 32.0}}
 """Values that neither protocol takes. `beta32`: YaRN's alpha 1 and beta 32, which the text states for the LLaMA family
 (C.2) and the protocol `paper` does not carry over to L = 64, where they interpolate even the fastest feature."""
+LENGTHS = {"L": "train_length", "k": "k"}
+"""What a variant like `L56` or `k5` replaces, of the preset's data."""
 
 
 class Protocol(TrainChoices, YarnChoices):
@@ -44,6 +47,15 @@ class Protocol(TrainChoices, YarnChoices):
     the released code's tables."""
     yarn_temperature: bool
     """P4. Whether cos and sin carry YaRN's 0.1*ln(s) + 1 (wherever the scaled table is used)."""
+    train_length: Count | None = None
+    """L of a variant; None: the preset's."""
+    k: Count | None = None
+    """How many near tokens a token depends on, of a variant; None: the preset's."""
+
+    def data(self, settings: DataSettings) -> DataSettings:
+        """The sequences' settings with what is this protocol's own. Raises SettingsError where they do not fit."""
+        own = {name: value for name in LENGTHS.values() if (value := getattr(self, name)) is not None}
+        return parse(DataSettings, settings.model_dump() | own, "a variant's data") if own else settings
 
     def train_choices(self) -> TrainChoices:
         return TrainChoices(**{name: getattr(self, name) for name in TrainChoices.model_fields})
@@ -83,8 +95,9 @@ class Protocol(TrainChoices, YarnChoices):
 
 
 def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
-    """The protocol that a name like `paper+P5`, `released+P2+P3` or `paper+beta32` stands for: the one named first,
-    with the named choices of the other one of `paper` and `released`, or a variant's values, from left to right.
+    """The protocol that a name like `paper+P5`, `released+P2+P3`, `paper+beta32` or `paper+L56` stands for: the one
+    named first, with the named choices of the other one of `paper` and `released`, or a variant's values, from left to
+    right.
 
     Raises SettingsError for an unknown base or choice, or for choices that do not go together.
     """
@@ -99,10 +112,15 @@ def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
         )
     fields, other = protocols[base].model_dump(), protocols[others[base]]
     for choice in flipped:
-        if choice not in CHOICES and choice not in VARIANTS:
+        if length := re.fullmatch(r"([Lk])([1-9]\d{0,5})", choice):
+            fields[LENGTHS[length[1]]] = int(length[2])
+        elif choice in VARIANTS:
+            fields.update(VARIANTS[choice])
+        elif choice in CHOICES:
+            fields.update({field: getattr(other, field) for field in CHOICES[choice]})
+        else:
             known = ", ".join([*CHOICES, *VARIANTS])
-            raise SettingsError(f"{name!r}: a choice must be one of {known}, got {choice!r}")
-        fields.update(VARIANTS.get(choice) or {field: getattr(other, field) for field in CHOICES[choice]})
+            raise SettingsError(f"{name!r}: a choice must be one of {known}, L56 or k5, say, got {choice!r}")
     return parse(Protocol, fields, name)
 
 

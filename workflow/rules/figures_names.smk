@@ -11,12 +11,13 @@ STUDY_STEMS = {
     "ablation": (["ablation"], ["ablation"]),
     "aliases": (["aliases"], ["aliases"]),
     "falls": (["falls"], ["falls"]),
+    "lengths": (["lengths"], ["lengths"]),
+    "fastest": (["fastest"], ["fastest"]),
 }
 # Snakemake's report lists its categories by the alphabet.
 TABLES_FIRST, FIGURES_SECOND = "1. Tables", "2. Figures"
 # Files of measured rows that the repository keeps, STUDY_PART.parquet: the same scripts draw them, and hours of
 # training are not run again.
-PREDICTIONS = "results-published/predictions/first_falls.csv"
 RANKING = "results-published/ranking.parquet"
 LEADERBOARD_KINDS = [*TABLE_KINDS, "png", "svg"]
 KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
@@ -163,16 +164,22 @@ def study_table(output, studies, **inputs):
     )
 
 
-def collected(study, title, **inputs):
-    """A study that is collected in one file, as a table and a figure; and the same of the files that are kept of it."""
+def collected(study, title, script=None, **inputs):
+    """A study that is collected in one file, as a table and a figure; and the same of the files that are kept of it.
+    script: where it has not the study's name."""
 
     def drawn(files, numbers, picture, *reported):
         output = table_at(numbers, *reported, kinds=[".csv", ".md", ".tex"]) + figure_at(picture, *reported)
-        return drawing(study, output, lambda wildcards: [f"--draw={picture}"], study=files, **inputs)
+        return drawing(script or study, output, lambda wildcards: [f"--draw={picture}"], study=files, **inputs)
 
     own = drawn(at(posgen_paths.STUDY).replace("{study}", study), table(study), figure(study), study, title)
     of_kept = drawn(kept(study), published(f"tables/{study}"), published(f"figures/{study}"), None, None)
     return {f"{study}_table": own, f"published_{study}_table": of_kept}
+
+
+def foretold(study, title):
+    """A study of where accuracy first falls, beside what was predicted before it was run."""
+    return collected(study, title, "falls", predictions=f"results-published/predictions/{study}.csv")
 
 
 def of_model(script, evaluation, figure_stem, table_stem, caption, title):
@@ -227,7 +234,9 @@ DRAWINGS = {
     **collected("rounding", "Rules of rounding"),
     **collected("ablation", "Ablation of the protocols"),
     **collected("aliases", "Why models fail past L"),
-    **collected("falls", "First falls", predictions=PREDICTIONS),
+    **foretold("falls", "First falls"),
+    **foretold("lengths", "First falls at other lengths"),
+    **foretold("fastest", "First falls, the fastest wavelength moved"),
     "figure4_one": of_model(
         "fig4_perplexity", "perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE, "fig4", "Figure 4"
     ),

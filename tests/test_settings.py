@@ -424,6 +424,23 @@ def test_all_choices_of_the_other_make_the_other(protocols: dict[str, Protocol])
     assert with_choices(f"released+{everything}", protocols) == protocols["paper"]
 
 
+def test_a_variant_has_sequences_of_its_own_and_an_encoding_for_them(folder: Path) -> None:
+    edit(folder / "tiny.yaml", "protocols: [paper, released]", "protocols: [paper, paper+L32, paper+k4]")
+    posgen = load(folder, "tiny").posgen
+    runs = [posgen.train_run(name, "cot").data for name in ("paper", "paper+L32", "paper+k4")]
+    assert [(data.train_length, data.k) for data in runs] == [(64, 3), (32, 3), (64, 4)]
+    assert [posgen.data_run(name, "cot").data for name in ("paper", "paper+L32", "paper+k4")] == runs
+    assert posgen.data_protocol("paper+L32") == "paper+L32" and posgen.train_protocol("paper+k4", "rope") == "paper+k4"
+    spec = posgen.spec("paper+L32", "yarn")
+    assert (spec.train_length, spec.scale) == (32, 8.0)
+
+
+def test_a_variant_that_does_not_fit_is_refused_by_its_key(folder: Path) -> None:
+    edit(folder / "tiny.yaml", "protocols: [paper, released]", "protocols: [paper, paper+L300]")
+    said = refusal(folder)
+    assert "posgen.protocols: a variant's data: " in said and "train_length < test_length - 1, got 300 and 256" in said
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

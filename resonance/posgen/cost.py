@@ -52,7 +52,7 @@ def train_work(run: TrainRun) -> Work:
 
 
 def _data(posgen: Posgen, job: Job) -> Job:
-    data = posgen.settings.data
+    data = posgen.data_run(job.wildcards["protocol"], job.wildcards["task"]).data
     splits = [(data.num_train, data.train_length), (data.num_validation + data.num_test, data.test_length)]
     return light(job, disk=sum(count * length for count, length in splits) * 0.6e-6)  # a token takes 0.4 to 0.8 bytes
 

@@ -20,7 +20,10 @@ from resonance.workflow.preset import load
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = sorted((ROOT / "results-published/laptop").glob("*.parquet"))
-WHOLE = ("rounding", "ablation", "aliases", "falls")  # one table and figure of all their files
+WHOLE = {
+    "rounding": rounding, "ablation": ablation, "aliases": aliases, "falls": falls, "lengths": falls, "fastest": falls,
+}  # fmt: skip
+"""Studies that have one table and figure of all their files, and what draws them."""
 PAGES = pages.with_tables(ROOT / "docs")
 
 
@@ -34,11 +37,10 @@ def tables(laptop, tmp_path_factory) -> Path:
     """What `snakemake published` writes, without it."""
     folder = tmp_path_factory.mktemp("published")
     baselines = {}
-    for study in (rounding, ablation, aliases, falls):
-        name = study.__name__.split(".")[-1]
-        more = [ROOT / "results-published/predictions/falls.csv"] if study is falls else []
+    for name, script in WHOLE.items():
+        more = [ROOT / f"results-published/predictions/{name}.csv"] if script is falls else []
         if files_of(name):
-            study.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
+            script.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
     leaderboard.main(ROOT / "results-published/ranking.parquet", folder / "leaderboard")
     for path in KEPT:
         if path.stem.split("_")[0] not in WHOLE:

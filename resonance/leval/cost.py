@@ -79,11 +79,13 @@ def _answer(leval: Leval, job: Job) -> Job:
     job = replace(job, left_out=left_out and f"{left_out}, whose length is not known")
     if (size := size_of(leval.llm.settings.models[model])) is None:
         return without_size(job)
-    context = leval.settings.models[model].context
-    tails = leval.settings.batch_size * (QUESTION_TOKENS + leval.settings.max_new_tokens)
+    tail, context = QUESTION_TOKENS + leval.settings.max_new_tokens, leval.settings.models[model].context
+    if MADE_TASKS.keys() >= {*leval.settings.tasks}:  # whose texts are of one length
+        context = min(context, tail + max(_texts(leval, task)[2] for task in leval.settings.tasks))
+    keys = context + leval.settings.batch_size * tail
     return on_device(
         leval.llm.settings, job, asked.flop, asked.read + asked.said, size,
-        rows=context, training=False, disk=1e5, attention=asked.attention, keys=context + tails, traffic=asked.traffic,
+        rows=context, training=False, disk=1e5, attention=asked.attention, keys=keys, traffic=asked.traffic,
     )  # fmt: skip
 
 

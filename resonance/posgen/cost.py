@@ -7,6 +7,7 @@ from resonance.posgen.settings import TrainRun
 from resonance.record.job import Job, Work, light
 
 TRAIN_START, EVALUATE_START = 11.0, 2.2  # seconds of a CPU job before its first step: imports, compiled code
+TRAINER, EVALUATOR = 567.0, 383.0  # MB that imports and compiled code take
 EAGER = 3.0  # what an element costs in uncompiled training, in those of compiled training
 FORWARD = 0.36  # an element in an uncompiled forward pass, in those of compiled forward and backward
 
@@ -68,7 +69,7 @@ def _train(posgen: Posgen, job: Job) -> Job:
         work=train_work(run),
         precision=settings.precision,
         start=TRAIN_START,
-        memory=470 + 3.3e-6 * alive + 16e-6 * held + snapshots,
+        memory=TRAINER + 3.3e-6 * alive + 16e-6 * held + snapshots,
         disk=4e-6 * held + snapshots,
         scratch=3 * checkpoint,  # two are kept while one is written
         device_memory=4e-6 * alive + 16e-6 * held if settings.device == "cuda" else 0.0,
@@ -89,7 +90,7 @@ def _evaluate(posgen: Posgen, job: Job) -> Job:
         work=Work(products(run, sequences, length, False), elements),
         precision=asked.precision,
         start=EVALUATE_START,
-        memory=330 + 4e-6 * (held + run.training.num_snapshots * trained + alive),
+        memory=EVALUATOR + 4e-6 * (held + run.training.num_snapshots * trained + alive),
         disk=0.02,
         device_memory=4e-6 * (held + alive) if run.training.device == "cuda" else 0.0,
         computes=True,
@@ -105,7 +106,7 @@ def _probe(posgen: Posgen, job: Job) -> Job:
     return replace(
         _evaluate(posgen, job),
         work=Work(products(run, seen, length, False), FORWARD * activations(run, seen, length)),
-        memory=330 + 4e-6 * (weights(run)[0] + 3 * activations(run, asked.batch_size, length) / run.num_layers),
+        memory=EVALUATOR + 4e-6 * (weights(run)[0] + 3 * activations(run, asked.batch_size, length) / run.num_layers),
     )
 
 

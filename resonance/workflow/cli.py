@@ -59,14 +59,12 @@ def plan(
     config = load(planning.ROOT / "config", preset)
     if brief:
         planning.show_brief(preset, planning.jobs(config, targets, remaining=True))
-        return
-    planned = planning.jobs(config, targets)
-    if not check:
-        planning.show(preset, targets, planned)
-        return
-    compared = planning.check(planned, DEVICES[device])
-    planning.show_check(preset, compared, DEVICES[device])
-    sys.exit(not 0.7 <= compared[-1].ratio <= 1.3)
+    elif check:
+        compared = planning.check(planning.jobs(config, targets), DEVICES[device])
+        planning.show_check(preset, compared, DEVICES[device])
+        sys.exit(not 0.7 <= compared[-1].ratio <= 1.3)
+    else:
+        planning.show(preset, targets, planning.jobs(config, targets))
 
 
 def collect(

@@ -41,19 +41,17 @@ def write(output: Path, preset: str, root: Path = Path()) -> None:
     from rocrate.model.contextentity import ContextEntity
     from rocrate.rocrate import ROCrate
 
-    made = _files(root, [pattern.format(preset=preset) for pattern in RUN])
-    made = [path for path in made if f"/{SEQUENCES}/" not in path.as_posix()]
-    rows = [read_run(path) for path in made if path.suffix == ".parquet"]
-    runs = [run for run in rows if "provenance" in run]
+    found = _files(root, [pattern.format(preset=preset) for pattern in RUN])
+    made = [path for path in found if f"/{SEQUENCES}/" not in path.as_posix()]
+    runs = [run for path in made if path.suffix == ".parquet" and "provenance" in (run := read_run(path))]
     if not runs:
-        raise ValueError(
-            f"{root / paths.RESULTS.format(preset=preset)} must hold the rows of a run, got none; say make reproduce "
-            f"PRESET={preset}"
-        )
+        results = root / paths.RESULTS.format(preset=preset)
+        raise ValueError(f"{results} must hold the rows of a run, got none; say make reproduce PRESET={preset}")
     crate = ROCrate(version="1.1")  # which the profiles speak of
 
     def add(path: Path) -> object:
-        told = {"name": path.name, "contentSize": str(path.stat().st_size), "encodingFormat": _format(path)}
+        kind = _FORMATS.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "text/plain"
+        told = {"name": path.name, "contentSize": str(path.stat().st_size), "encodingFormat": kind}
         return crate.add_file(path, dest_path=path.relative_to(root).as_posix(), properties=told)
 
     def about(identifier: str, kind: str, **properties: object) -> object:
@@ -88,10 +86,6 @@ def write(output: Path, preset: str, root: Path = Path()) -> None:
 
 def _files(root: Path, patterns: Iterable[str]) -> list[Path]:
     return sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()})
-
-
-def _format(path: Path) -> str:
-    return _FORMATS.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "text/plain"
 
 
 def _versions(runs: list[dict]) -> dict[str, str]:

@@ -2,14 +2,15 @@
 partition and rule, beside a run's benchmarks where asked. Local rules, which write settings, are not counted. No torch.
 """
 
-import csv
 import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import polars as pl
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,17 +31,9 @@ _JOB = re.compile(r"^rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 
 def jobs(config: Config, targets: Iterable[str] = ("all",), root: Path = ROOT, *, remaining: bool = False) -> list[Job]:
     """Every job that the targets take from nothing, each with its cost; or those that remain to be run here."""
-    made = []
-    for job in dry_run(config.name, targets, root, remaining=remaining):
-        for wing, costs in (
-            (config.posgen, posgen_cost.COSTS), (config.llm, llm_cost.COSTS), (config.leval, leval_cost.COSTS),
-        ):  # fmt: skip
-            if job.rule in costs:
-                made.append(costs[job.rule](wing, job))
-                break
-        else:
-            made.append(light(job))
-    return made
+    wings = (config.posgen, posgen_cost.COSTS), (config.llm, llm_cost.COSTS), (config.leval, leval_cost.COSTS)
+    costs = {rule: partial(cost, wing) for wing, of_wing in wings for rule, cost in of_wing.items()}
+    return [costs.get(job.rule, light)(job) for job in dry_run(config.name, targets, root, remaining=remaining)]
 
 
 def dry_run(preset: str, targets: Iterable[str], root: Path = ROOT, *, remaining: bool = False) -> list[Job]:
@@ -91,8 +84,7 @@ def rows(planned: list[Job]) -> list[Row]:
     """For each partition its total and one row a rule, and the total of both at the end."""
     made = []
     for partition in ("CPU", "GPU"):
-        there = [job for job in planned if job.partition == partition]
-        if there:
+        if there := [job for job in planned if job.partition == partition]:
             made.append(_row(partition, "total", there))
         for rule in dict.fromkeys(job.rule for job in there):
             made.append(_row(partition, rule, [job for job in there if job.rule == rule]))
@@ -112,11 +104,6 @@ def _row(partition: str, rule: str, some: list[Job]) -> Row:
         memory=max((job.memory for job in known), default=0.0),
         device_memory=max((job.device_memory for job in known), default=0.0), disk=sum(job.disk for job in known),
     )  # fmt: skip
-
-
-def scratch_disk(planned: list[Job]) -> float:
-    """MB that the checkpoints of one running training take at most."""
-    return max((job.scratch for job in planned), default=0.0)
 
 
 def shortfalls(planned: list[Job]) -> list[str]:
@@ -152,28 +139,23 @@ def check(planned: list[Job], device: Device, root: Path = ROOT) -> list[Check]:
 
     Raises ValueError where none has.
     """
-    found: dict[str, list[tuple[Job, float, float]]] = {}
+    found = []
     for job in planned:
-        path = root / job.benchmark
-        if not path.is_file() or job.seconds(device) is None:
-            continue
-        with path.open(newline="", encoding="utf-8") as file:
-            measured = next(csv.DictReader(file, delimiter="\t"))
-        memory = measured["max_rss"]
-        found.setdefault(job.rule, []).append(
-            (job, float(measured["s"]), 0.0 if memory in ("NA", "-") else float(memory))
-        )
+        path, seconds = root / job.benchmark, job.seconds(device)
+        if path.is_file() and seconds is not None:
+            took = pl.read_csv(path, separator="\t", null_values=["NA", "-"]).row(0, named=True)
+            found.append(Check(job.rule, 1, seconds, took["s"], job.memory, took["max_rss"] or 0.0))
     if not found:
         raise ValueError("--check wants the benchmarks of a run of this preset, got none; run it first")
 
-    def summary(name: str, some: list[tuple[Job, float, float]]) -> Check:
-        predicted, measured = sum(job.seconds(device) for job, _, _ in some), sum(seconds for _, seconds, _ in some)
-        return Check(
-            name, len(some), predicted, measured, max(job.memory for job, _, _ in some), max(m for _, _, m in some)
-        )
+    def together(name: str, some: list[Check]) -> Check:
+        seconds = sum(each.predicted for each in some), sum(each.measured for each in some)
+        memory = max(each.predicted_memory for each in some), max(each.measured_memory for each in some)
+        return Check(name, len(some), *seconds, *memory)
 
-    total = summary("total", [entry for some in found.values() for entry in some])
-    return [*(summary(rule, some) for rule, some in found.items()), total]
+    rules = dict.fromkeys(each.rule for each in found)
+    by_rule = [together(rule, [each for each in found if each.rule == rule]) for rule in rules]
+    return [*by_rule, together("total", found)]
 
 
 def show(preset: str, targets: list[str], planned: list[Job]) -> None:
@@ -186,10 +168,11 @@ def show(preset: str, targets: list[str], planned: list[Job]) -> None:
     if on_gpus := [row for row in summed if row.partition == "GPU"]:
         named = ", ".join(f"{DEVICES[key].name}*" for key in GPUS)
         _print_rows(f"On GPUs: {named}", gpus | {"device_memory": "memory"}, on_gpus)
+    scratch = max((job.scratch for job in planned), default=0.0)
     say = [
         "Times: a rule's jobs one after another, on CPU cores two at a time. memory: of the largest job.",
         "* estimated from data sheets, never run. A CPU is counted in bf16 where the preset has tf32. –: not there.",
-        f"Checkpoints of a running training take up to {_size(scratch_disk(planned))} more.",
+        f"Checkpoints of a running training take up to {_size(scratch)} more.",
     ]
     say += dict.fromkeys(f"not counted (+?): {job.rule}, {job.unknown}" for job in planned if job.unknown)
     say += dict.fromkeys(f"not counted in {job.rule}: {job.left_out}" for job in planned if job.left_out)
@@ -213,13 +196,8 @@ def _cells(row: Row) -> dict[str, str]:
     times = {key: "–" if seconds is None else _time(seconds) + more for key, seconds in row.seconds.items()}
     hours = {f"hours {key}": _number(hours) if hours else "–" for key, hours in row.gpu_hours.items()}
     sizes = {"memory": _size(row.memory), "device_memory": _size(row.device_memory) if row.device_memory else "–"}
-    return {
-        "jobs": str(row.jobs),
-        "flop": _number(row.flop / 1e15),
-        "disk": _size(row.disk) + more,
-        **times,
-        **hours,
-    } | sizes
+    counted = {"jobs": str(row.jobs), "flop": _number(row.flop / 1e15), "disk": _size(row.disk) + more}
+    return counted | times | hours | sizes
 
 
 def show_brief(preset: str, left: list[Job]) -> None:
@@ -232,14 +210,10 @@ def show_brief(preset: str, left: list[Job]) -> None:
     on = DEVICES[key].name + ("" if DEVICES[key].measured else ", estimated from data sheets, never run")
     more = f" and {total.unknown} of unknown length" if total.unknown else ""
     fetched = ", ".join(sorted({job.download for job in left if job.download})) or "nothing"
-    print(
-        f"{preset}: {len(left)} jobs, about {_time(total.seconds[key] or 0)} ({on}){more}; {_size(total.disk)} of disk"
-    )
-    print(f"downloads: {fetched}")
-    print(
-        f"logs, one a job: {paths.LOGS.format(preset=preset)}; results: {paths.RESULTS.format(preset=preset)}",
-        flush=True,
-    )
+    time = _time(total.seconds[key] or 0)
+    logs, results = (folder.format(preset=preset) for folder in (paths.LOGS, paths.RESULTS))
+    print(f"{preset}: {len(left)} jobs, about {time} ({on}){more}; {_size(total.disk)} of disk")
+    print(f"downloads: {fetched}\nlogs, one a job: {logs}; results: {results}", flush=True)
 
 
 def show_check(preset: str, compared: list[Check], device: Device) -> None:
@@ -247,10 +221,8 @@ def show_check(preset: str, compared: list[Check], device: Device) -> None:
     numbers = ("jobs", "planned s", "measured s", "ratio", "planned MB", "measured MB")
     table = _table(f"{preset} on {device.name}; ratio: planned / measured", "rule", *numbers)
     for row in compared:
-        table.add_row(
-            row.rule, str(row.jobs), f"{row.predicted:.1f}", f"{row.measured:.1f}", f"{row.ratio:.2f}",
-            f"{row.predicted_memory:.0f}", f"{row.measured_memory:.0f}",
-        )  # fmt: skip
+        seconds = f"{row.predicted:.1f}", f"{row.measured:.1f}", f"{row.ratio:.2f}"
+        table.add_row(row.rule, str(row.jobs), *seconds, f"{row.predicted_memory:.0f}", f"{row.measured_memory:.0f}")
     _print(table)
 
 

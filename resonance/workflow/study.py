@@ -55,14 +55,13 @@ def collect(
         if not cells:
             raise ValueError(f"{field} must name cells of study {study}, got {', '.join(map(str, values))}")
     kind = PROBES if study in PROBED else STUDY
-    before = read_rows(kept, kind) if kept else None
-    made_before = read_run(kept)["made"] if kept else {}
+    before, made_before = (read_rows(kept, kind), read_run(kept)["made"]) if kept else (None, {})
     rows, made = [], {}
     for cell in cells:
-        path, names = measured_path(preset, study, cell, root), _names(cell)
+        path = measured_path(preset, study, cell, root)
+        names = {name: getattr(cell, name) for name in ("protocol", "task", "encoding", "seed")}
         if before is not None and not path.exists() and len(found := before.filter(**names)):
-            keys = found["made"].unique().to_list()
-            own = {key: made_before[key] for key in keys}
+            own = {key: made_before[key] for key in found["made"].unique()}
             for each in own.values():
                 _check(wanted(posgen, cell, study), each, f"{kept}: {_title(cell)}", code=not any_code)
         else:
@@ -72,9 +71,9 @@ def collect(
             own = dict([_made_of(run)])
             # Whether the code is today's Snakemake asks.
             _check(wanted(posgen, cell, study), run, str(path), code=False)
-            found = read_rows(path, PROBE) if kind is PROBES else read_rows(path, EVALUATION)
+            found = read_rows(path, PROBE if kind is PROBES else EVALUATION)
             if kind is STUDY:
-                found = found.filter(pl.col("position").is_null(), pl.col("split") == "test")
+                found = found.filter(pl.col("position").is_null(), split="test")
             if (of := found.select(list(names)).unique().rows(named=True)) != [names]:
                 raise ValueError(f"{path}: must be of {_title(cell)}, got {of[:1]}; run its rule again")
             found = found.with_columns(made=pl.lit(next(iter(own))))
@@ -107,7 +106,7 @@ def _made_of(run: dict) -> tuple[str, dict]:
     """What made one evaluation, without what is its own (seed, time, cost), under a name of its contents."""
     provenance = run["provenance"]
     made = {key: run[key] for key in (*NEEDED, "threads", "device")}
-    made |= {"commit": provenance["commit"], "versions": provenance["versions"], "recorded": "with the run"}
+    made |= {key: provenance[key] for key in ("commit", "versions")} | {"recorded": "with the run"}
     return digest(identity(made)), made
 
 
@@ -117,19 +116,12 @@ def _check(ours: dict, theirs: dict, where: str, *, code: bool) -> None:
     flat = [identity({f"{key}.{name}": value for key in part for name, value in part[key].items()}) for part in parts]
     if code:
         if not (theirs["code"] and theirs["train_code"]):
-            raise ValueError(
-                f"{where}: nobody recorded what code made it (commit {theirs['commit']}); --any-code takes it"
-            )
+            commit = theirs["commit"]
+            raise ValueError(f"{where}: nobody recorded what code made it (commit {commit}); --any-code takes it")
         for side, of in zip(flat, (ours, theirs), strict=True):
-            side |= {
-                f"{kind} {line.split()[0]}": line.split()[1] for kind in ("train_code", "code") for line in of[kind]
-            }
+            side |= dict(f"{kind} {line}".rsplit(" ", 1) for kind in ("train_code", "code") for line in of[kind])
     if found := differences(*flat):
         raise ValueError(f"{where}: must be made as the preset says now, but {'; '.join(found)}")
-
-
-def _names(cell: Cell) -> dict:
-    return {"protocol": cell.protocol, "task": cell.task, "encoding": cell.encoding, "seed": cell.seed}
 
 
 def _title(cell: Cell) -> str:

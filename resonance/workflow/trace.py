@@ -5,7 +5,6 @@ differences from the plain encoding that the tables show. Imports no torch.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,11 +60,7 @@ def trace(number: str, folder: Path) -> list[Found]:
 
 
 @cache
-def _means(path: Path) -> tuple[Found, ...]:
-    return tuple(_read_means(path))
-
-
-def _read_means(path: Path) -> Iterator[Found]:
+def _means(path: Path) -> list[Found]:
     """The means of one file: of every cell, and of what an encoding adds to the plain one."""
     probed = kind_of(path) == PROBES.name
     rows, run = read_rows(path, PROBES if probed else STUDY), read_run(path)
@@ -76,36 +71,36 @@ def _read_means(path: Path) -> Iterator[Found]:
     for key, part in rows.group_by(names, maintain_order=True):
         by_seed = dict(part.sort("seed").select("seed", 100 * pl.col("value")).iter_rows())
         cells[key] = by_seed, [run["made"][name] for name in part["made"].unique(maintain_order=True)]
+    found = []
     for key, (by_seed, made) in cells.items():
         what = dict(zip(names, key, strict=True))
-        yield Found(path, run["study"], run["preset"], what, by_seed, made)
+        found.append(Found(path, run["study"], run["preset"], what, by_seed, made))
         name = what["encoding"]
         # resonance_dynamic_ntk: dynamic_ntk; rope_even: rope
         plain = name.removeprefix(RESONANCE) if name.startswith(RESONANCE) else name.partition("_")[0]
-        beside = cells.get(tuple({**what, "encoding": plain}.values()))
-        if plain != name and beside:
-            other, others = beside
+        beside = tuple((what | {"encoding": plain}).values())
+        if plain != name and beside in cells:
+            other, others = cells[beside]
             difference = {seed: by_seed[seed] - other[seed] for seed in by_seed if seed in other}
-            pair = {**what, "encoding": f"{name} - {plain}"}
-            yield Found(path, run["study"], run["preset"], pair, difference, made + others)
+            pair = what | {"encoding": f"{name} - {plain}"}
+            found.append(Found(path, run["study"], run["preset"], pair, difference, made + others))
+    return found
 
 
 def told(found: Found) -> str:
     """A mean with its rows, seeds, makers and the command that makes it anew, a line each."""
     one = found.made[0]
-    commits = ", ".join(dict.fromkeys(f"{m['commit'] or 'no commit'} ({m['recorded']})" for m in found.made))
     settings, versions = one["settings"], one.get("versions") or {}
-    seeds = ", ".join(f"{seed}: {value:.2f}" for seed, value in found.by_seed.items())
     target = TABLE1[0] if found.study in TABLE1 else found.study
+    few = "" if len(found.by_seed) >= LEAST_RUNS else " (too few for an interval)"
     lines = {
-        "": f"{found.mean:.4f}  {', '.join(value for value in found.what.values())}, mean of {len(found.by_seed)} seeds"
-        + ("" if len(found.by_seed) >= LEAST_RUNS else " (too few for an interval)"),
-        "rows": f"{found.path}",
-        "seeds": seeds,
+        "": f"{found.mean:.4f}  {', '.join(found.what.values())}, mean of {len(found.by_seed)} seeds{few}",
+        "rows": str(found.path),
+        "seeds": ", ".join(f"{seed}: {value:.2f}" for seed, value in found.by_seed.items()),
         "trained": f"preset {found.preset}, protocol {settings['protocol']}, {settings['steps']:,} steps, width "
         f"{settings['model']['d_model']}, {one['train_precision']}, on {one['device']}",
         "with": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "commit": commits,
+        "commit": ", ".join(dict.fromkeys(f"{m['commit'] or 'no commit'} ({m['recorded']})" for m in found.made)),
         "again": f"snakemake {target} --config preset={found.preset}",
     }
     return "\n".join(f"{name:>8}  {text}" if name else text for name, text in lines.items() if text)

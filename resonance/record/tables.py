@@ -4,7 +4,7 @@ Cells are plain text with Unicode signs (±, −); each format escapes what it m
 """
 
 import html
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,27 +93,24 @@ def write_tables(stem: Path, title: str, tables: list[Table]) -> None:
 
 def _markdown(table: Table) -> str:
     def row(cells: list[str]) -> str:
-        texts = (_marked(cell, cell.replace("|", "\\|"), ("**", "**"), ("<u>", "</u>")) for cell in cells)
+        texts = _marked(cells, lambda cell: cell.replace("|", "\\|"), "**%s**", "<u>%s</u>")
         return "| " + " | ".join(texts) + " |\n"
 
     blank = [""] * (len(table.header) - 1)
     lines = row(table.header) + row([":--", *["--:"] * len(blank)])
     for title, rows in table.groups:
-        lines += (row([f"**{title}**", *blank]) if title else "") + "".join(row(cells) for cells in rows)
+        lines += (row([f"**{title}**", *blank]) if title else "") + "".join(map(row, rows))
     return f"{table.caption}\n\n{lines}\n{table.notes}\n"
 
 
 def _latex(table: Table) -> str:
     def row(cells: list[str]) -> str:
-        texts = (_marked(cell, _tex(cell), ("\\textbf{", "}"), ("\\underline{", "}")) for cell in cells)
-        return " & ".join(texts) + " \\\\\n"
+        return " & ".join(_marked(cells, _tex, "\\textbf{%s}", "\\underline{%s}")) + " \\\\\n"
 
-    width, caption = len(table.header), _tex(f"{table.caption} {table.notes}")
-    body = ""
+    width, caption, body = len(table.header), _tex(f"{table.caption} {table.notes}"), ""
     for title, rows in table.groups:
         named = f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{_tex(title)}}}}} \\\\\n" if title else ""
-        body += f"\\midrule\n{named}"
-        body += "".join(row(cells) for cells in rows)
+        body += f"\\midrule\n{named}" + "".join(map(row, rows))
     return (
         "\\begin{table*}[t]\n\\centering\n\\begin{adjustbox}{max width=\\textwidth}\n"
         f"\\begin{{tabular}}{{l{'r' * (width - 1)}}}\n\\toprule\n{row(table.header)}{body}"
@@ -132,24 +129,23 @@ def _tex(text: str) -> str:
 
 def _html(table: Table) -> str:
     def row(tag: str, cells: list[str]) -> str:
-        texts = (_marked(cell, html.escape(cell), ("<b>", "</b>"), ("<u>", "</u>")) for cell in cells)
+        texts = _marked(cells, html.escape, "<b>%s</b>", "<u>%s</u>")
         return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>\n"
 
     body = ""
     for title, rows in table.groups:
         named = f'<tr class="group"><th colspan="{len(table.header)}">{html.escape(title)}</th></tr>\n'
-        body += named if title else ""
-        body += "".join(row("td", cells) for cells in rows)
+        body += (named if title else "") + "".join(row("td", cells) for cells in rows)
     return (
         f'<p>{html.escape(table.caption)}</p>\n<div class="scroll"><table>\n<thead>\n{row("th", table.header)}'
         f"</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n<p>{html.escape(table.notes)}</p>\n"
     )
 
 
-def _marked(cell: str, text: str, bold: tuple[str, str], underlined: tuple[str, str]) -> str:
-    """The cell's escaped text between the signs of its mark, if it has one."""
-    before, after = bold if isinstance(cell, Bold) else underlined if isinstance(cell, Underlined) else ("", "")
-    return f"{before}{text}{after}"
+def _marked(cells: list[str], escape: Callable[[str], str], bold: str, underlined: str) -> list[str]:
+    """The cells' escaped texts, each in the form of its mark, if it has one."""
+    forms = {Bold: bold, Underlined: underlined}
+    return [forms.get(type(cell), "%s") % escape(cell) for cell in cells]
 
 
 _CSS = """\

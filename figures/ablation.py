@@ -5,16 +5,14 @@ that the flip makes to OOD accuracy, seed by seed, in percentage points; so are 
 how much it moves the difference that the paper is about, Resonance minus plain.
 """
 
-from pathlib import Path
-from typing import Annotated
+from itertools import product
 
 import polars as pl
-import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
 from resonance.posgen.protocol import CHOICES, VARIANTS
-from resonance.record.stats import Estimate, estimate, paired_difference
+from resonance.record.stats import estimate, paired_difference
 from resonance.record.tables import Groups, Table, grouped, number, write_csv, write_tables
 
 ABOUT = {
@@ -28,19 +26,13 @@ Cells = dict[tuple[str, str, str], dict[int, float]]
 """(protocol, task, column) -> seed -> percent or points; a column is an encoding or a pair."""
 
 
-def main(
-    output: inputs.Output,
-    preset: inputs.Preset,
-    study: inputs.Study,
-    draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
-) -> None:
+def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw: inputs.Draw) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = inputs.read_study(study)
     cells, columns = cells_of(rows)
     lines = [{"preset": preset} | line for line in effects(cells, columns)]
-    groups = in_groups(lines, columns)
-    said = caption(preset, rows, made)
-    table = Table("ablation", said, ["", "Seeds", *map(column_title, columns)], groups, notes(lines))
+    header = ["", "Seeds", *map(column_title, columns)]
+    table = Table("ablation", caption(preset, rows, made), header, in_groups(lines, columns), notes(lines))
     write_csv(output, lines)
     write_tables(output, f"Ablation of the protocols, preset {preset}", [table])
     style.save(drawing(lines, columns, preset, rows), draw, f"Ablation of the protocols (preset {preset})")
@@ -50,11 +42,12 @@ def cells_of(rows: pl.DataFrame) -> tuple[Cells, list[str]]:
     """OOD accuracies in percent by protocol, task and encoding, and Resonance minus plain beside them."""
     cells: Cells = inputs.by_seed(rows.filter(metric="ood_accuracy"), "protocol", "task", "encoding")
     encodings = style.encodings_in_order(set(rows["encoding"]))
-    for resonance, plain in style.pairs(encodings):
-        for protocol, task in {key[:2] for key in cells}:
-            ours, theirs = cells[protocol, task, resonance], cells[protocol, task, plain]
-            cells[protocol, task, f"{resonance} - {plain}"] = {seed: ours[seed] - theirs[seed] for seed in ours}
-    return cells, encodings + [f"{resonance} - {plain}" for resonance, plain in style.pairs(encodings)]
+    pairs = {f"{resonance} - {plain}": (resonance, plain) for resonance, plain in style.pairs(encodings)}
+    for protocol, task in {key[:2] for key in cells}:
+        for pair, names in pairs.items():
+            ours, theirs = (cells[protocol, task, name] for name in names)
+            cells[protocol, task, pair] = {seed: ours[seed] - theirs[seed] for seed in ours}
+    return cells, [*encodings, *pairs]
 
 
 def effects(cells: Cells, columns: list[str]) -> list[dict]:
@@ -62,18 +55,16 @@ def effects(cells: Cells, columns: list[str]) -> list[dict]:
 
     Raises ValueError for a flipped protocol whose base was not run.
     """
-    protocols = list(dict.fromkeys(key[0] for key in cells))
-    tasks, lines = style.in_order({key[1] for key in cells}), []
-    for protocol in protocols:
+    protocols, tasks = list(dict.fromkeys(key[0] for key in cells)), style.in_order({key[1] for key in cells})
+    lines = []
+    for protocol, task, column in product(protocols, tasks, columns):
         base, choice = base_and_choice(protocol)
         if base not in protocols:
             raise ValueError(f"--study must hold protocol {base} beside {protocol}, got {', '.join(protocols)}")
-        for task in tasks:
-            for column in columns:
-                ours = cells[protocol, task, column]
-                found = paired_difference(ours, cells[base, task, column]) if choice else estimate(list(ours.values()))
-                names = {"base": base, "choice": choice, "task": task, "column": column, "num_seeds": found.n}
-                lines.append(names | _values(found))
+        ours = cells[protocol, task, column]
+        found = paired_difference(ours, cells[base, task, column]) if choice else estimate(list(ours.values()))
+        line = {"base": base, "choice": choice, "task": task, "column": column, "num_seeds": found.n}
+        lines.append(line | {"value": found.mean, "low95": found.known("low"), "high95": found.known("high")})
     return lines
 
 
@@ -85,36 +76,24 @@ def base_and_choice(protocol: str) -> tuple[str, str]:
     return base, "+".join(parts)
 
 
-def _values(found: Estimate) -> dict:
-    return {"value": found.mean, "low95": found.known("low"), "high95": found.known("high")}
-
-
 def in_groups(lines: list[dict], columns: list[str]) -> Groups:
     """Rows by base and task: the base's values, then a row a flipped choice."""
-    by_row: dict[tuple, dict] = {}
-    for line in lines:
-        by_row.setdefault((line["base"], line["task"], line["choice"]), {})[line["column"]] = line
     rows = []
-    for (base, task, choice), cells in sorted(by_row.items(), key=lambda item: _place(item[0], lines)):
-        title = f"{style.task_title(task)}: from {base}, one choice of {_other(base)} at a time"
-        text = [text_of(cells[column], "+" if choice or " - " in column else "-") for column in columns]
-        rows.append((title, [choice_title(base, choice), str(cells[columns[0]]["num_seeds"]), *text]))
+    for base, task in product(inputs.distinct(lines, "base"), inputs.distinct(lines, "task")):
+        other = {"paper": "released", "released": "paper"}[base.partition("+")[0]]
+        title = f"{style.task_title(task)}: from {base}, one choice of {other} at a time"
+        for choice in choices_from(base, lines):
+            cells = {line["column"]: line for line in inputs.where(lines, base=base, task=task, choice=choice)}
+            text = [text_of(cells[column], "+" if choice or " - " in column else "-") for column in columns]
+            rows.append((title, [choice_title(base, choice), str(cells[columns[0]]["num_seeds"]), *text]))
     return grouped(rows)
 
 
-def _place(key: tuple, lines: list[dict]) -> tuple:
-    base, task, choice = key
-    bases, tasks = (list(dict.fromkeys(line[name] for line in lines)) for name in ("base", "task"))
-    return bases.index(base), tasks.index(task), _choice_place(choice)
-
-
-def _choice_place(choice: str) -> tuple:
+def choices_from(base: str, lines: list[dict]) -> list[str]:
+    """What is flipped from a base, the known ones in their order; first the empty one, where the base is there."""
     known = ["", *CHOICES]
-    return (known.index(choice), "") if choice in known else (len(known), choice)
-
-
-def _other(base: str) -> str:
-    return {"paper": "released", "released": "paper"}[base.partition("+")[0]]
+    choices = inputs.distinct(inputs.where(lines, base=base), "choice")
+    return sorted(choices, key=lambda choice: (known.index(choice), "") if choice in known else (len(known), choice))
 
 
 def choice_title(base: str, choice: str) -> str:
@@ -135,9 +114,8 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     return (
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "
-        f"flipped choice makes, in percentage points, seed by seed. Preset {preset}, "
-        f"{inputs.seeds_of_study(rows)}. Model: {inputs.sizes_text(bases)}. "
-        + style.stand_in(inputs.have_papers_sizes(made))
+        "flipped choice makes, in percentage points, seed by seed. "
+        + inputs.about(preset, inputs.seeds_of_study(rows), bases)
     )
 
 
@@ -162,39 +140,32 @@ def notes(lines: list[dict]) -> str:
 def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFrame) -> Figure:
     """Differences of the encodings, one panel a base and task."""
     flips = [line for line in lines if line["choice"] and " - " not in line["column"]]
-    bases, tasks = (list(dict.fromkeys(line[name] for line in flips)) for name in ("base", "task"))
+    bases, tasks = inputs.distinct(flips, "base"), inputs.distinct(flips, "task")
+    choices = {base: choices_from(base, flips) for base in bases}
     encodings = [column for column in columns if " - " not in column]
-    rows_of = [len({line["choice"] for line in flips if line["base"] == base}) for base in bases]
-    height = 1.0 + sum(0.45 + 0.3 * count for count in rows_of)
+    height = 1.0 + sum(0.45 + 0.3 * len(flipped) for flipped in choices.values())
     figure = Figure(figsize=(style.TEXT_WIDTH, height), layout="constrained")
     panels = figure.subplots(len(bases), len(tasks), squeeze=False, sharey="row")
-    for i, base in enumerate(bases):
-        choices = sorted({line["choice"] for line in flips if line["base"] == base}, key=_choice_place)
-        for k, task in enumerate(tasks):
-            axes = panels[i][k]
-            title = f"{style.task_title(task)}, from {base}"
-            style.differences(axes, [choice_title(base, choice) for choice in choices], title)
-            for n, encoding in enumerate(encodings):
-                lift = 0.16 * ((len(encodings) - 1) / 2 - n)
-                points = [
-                    (len(choices) - 1 - choices.index(line["choice"]) + lift, line["value"], line["low95"],
-                     line["high95"])
-                    for line in flips
-                    if (line["base"], line["task"], line["column"]) == (base, task, encoding)
-                ]  # fmt: skip
-                look = style.line(encoding)
-                style.intervals(axes, points, style.encoding_title(encoding), look["color"], MARKERS[n % len(MARKERS)])
-            axes.set_ylim(-0.6, len(choices) - 0.4)
-            axes.set_xscale("symlog", linthresh=10)
-            axes.set_xticks([-50, -10, 0, 10, 50], ["−50", "−10", "0", "10", "50"])
-            axes.set_xticks([], minor=True)
-            axes.set_xlim(-100, 100)  # an interval of two seeds may reach further than accuracies can
+    for axes, (base, task) in zip(panels.flat, product(bases, tasks), strict=True):
+        titles = [choice_title(base, choice) for choice in choices[base]]
+        style.differences(axes, titles, f"{style.task_title(task)}, from {base}")
+        for n, encoding in enumerate(encodings):
+            lift = 0.16 * ((len(encodings) - 1) / 2 - n)
+            places = {choice: len(titles) - 1 - k + lift for k, choice in enumerate(choices[base])}
+            shown = inputs.where(flips, base=base, task=task, column=encoding)
+            points = [(places[line["choice"]], line["value"], line["low95"], line["high95"]) for line in shown]
+            color, marker = style.line(encoding)["color"], MARKERS[n % len(MARKERS)]
+            style.intervals(axes, points, style.encoding_title(encoding), color, marker)
+        axes.set_ylim(-0.6, len(titles) - 0.4)
+        axes.set_xscale("symlog", linthresh=10)
+        axes.set_xticks([-50, -10, 0, 10, 50], ["−50", "−10", "0", "10", "50"])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(-100, 100)  # an interval of two seeds may reach further than accuracies can
     for axes in panels[-1]:
         axes.set_xlabel("change in points")
     style.legend(figure)
-    seeds = inputs.seeds_of_study(rows)
     what = "OOD accuracy, percentage points (logarithmic beyond ±10), 95% intervals"
-    style.note(figure, f"Preset {preset}, {seeds}; {what}")
+    style.note(figure, f"Preset {preset}, {inputs.seeds_of_study(rows)}; {what}")
     return figure
 
 

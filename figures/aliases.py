@@ -4,17 +4,16 @@ The table has a row a protocol, task and encoding. The figure shows one model of
 hiding the aliases does to all.
 """
 
-from pathlib import Path
-from typing import Annotated
+from itertools import product
+from statistics import fmean
 
 import polars as pl
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import inputs, probes, style
 from resonance.posgen.aliases import MARGIN, WINDOWS
-from resonance.record.tables import Table, grouped, number, write_csv, write_tables
+from resonance.record.tables import Groups, Table, grouped, number, write_csv, write_tables
 
 MASKS = {
     "none": "as it is", "aliases": "aliases hidden", "control": "as many others hidden",
@@ -22,28 +21,22 @@ MASKS = {
 }  # fmt: skip
 SHOWN = ("rope", "resonance_rope")
 """The encodings whose models are shown in full: of the first protocol, the first seed."""
-_HUES = {"none": style.TRAINED, "aliases": "#0072B2", "control": "#E69F00", "window_trained": "#009E73"}
-_MARKS = {"none": "o", "aliases": "s", "control": "x", "window_trained": "^"}
+_LOOKS = {
+    "none": (style.TRAINED, "o"), "aliases": ("#0072B2", "s"), "control": ("#E69F00", "x"),
+    "window_trained": ("#009E73", "^"),
+}  # fmt: skip
+"""Hue and mark of the masks under which all models are shown."""
+_PLACES = {"hidden": "aliases", "first_alias": "none", "first_fall": "none"}
+"""Numbers of distances, and the mask under which they are told."""
 
 
-def main(
-    output: inputs.Output,
-    preset: inputs.Preset,
-    study: inputs.Study,
-    draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
-) -> None:
+def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw: inputs.Draw) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = probes.read(study)
     lines = [{"preset": preset} | line for line in cells(rows)]
     write_csv(output, lines)
-    header = [
-        "",
-        "Seeds",
-        *(title[0].upper() + title[1:] for title in MASKS.values()),
-        "Hidden",
-        "First alias",
-        "First fall",
-    ]
+    masks = [title[0].upper() + title[1:] for title in MASKS.values()]
+    header = ["", "Seeds", *masks, "Hidden", "First alias", "First fall"]
     table = Table("aliases", caption(preset, rows, made), header, in_groups(lines), notes())
     write_tables(output, f"Why models fail past L, preset {preset}", [table])
     style.save(drawing(rows, lines, made, preset), draw, f"Why models fail past L (preset {preset})")
@@ -52,36 +45,24 @@ def main(
 def cells(rows: pl.DataFrame) -> list[dict]:
     """A protocol, task and encoding a row: means over seeds, in percent of OOD accuracy by mask."""
     values = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
-    places = {(mask, name): probes.by_model(rows, mask, name) for mask, name in _PLACES.values()}
+    places = {name: probes.by_model(rows, mask, name) for name, mask in _PLACES.items()}
+    encodings = style.encodings_in_order(set(rows["encoding"]))
     lines = []
-    for protocol in sorted(rows["protocol"].unique()):
-        for task in style.in_order(set(rows["task"])):
-            of = rows.filter(protocol=protocol, task=task)
-            for encoding in style.encodings_in_order(set(of["encoding"])):
-                seeds = sorted(of.filter(encoding=encoding)["seed"].unique())
-                models = [(protocol, task, encoding, seed) for seed in seeds]
-                line = dict(zip(probes.MODEL, models[0], strict=True)) | {"seed": None, "num_seeds": len(seeds)}
-                line |= {f"{mask}_percent": 100 * _mean([values[mask][model] for model in models]) for mask in MASKS}
-                for name, place in _PLACES.items():
-                    if name == "first_fall" and task.startswith("semi_recursive"):
-                        continue  # every second position is at chance, so accuracy falls all the time
-                    line[name] = _mean([places[place][model] for model in models if model in places[place]])
-                lines.append(line)
+    for cell in product(sorted(rows["protocol"].unique()), style.in_order(set(rows["task"])), encodings):
+        if not (models := [model for model in values["none"] if model[:-1] == cell]):
+            continue
+        line = dict(zip(probes.MODEL, (*cell, None), strict=True)) | {"num_seeds": len(models)}
+        line |= {f"{mask}_percent": 100 * fmean(values[mask][model] for model in models) for mask in MASKS}
+        for name, place in places.items():
+            if name == "first_fall" and cell[1].startswith("semi_recursive"):
+                continue  # every second position is at chance, so accuracy falls all the time
+            known = [place[model] for model in models if model in place]
+            line[name] = fmean(known) if known else None
+        lines.append(line)
     return lines
 
 
-_PLACES = {
-    "hidden": ("aliases", "hidden"),
-    "first_alias": ("none", "first_alias"),
-    "first_fall": ("none", "first_fall"),
-}
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def in_groups(lines: list[dict]):
+def in_groups(lines: list[dict]) -> Groups:
     rows = []
     for line in lines:
         title = f"{style.task_title(line['task'])}, protocol {line['protocol']}"
@@ -95,8 +76,7 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     seeds = inputs.seeds_text(sorted(rows["seed"].unique()))
     return (
         f"OOD accuracy in percent with some distances hidden from attention in evaluation; nothing is trained again. "
-        f"Preset {preset}, mean of {seeds}. Model: {inputs.sizes_text(made)}. "
-        f"{style.stand_in(inputs.have_papers_sizes(made))}"
+        f"{inputs.about(preset, f'mean of {seeds}', made)}"
     )
 
 
@@ -118,12 +98,13 @@ def drawing(rows: pl.DataFrame, lines: list[dict], made: list[dict], preset: str
     figure = Figure(figsize=(style.TEXT_WIDTH, 6.4), layout="constrained")
     panels = figure.subplots(3, len(tasks), squeeze=False, height_ratios=[3, 2, 5])
     shown = rows.filter(protocol=first, seed=rows["seed"].min())
-    for k, task in enumerate(tasks):
-        models = [(name, shown.filter(task=task, encoding=name)) for name in SHOWN]
-        models = [(name, model) for name, model in models if not model.is_empty()]
-        in_full(panels[0][k], panels[1][k], models, made[0]["settings"]["data"])
-        panels[0][k].set(title=f"{style.task_title(task)}, {first}", ylim=(-3, 103))
-        recovery(panels[2][k], [line for line in lines if line["task"] == task], named=k == 0)
+    for (above, middle, below), task in zip(panels.T, tasks, strict=True):
+        models = shown.filter(task=task).partition_by("encoding", as_dict=True)
+        in_full(
+            above, middle, {name: models[name,] for name in SHOWN if (name,) in models}, made[0]["settings"]["data"]
+        )
+        above.set(title=f"{style.task_title(task)}, {first}", ylim=(-3, 103))
+        recovery(below, inputs.where(lines, task=task), named=task == tasks[0])
     panels[0][0].set_ylabel("accuracy (%)")
     panels[1][0].set_ylabel("attention (%)")
     style.legend(figure, columns=3)
@@ -136,8 +117,8 @@ def drawing(rows: pl.DataFrame, lines: list[dict], made: list[dict], preset: str
     return figure
 
 
-def in_full(above: Axes, below: Axes, models: list[tuple[str, pl.DataFrame]], data: dict) -> None:
-    for lift, (name, model) in enumerate(models):
+def in_full(above: Axes, below: Axes, models: dict[str, pl.DataFrame], data: dict) -> None:
+    for lift, (name, model) in enumerate(models.items()):
         color = ("#0072B2", "#D55E00")[lift]
         for mask, look in (("none", {"linewidth": 1.2}), ("aliases", {"linewidth": 0.6, "alpha": 0.8})):
             positions, values = probes.by_position(model, mask, "accuracy")
@@ -165,9 +146,9 @@ def model_trained(model: pl.DataFrame) -> int:
 
 def recovery(axes: Axes, lines: list[dict], named: bool) -> None:
     names = [f"{style.encoding_title(line['encoding'])}, {line['protocol']}" for line in lines]
-    for mask, color in _HUES.items():
+    for mask, (color, mark) in _LOOKS.items():
         values = [line[f"{mask}_percent"] for line in lines]
-        axes.plot(values, range(len(lines))[::-1], _MARKS[mask], color=color, markersize=4, label=MASKS[mask])
+        axes.plot(values, range(len(lines))[::-1], mark, color=color, markersize=4, label=MASKS[mask])
     axes.set_yticks(range(len(names)), names[::-1] if named else [""] * len(names), fontsize=6)
     axes.set(xlim=(-3, 103), xlabel="OOD accuracy (%)")
     axes.grid(axis="both")

@@ -5,16 +5,18 @@ kernel, which reads its weights and no position past L.
 """
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import polars as pl
 import typer
 from matplotlib.figure import Figure
 from scipy import stats
 
 from figures import inputs, probes, style
-from resonance.record.tables import Table, grouped, number, write_csv, write_tables
+from resonance.record.tables import Groups, Table, grouped, number, write_csv, write_tables
 
 WITHIN = 2
 """Positions: a prediction that is this near holds."""
@@ -27,17 +29,15 @@ def main(
     preset: inputs.Preset,
     study: inputs.Study,
     predictions: Annotated[Path, typer.Option(help="The committed predictions.")],
-    draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
+    draw: inputs.Draw,
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = probes.read(study)
     lines = [{"preset": preset} | line for line in cells(rows, pl.read_csv(predictions))]
     write_csv(output, lines)
     header = ["", "OOD accuracy", "First fall", "Predicted", "Own kernel", "Predicted leak", *MASKS.values()]
-    said = (
-        f"Distance from query to first token where accuracy first falls. Preset {preset}, "
-        f"{inputs.seeds_text(sorted(rows['seed'].unique()))}. Model: {inputs.sizes_text(made)}. "
-        f"{style.stand_in(inputs.have_papers_sizes(made))}"
+    said = "Distance from query to first token where accuracy first falls. " + inputs.about(
+        preset, inputs.seeds_text(sorted(rows["seed"].unique())), made
     )
     table = Table("falls", said, header, in_groups(lines), " ".join(scores(lines)))
     write_tables(output, f"First falls, preset {preset}", [table])
@@ -47,10 +47,8 @@ def main(
 def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
     """A model a row. Raises ValueError for one without a prediction."""
     before = {tuple(row[name] for name in probes.MODEL): row for row in predictions.iter_rows(named=True)}
-    fall, own, leak, ood = (
-        probes.by_model(rows, "none", name)
-        for name in ("first_fall", "predicted_fall", "predicted_leak", "ood_accuracy")
-    )
+    names = ("first_fall", "predicted_fall", "predicted_leak", "ood_accuracy")
+    fall, own, leak, ood = (probes.by_model(rows, "none", name) for name in names)
     masked = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
     lines = []
     for model in ood:
@@ -67,7 +65,7 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
     return lines
 
 
-def in_groups(lines: list[dict]):
+def in_groups(lines: list[dict]) -> Groups:
     rows = []
     for line in lines:
         title = f"{style.task_title(line['task'])}, predicted by {line['by']}"
@@ -85,27 +83,23 @@ def model_title(line: dict) -> str:
 
 def share(lines: list[dict], guesses: list[float | None]) -> float:
     """How many of the first falls lie within `WITHIN` of a guess, in percent."""
-    near = [
-        line["fall"] is not None and guess is not None and abs(line["fall"] - guess) <= WITHIN
-        for line, guess in zip(lines, guesses, strict=True)
-    ]
-    return 100 * sum(near) / len(near)
+    both = [(line["fall"], guess) for line, guess in zip(lines, guesses, strict=True)]
+    return 100 * sum(None not in pair and abs(pair[0] - pair[1]) <= WITHIN for pair in both) / len(both)
 
 
 def scores(lines: list[dict]) -> list[str]:
     """A sentence a block: how many predictions hold, beside the best constant; and whether leak orders the models."""
     said = [f"Held: within {WITHIN} positions of the first fall. Constant: the best single guess of the block."]
-    for by in dict.fromkeys(line["by"] for line in lines):
-        for task in style.in_order({line["task"] for line in lines}):
-            of = [line for line in lines if (line["by"], line["task"]) == (by, task)]
-            held = [share(of, [line[name] for line in of]) for name in BY]
-            best = max(share(of, [guess] * len(of)) for guess in range(256))
-            r, p = stats.spearmanr([line["leak_percent"] for line in of], [line["ood_percent"] for line in of])
-            said.append(
-                f"{style.task_title(task)}, {by}: {held[0]:.0f} % of {len(of)} held as predicted, {held[1]:.0f} % by "
-                f"their own kernels, {best:.0f} % by a constant; Spearman of predicted leak and OOD accuracy "
-                f"{number(r, '+')} (p = {p:.2g})."
-            )
+    for by, task in product(inputs.distinct(lines, "by"), style.in_order({line["task"] for line in lines})):
+        of = inputs.where(lines, by=by, task=task)
+        held = [share(of, [line[name] for line in of]) for name in BY]
+        best = max(share(of, [guess] * len(of)) for guess in range(256))
+        r, p = stats.spearmanr([line["leak_percent"] for line in of], [line["ood_percent"] for line in of])
+        said.append(
+            f"{style.task_title(task)}, {by}: {held[0]:.0f} % of {len(of)} held as predicted, {held[1]:.0f} % by "
+            f"their own kernels, {best:.0f} % by a constant; Spearman of predicted leak and OOD accuracy "
+            f"{number(r, '+')} (p = {p:.2g})."
+        )
     return said
 
 
@@ -114,14 +108,13 @@ def drawing(lines: list[dict], preset: str) -> Figure:
     figure = Figure(figsize=(style.TEXT_WIDTH, 3.2), layout="constrained")
     tasks = style.in_order({line["task"] for line in lines})
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
-        of = [line for line in lines if line["task"] == task and line["fall"] is not None]
-        axes.fill_between(
-            [60, 150], [60 - WITHIN, 150 - WITHIN], [60 + WITHIN, 150 + WITHIN], color="#dddddd", zorder=0
-        )
+        of = [line for line in inputs.where(lines, task=task) if line["fall"] is not None]
+        ends = np.array([60, 150])
+        axes.fill_between(ends, ends - WITHIN, ends + WITHIN, color="#dddddd", zorder=0)
         for name, color, marker in (("predicted", "#0072B2", "o"), ("own", "#D55E00", "x")):
             known = [(line[name], line["fall"]) for line in of if line[name] is not None]
             axes.plot(*zip(*known, strict=True), marker, color=color, markersize=4, alpha=0.7, label=BY[name])
-        axes.set(title=style.task_title(task), xlabel="predicted distance", xlim=(60, 150), ylim=(60, 150))
+        axes.set(title=style.task_title(task), xlabel="predicted distance", xlim=ends, ylim=ends)
         axes.grid(axis="both")
     figure.axes[0].set_ylabel("first fall (distance)")
     style.legend(figure)

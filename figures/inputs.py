@@ -20,6 +20,8 @@ Evaluations = Annotated[list[Path], typer.Option(help="An evaluation's parquet; 
 Study = Annotated[list[Path], typer.Option(help="The collected study; once a file.")]
 Title = Annotated[str, typer.Option(help="The model, as it is to be called.")]
 StandIn = Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")]
+Draw = Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")]
+Published = Annotated[Path, typer.Option(help="config/published.yaml.")]
 TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")]
 Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
 
@@ -68,16 +70,27 @@ def train_length(paths: list[Path]) -> int:
     return found.pop()
 
 
-def read_study(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
-    """The summaries of a study collected in one file or several, every run once, and what made them.
+def read_study(paths: list[Path], kind: Kind = STUDY, what: str = "evaluations") -> tuple[pl.DataFrame, list[dict]]:
+    """What was collected of a study in one file or several, every run once, and what made it.
 
     Raises ValueError for files without rows, or with one run twice.
     """
-    rows = read_rows(paths, STUDY)
+    rows = read_rows(paths, kind)
     if rows.is_empty():
-        raise ValueError(f"--study must hold evaluations, got none in {', '.join(map(str, paths))}; collect it again")
-    check_once(rows, ["protocol", "task", "encoding", "seed", "metric"])
+        raise ValueError(f"--study must hold {what}, got none in {', '.join(map(str, paths))}; collect it again")
+    key = ("protocol", "task", "encoding", "seed", "mask", "metric", "position")
+    check_once(rows, [name for name in key if name in rows.columns])
     return rows, runs_behind(paths)
+
+
+def where(rows: list[dict], **values: object) -> list[dict]:
+    """The rows that have these values."""
+    return [row for row in rows if all(row[name] == value for name, value in values.items())]
+
+
+def distinct(rows: list[dict], name: str) -> list:
+    """What stands under a name, in the order met."""
+    return list(dict.fromkeys(row[name] for row in rows))
 
 
 def by_seed(rows: pl.DataFrame, *names: str) -> dict[tuple, dict[int, float]]:
@@ -146,15 +159,18 @@ def have_papers_sizes(made: list[dict]) -> bool:
 
     Told by what was trained and not by the preset's name: a preset may be edited, and others have these sizes.
     """
+    return all(
+        PAPER_MODEL.items() <= settings["model"].items()
+        and PAPER_DATA.items() <= settings["data"].items()
+        and settings["steps"] * settings["training"]["batch_size"] >= PAPER_EPOCHS * settings["data"]["num_train"]
+        for settings in (run["settings"] for run in made)
+    )
 
-    def has(settings: dict) -> bool:
-        for part, theirs in (("model", PAPER_MODEL), ("data", PAPER_DATA)):
-            if any(settings[part][name] != value for name, value in theirs.items()):
-                return False
-        seen = settings["steps"] * settings["training"]["batch_size"]
-        return seen >= PAPER_EPOCHS * settings["data"]["num_train"]
 
-    return all(has(run["settings"]) for run in made)
+def about(preset: str, seeds: str, made: list[dict], instead: str = style.FOR_THIS_SIZE) -> str:
+    """A caption's end: which runs these are, of what model, and what may be read out of them (`style.stand_in`)."""
+    size = style.stand_in(have_papers_sizes(made), instead)
+    return f"Preset {preset}, {seeds}. Model: {sizes_text(made)}. {size}"
 
 
 def read_lines(paths: list[Path], kind: Kind, unit: list[str], same: list[str]) -> pl.DataFrame:

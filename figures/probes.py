@@ -6,18 +6,13 @@ import polars as pl
 
 from figures import inputs
 from resonance.posgen.probe_rows import PROBES
-from resonance.record.rows import read_rows
 
 MODEL = ["protocol", "task", "encoding", "seed"]
 
 
 def read(paths: list[Path]) -> tuple[pl.DataFrame, list[dict]]:
     """Rows of a collected study of probes, every model once, and what made them. Raises ValueError for none."""
-    rows = read_rows(paths, PROBES)
-    if rows.is_empty():
-        raise ValueError(f"--study must hold probes, got none in {', '.join(map(str, paths))}; collect it again")
-    inputs.check_once(rows, [*MODEL, "mask", "metric", "position"])
-    return rows, inputs.runs_behind(paths)
+    return inputs.read_study(paths, PROBES, "probes")
 
 
 def by_model(rows: pl.DataFrame, mask: str, metric: str) -> dict[tuple, float]:

@@ -5,12 +5,9 @@ places, as far away, must help less. Every rule is compared, seed by seed, with 
 with `nearest`. All numbers in percent, differences in percentage points of OOD accuracy.
 """
 
-from itertools import combinations, compress
-from pathlib import Path
-from typing import Annotated
+from itertools import combinations, compress, product
 
 import polars as pl
-import typer
 from matplotlib.figure import Figure
 
 from figures import inputs, style
@@ -26,8 +23,12 @@ TITLES = {
     "reflected": "reflected: no integer", "half": "half: no integer",
     "lowered": "lowered: no integer", "raised": "raised: no integer",
 }  # fmt: skip
-HEADER = ["", "Seeds", "OOD accuracy ± sd", "In distribution", "− no rounding", "95% interval", "− nearest"]
-HEADER += ["95% interval"]
+BASES = {NONE: "no rounding", "nearest": "nearest"}
+"""What every rule is compared with."""
+HEADER = ["", "Seeds", "OOD accuracy ± sd", "In distribution"]
+HEADER += [text for title in BASES.values() for text in (f"− {title}", "95% interval")]
+PARTS = {"": "mean", "_low95": "low", "_high95": "high"}
+"""How the columns of a difference are called, and what of an Estimate stands in them."""
 AGREEMENT = ["protocols", "tasks", "methods"]
 LAST = "Between trained and new positions"
 AGREEMENT_CAPTION = (
@@ -45,12 +46,7 @@ Cells = dict[tuple[str, str, str, str], dict[int, float]]
 """(protocol, task, method, rule) -> seed -> percent."""
 
 
-def main(
-    output: inputs.Output,
-    preset: inputs.Preset,
-    study: inputs.Study,
-    draw: Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")],
-) -> None:
+def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw: inputs.Draw) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = inputs.read_study(study)
     kinds = rules_of(inputs.specs_of(study))
@@ -86,25 +82,23 @@ def comparisons(accuracy: Cells, inside: Cells) -> list[dict]:
     protocols = sorted({key[0] for key in accuracy})
     tasks, methods = style.in_order({key[1] for key in accuracy}), list(dict.fromkeys(key[2] for key in accuracy))
     lines = []
-    for place in [(p, t, m) for p in protocols for t in tasks for m in sorted(methods, key=style.method_place)]:
-        for rule in RULES:
-            if (*place, rule) not in accuracy:
-                continue
-            ours = accuracy[*place, rule]
-            mean = estimate(list(ours.values()))
-            line = dict(zip(("protocol", "task", "method"), place, strict=True)) | {
-                "rounding": rule,
-                "num_seeds": mean.n,
-                "ood_accuracy_percent": mean.mean,
-                "ood_sd_points": mean.known("sd"),
-                "in_distribution_accuracy_percent": estimate(list(inside[*place, rule].values())).mean,
-            }
-            for base in (NONE, "nearest"):
-                theirs = accuracy.get((*place, base)) if base != rule else None
-                difference = paired_difference(ours, theirs) if theirs else None
-                for part, name in (("", "mean"), ("_low95", "low"), ("_high95", "high")):
-                    line[f"minus_{base}{part}_points"] = difference and difference.known(name)
-            lines.append(line)
+    for key in product(protocols, tasks, sorted(methods, key=style.method_place), RULES):
+        if key not in accuracy:
+            continue
+        *place, rule = key
+        mean = estimate(list(accuracy[key].values()))
+        line = dict(zip(("protocol", "task", "method", "rounding"), key, strict=True)) | {
+            "num_seeds": mean.n,
+            "ood_accuracy_percent": mean.mean,
+            "ood_sd_points": mean.known("sd"),
+            "in_distribution_accuracy_percent": estimate(list(inside[key].values())).mean,
+        }
+        for base in BASES:
+            theirs = accuracy.get((*place, base)) if base != rule else None
+            difference = paired_difference(accuracy[key], theirs) if theirs else None
+            for part, name in PARTS.items():
+                line[f"minus_{base}{part}_points"] = difference and difference.known(name)
+        lines.append(line)
     return lines
 
 
@@ -119,74 +113,57 @@ def agreement(lines: list[dict]) -> list:
             added.setdefault(place, {})[line["rounding"]] = line["minus_none_points"]
             # No rounding's accuracy is not taken off: the same for all rules of a place, it moves no correlation.
             inside.setdefault(place, {})[line["rounding"]] = line["in_distribution_accuracy_percent"]
-    groups: dict[str, list] = {}
+    rows = []
     for ours, theirs in combinations(added, 2):
-        other = [ours[n] != theirs[n] for n in range(3)]
+        other = [one != another for one, another in zip(ours, theirs, strict=True)]
         if sum(other) == 1:
             (kind,) = compress(AGREEMENT, other)
-            groups.setdefault(f"Between {kind}", []).extend(_alike(_both(ours, theirs), added[ours], added[theirs]))
-    for place in added:
-        groups.setdefault(LAST, []).extend(_alike(_both(place, place), inside[place], added[place]))
-    filled = [(title, rows) for title, rows in groups.items() if rows]
-    return sorted(filled, key=lambda group: (group[0] == LAST, group[0] != "Between protocols"))
+            rows.append((f"Between {kind}", _alike(ours, theirs, added[ours], added[theirs])))
+    rows += [(LAST, _alike(place, place, inside[place], added[place])) for place in added]
+    groups = grouped((title, cells) for title, cells in rows if cells)
+    return sorted(groups, key=lambda group: (group[0] == LAST, group[0] != "Between protocols"))
 
 
-def _alike(words: str, ours: dict[str, float], theirs: dict[str, float]) -> list[list[str]]:
-    """The row of one correlation over rules; none where fewer than four are in both, or all do the same."""
+def _alike(place: tuple, other: tuple, ours: dict[str, float], theirs: dict[str, float]) -> list[str] | None:
+    """The row of one correlation over rules, what its two places share said once; none where fewer than four rules are
+    in both, or all do the same."""
     rules = [rule for rule in ours if rule in theirs]
     values = [[each[rule] for rule in rules] for each in (ours, theirs)]
     if len(rules) < 4 or any(len(set(each)) == 1 for each in values):
-        return []
+        return None
+    words = (
+        (protocol, style.task_title(task), style.encoding_title(method)) for protocol, task, method in (place, other)
+    )
+    both = ", ".join(" and ".join(dict.fromkeys(pair)) for pair in zip(*words, strict=True))
     r, *between = correlation(*values)
-    return [[words, str(len(rules)), number(r, "+"), interval(*between, "+")]]
-
-
-def _both(ours: tuple, theirs: tuple) -> str:
-    """Two places in words, what they share said once."""
-
-    def words(protocol: str, task: str, method: str) -> tuple[str, str, str]:
-        return protocol, style.task_title(task), style.encoding_title(method)
-
-    pairs = zip(words(*ours), words(*theirs), strict=True)
-    return ", ".join(one if one == other else f"{one} and {other}" for one, other in pairs)
+    return [both, str(len(rules)), number(r, "+"), interval(*between, "+")]
 
 
 def in_groups(lines: list[dict]) -> Groups:
-    def title(line: dict) -> str:
+    rows = []
+    for line in lines:
         method, task = style.encoding_title(line["method"]), style.task_title(line["task"])
-        return f"{method}, {task}, protocol {line['protocol']}"
-
-    return grouped((title(line), text(line)) for line in lines)
-
-
-def text(line: dict) -> list[str]:
-    cells = [
-        TITLES.get(line["rounding"], line["rounding"]),
-        str(line["num_seeds"]),
-        with_sd(line["ood_accuracy_percent"], line["ood_sd_points"]),
-        number(line["in_distribution_accuracy_percent"]),
-    ]
-    for base in (NONE, "nearest"):
-        name = f"minus_{base}"
-        cells += [
-            number(line[f"{name}_points"], "+"),
-            interval(line[f"{name}_low95_points"], line[f"{name}_high95_points"], "+"),
-        ]
-    return cells
+        mean = with_sd(line["ood_accuracy_percent"], line["ood_sd_points"])
+        cells = [str(line["num_seeds"]), mean, number(line["in_distribution_accuracy_percent"])]
+        for base in BASES:
+            difference, low, high = (line[f"minus_{base}{part}_points"] for part in PARTS)
+            cells += [number(difference, "+"), interval(low, high, "+")]
+        title = f"{method}, {task}, protocol {line['protocol']}"
+        rows.append((title, [TITLES.get(line["rounding"], line["rounding"]), *cells]))
+    return grouped(rows)
 
 
 def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     return (
         "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
-        f"teacher-forced. Preset {preset}, {inputs.seeds_of_study(rows)}. Model: {inputs.sizes_text(made)}. "
-        + style.stand_in(inputs.have_papers_sizes(made))
+        f"teacher-forced. {inputs.about(preset, inputs.seeds_of_study(rows), made)}"
     )
 
 
 def notes(lines: list[dict]) -> str:
     """What the columns are, and how many intervals would exclude zero by chance."""
     said = []
-    for base, title in ((NONE, "no rounding"), ("nearest", "nearest")):
+    for base, title in BASES.items():
         low, high = f"minus_{base}_low95_points", f"minus_{base}_high95_points"
         judged = [line for line in lines if line[low] is not None]
         if judged:
@@ -204,41 +181,34 @@ def notes(lines: list[dict]) -> str:
 
 def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
     """Difference from no rounding, one panel a protocol and task."""
-    protocols = list(dict.fromkeys(line["protocol"] for line in lines))
-    tasks = style.in_order({line["task"] for line in lines})
-    methods = list(dict.fromkeys(line["method"] for line in lines))
-    rules = [rule for rule in RULES[1:] if any(line["rounding"] == rule for line in lines)]
+    protocols, methods = inputs.distinct(lines, "protocol"), inputs.distinct(lines, "method")
+    tasks, there = style.in_order(set(inputs.distinct(lines, "task"))), inputs.distinct(lines, "rounding")
+    rules = [rule for rule in RULES[1:] if rule in there]
+    names = [TITLES.get(rule, rule).split(" (")[0].split(":")[0] for rule in rules]
     figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 0.25 * len(protocols) * (len(rules) + 1)), layout="constrained")
     panels = figure.subplots(len(protocols), len(tasks), squeeze=False, sharex="col", sharey=True)
-    for i, protocol in enumerate(protocols):
-        for k, task in enumerate(tasks):
-            axes = panels[i][k]
-            if not any((line["protocol"], line["task"]) == (protocol, task) for line in lines):
-                axes.set_axis_off()
-                continue
-            names = [TITLES.get(rule, rule).split(" (")[0].split(":")[0] for rule in rules]
-            style.differences(axes, names, f"{style.task_title(task)}, {protocol}")
-            axes.axhspan(-0.5, sum(rule in CONTROLS for rule in rules) - 0.5, color="#eeeeee", zorder=0)
-            for n, method in enumerate(methods):
-                shown = [
-                    (len(rules) - 1 - rules.index(line["rounding"]) + 0.15 * (len(methods) - 1 - 2 * n), line)
-                    for line in lines
-                    if (line["protocol"], line["task"], line["method"]) == (protocol, task, method)
-                    and line["rounding"] != NONE
-                ]
-                style.intervals(
-                    axes,
-                    [(y, line["minus_none_points"], line["minus_none_low95_points"], line["minus_none_high95_points"])
-                     for y, line in shown],
-                    style.encoding_title(method), style.hue(method),
-                )  # fmt: skip
-            axes.set_ylim(-0.5, len(rules) - 0.5)
+    for axes, (protocol, task) in zip(panels.flat, product(protocols, tasks), strict=True):
+        of = inputs.where(lines, protocol=protocol, task=task)
+        if not of:
+            axes.set_axis_off()
+            continue
+        style.differences(axes, names, f"{style.task_title(task)}, {protocol}")
+        axes.axhspan(-0.5, sum(rule in CONTROLS for rule in rules) - 0.5, color="#eeeeee", zorder=0)
+        for n, method in enumerate(methods):
+            lift = 0.15 * (len(methods) - 1 - 2 * n)
+            places = {rule: len(rules) - 1 - k + lift for k, rule in enumerate(rules)}
+            points = [
+                (places[line["rounding"]], *(line[f"minus_{NONE}{part}_points"] for part in PARTS))
+                for line in inputs.where(of, method=method)
+                if line["rounding"] != NONE
+            ]
+            style.intervals(axes, points, style.encoding_title(method), style.hue(method))
+        axes.set_ylim(-0.5, len(rules) - 0.5)
     for axes in panels[-1]:
         axes.set_xlabel("points above no rounding")
     style.legend(figure)
-    seeds = inputs.seeds_of_study(rows)
     what = "OOD accuracy, percentage points, 95% intervals; grey: no integers"
-    style.note(figure, f"Preset {preset}, {seeds}; {what}")
+    style.note(figure, f"Preset {preset}, {inputs.seeds_of_study(rows)}; {what}")
     return figure
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import polars as pl
 import typer
@@ -12,6 +12,7 @@ from figures import style
 from resonance.llm.paths import UNTUNED
 from resonance.posgen.rows import BASELINE, EVALUATION, STUDY
 from resonance.record.rows import Kind, kind_of, read_rows, read_run
+from resonance.record.settings import Settings, SettingsError, parse, read_yaml
 
 Output = Annotated[Path, typer.Option(help="Path of the files to write, without a suffix.")]
 Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be printed.")]
@@ -24,6 +25,8 @@ Draw = Annotated[Path, typer.Option(help="Path of the figure's files, without a 
 Published = Annotated[Path, typer.Option(help="config/published.yaml.")]
 TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")]
 Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
+
+Section = TypeVar("Section", bound=Settings)
 
 LINE = ["encoding", "strategy"]
 """What a language model's line in a figure is of."""
@@ -44,6 +47,14 @@ def run(main: Callable) -> None:
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+
+
+def read_section(path: Path, section: str, kind: type[Section], what: str) -> Section:
+    """A section of config/published.yaml. Raises SettingsError where it is missing, or not of its kind."""
+    sections = read_yaml(path)
+    if not isinstance(sections, dict) or section not in sections:
+        raise SettingsError(f"{path}: {section} must be given, {what}")
+    return parse(kind, sections[section], f"{path}: {section}")
 
 
 def read_evaluations(paths: list[Path], protocol: str, split: str) -> pl.DataFrame:

@@ -5,9 +5,9 @@ accuracy, first token, parity, the best local rule). The pairs: Resonance minus 
 which is what the paper claims. All numbers in percent, differences in percentage points.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
-from itertools import compress
+from itertools import compress, product
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +15,9 @@ import polars as pl
 import typer
 
 from figures import inputs, style
-from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+from resonance.record.settings import Settings
 from resonance.record.stats import LEAST_RUNS, Estimate, detectable, estimate, holm, p_value, paired_difference
-from resonance.record.tables import Bold, Table, interval, number, with_sd, write_csv, write_tables
+from resonance.record.tables import Bold, Table, grouped, interval, number, with_sd, write_csv, write_tables
 
 TITLES = {
     "table1": "Table 1",
@@ -87,7 +87,7 @@ def main(
     output: inputs.Output,
     preset: inputs.Preset,
     protocol: inputs.Protocol,
-    published: Annotated[Path, typer.Option(help="config/published.yaml.")],
+    published: inputs.Published,
     encoding: Annotated[list[str], typer.Option(help="A row, in this order; once a row.")],
     evaluation: inputs.Evaluations = (),
     baseline: inputs.Baselines = (),
@@ -112,13 +112,14 @@ def main(
         sides = (before.get((row[side], row["task"], "ood_accuracy")) for side in ("resonance", "plain"))
         row |= kept_pair(*sides, row["paper_difference_points"]) if kept else {}
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
-    groups = in_groups(cells, tasks, cell_text)
+    groups = grouped((style.task_title(row["task"]), cell_text(row)) for row in cells)
     beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
     said = caption(names, seeds, inputs.runs_behind(evaluation), study, beside)
     tables = [Table(f"posgen-{study}", said, CELL_HEADER, groups, cell_notes(paper, study, beside))]
     if pairs:
         said = PAIR_CAPTION + (", beside the difference of the paper's means." if beside else ".")
-        groups, notes = in_groups(pairs, tasks, pair_text), (PAIR_VERDICTS if beside else "") + PAIR_NOTES
+        groups = grouped((style.task_title(row["task"]), pair_text(row)) for row in pairs)
+        notes = (PAIR_VERDICTS if beside else "") + PAIR_NOTES
         tables.append(Table(f"posgen-{study}-pairs", said, PAIR_HEADER, groups, notes))
     if not beside:
         tables = [without(table, BESIDE_PAPER) for table in tables]
@@ -130,92 +131,68 @@ def main(
 
 
 def read_published(path: Path) -> Published:
-    sections = read_yaml(path)
-    if not isinstance(sections, dict) or "table1" not in sections:
-        raise SettingsError(f"{path}: table1 must be given, the paper's numbers by encoding and task")
-    return parse(Published, sections["table1"], f"{path}: table1")
+    return inputs.read_section(path, "table1", Published, "the paper's numbers by encoding and task")
 
 
 def check_complete(runs: Runs, encodings: list[str], tasks: list[str]) -> None:
     """Raises ValueError if a row is asked for twice, or has no runs, or lacks one of its metrics."""
     if len(set(encodings)) != len(encodings):
         raise ValueError(f"--encoding must name each row once, got {', '.join(encodings)}")
-    for name in encodings:
-        for task in tasks:
-            seeds = runs.get((name, task, "ood_accuracy"), {}).keys()
-            if not seeds:
-                raise ValueError(f"--evaluation must cover encoding {name} on task {task}, got no run of it")
-            for metric in DIAGNOSTICS:
-                if runs.get((name, task, metric), {}).keys() != seeds:
-                    raise ValueError(f"{metric} of {name} on {task} must be there for every seed; run it again")
+    for name, task in product(encodings, tasks):
+        seeds = runs.get((name, task, "ood_accuracy"), {}).keys()
+        if not seeds:
+            raise ValueError(f"--evaluation must cover encoding {name} on task {task}, got no run of it")
+        for metric in DIAGNOSTICS:
+            if runs.get((name, task, metric), {}).keys() != seeds:
+                raise ValueError(f"{metric} of {name} on {task} must be there for every seed; run it again")
 
 
 def cell_row(runs: Runs, paper: Published, encoding: str, task: str) -> dict:
     by_seed = runs[encoding, task, "ood_accuracy"]
     ours, theirs = estimate(list(by_seed.values())), paper.cell(encoding, task)
     return {
-        "encoding": encoding,
-        "task": task,
-        "num_seeds": ours.n,
-        "seeds": " ".join(map(str, by_seed)),
-        "ood_accuracy_percent": ours.mean,
-        "ood_sd_points": ours.known("sd"),
+        "encoding": encoding, "task": task, "num_seeds": ours.n, "seeds": " ".join(map(str, by_seed)),
+        "ood_accuracy_percent": ours.mean, "ood_sd_points": ours.known("sd"),
         "ood_variance_points2": ours.known("variance"),
-        "ood_low95_percent": ours.known("low"),
-        "ood_high95_percent": ours.known("high"),
-        "paper_mean_percent": theirs.mean if theirs else None,
-        "paper_spread": theirs.spread if theirs else None,
-        "verdict": cell_verdict(ours, theirs.mean) if theirs else None,
-    } | {f"{metric}_percent": estimate(list(runs[encoding, task, metric].values())).mean for metric in DIAGNOSTICS}
+        "ood_low95_percent": ours.known("low"), "ood_high95_percent": ours.known("high"),
+        "paper_mean_percent": theirs and theirs.mean, "paper_spread": theirs and theirs.spread,
+        "verdict": theirs and cell_verdict(ours, theirs.mean),
+    } | {
+        f"{metric}_percent": estimate(list(runs[encoding, task, metric].values())).mean for metric in DIAGNOSTICS
+    }  # fmt: skip
 
 
 def baseline_rows(baselines: pl.DataFrame, tasks: list[str]) -> list[dict]:
     """What needs no training, and so has neither seeds nor spread."""
     found = {(r["encoding"], r["task"], r["metric"]): 100 * r["value"] for r in baselines.iter_rows(named=True)}
     rows = []
-    for task in tasks:
-        for name in BASELINES:
-            if (name, task, "ood_accuracy") not in found:
-                raise ValueError(f"--baseline must cover {name} on task {task}, got no row of it")
-            diagnostics = {f"{metric}_percent": found[name, task, metric] for metric in DIAGNOSTICS}
-            rows.append(
-                {"encoding": name, "task": task, "ood_accuracy_percent": found[name, task, "ood_accuracy"]}
-                | diagnostics
-            )
+    for task, name in product(tasks, BASELINES):
+        if (name, task, "ood_accuracy") not in found:
+            raise ValueError(f"--baseline must cover {name} on task {task}, got no row of it")
+        percent = {f"{metric}_percent": found[name, task, metric] for metric in ("ood_accuracy", *DIAGNOSTICS)}
+        rows.append({"encoding": name, "task": task} | percent)
     return rows
 
 
 def pair_rows(runs: Runs, paper: Published, pairs: list[tuple[str, str]], tasks: list[str]) -> list[dict]:
     """Resonance - plain, paired by seed, beside the difference of the paper's two means; with Holm's p over all."""
-    named = [(resonance, plain, task) for task in tasks for resonance, plain in pairs]
-    found = [
-        paired_difference(*(runs[name, task, "ood_accuracy"] for name in (resonance, plain)))
-        for resonance, plain, task in named
-    ]
-    rows = [pair_row(ours, paper, *names) for ours, names in zip(found, named, strict=True)]
+    found, rows = [], []
+    for task, (resonance, plain) in product(tasks, pairs):
+        ours = paired_difference(*(runs[name, task, "ood_accuracy"] for name in (resonance, plain)))
+        cells = paper.cell(resonance, task), paper.cell(plain, task)
+        theirs = round(cells[0].mean - cells[1].mean, 6) if all(cells) else None  # 5.69, not 5.689999999999998
+        found.append(ours)
+        rows.append({
+            "resonance": resonance, "plain": plain, "task": task, "num_seeds": ours.n,
+            "difference_points": ours.mean, "difference_sd_points": ours.known("sd"),
+            "difference_low95_points": ours.known("low"), "difference_high95_points": ours.known("high"),
+            "detectable_points": detectable(ours), "holm_p": None, "paper_difference_points": theirs,
+            "verdict": None if theirs is None else pair_verdict(ours, theirs),
+        })  # fmt: skip
     if all(ours.n >= LEAST_RUNS for ours in found):
         for row, adjusted in zip(rows, holm([p_value(ours) for ours in found]), strict=True):
             row["holm_p"] = adjusted
     return rows
-
-
-def pair_row(ours: Estimate, paper: Published, resonance: str, plain: str, task: str) -> dict:
-    cells = paper.cell(resonance, task), paper.cell(plain, task)
-    theirs = round(cells[0].mean - cells[1].mean, 6) if all(cells) else None  # 5.69, not 5.689999999999998
-    return {
-        "resonance": resonance,
-        "plain": plain,
-        "task": task,
-        "num_seeds": ours.n,
-        "difference_points": ours.mean,
-        "difference_sd_points": ours.known("sd"),
-        "difference_low95_points": ours.known("low"),
-        "difference_high95_points": ours.known("high"),
-        "detectable_points": detectable(ours),
-        "holm_p": None,
-        "paper_difference_points": theirs,
-        "verdict": None if theirs is None else pair_verdict(ours, theirs),
-    }
 
 
 def cell_verdict(ours: Estimate, paper: float) -> str:
@@ -234,10 +211,6 @@ def pair_verdict(ours: Estimate, paper: float) -> str:
     if ours.low <= 0 <= ours.high:
         return "undecided"
     return "agrees" if ours.mean * paper > 0 else "contradicts"
-
-
-def in_groups(rows: list[dict], tasks: list[str], text: Callable[[dict], list[str]]) -> list:
-    return [(style.task_title(task), [text(row) for row in rows if row["task"] == task]) for task in tasks]
 
 
 def cell_text(row: dict) -> list[str]:
@@ -307,11 +280,10 @@ def caption(names: dict, seeds: list[int], made: list[dict], study: str, beside:
         ", and a verdict in this table says where the paper's mean lies, not whether the paper is right. What can be "
         "set beside the paper is the sign of a difference, and that for this size alone."
     )
-    size = style.stand_in(inputs.have_papers_sizes(made), verdicts if beside else style.FOR_THIS_SIZE)
+    instead = verdicts if beside else style.FOR_THIS_SIZE
     return (
         f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
-        f"Preset {names['preset']}, protocol {names['protocol']}, {inputs.seeds_text(seeds)}. Model: "
-        f"{inputs.sizes_text(made)}. {size}"
+        + inputs.about(f"{names['preset']}, protocol {names['protocol']}", inputs.seeds_text(seeds), made, instead)
     )
 
 

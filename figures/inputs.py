@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import polars as pl
 import typer
@@ -12,7 +12,7 @@ from figures import style
 from resonance.llm.paths import UNTUNED
 from resonance.posgen.rows import BASELINE, EVALUATION, STUDY
 from resonance.record.rows import Kind, kind_of, read_rows, read_run
-from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+from resonance.record.settings import S, SettingsError, parse, read_yaml
 
 Output = Annotated[Path, typer.Option(help="Path of the files to write, without a suffix.")]
 Preset = Annotated[str, typer.Option(help="The preset's name, as it is to be printed.")]
@@ -23,10 +23,9 @@ Title = Annotated[str, typer.Option(help="The model, as it is to be called.")]
 StandIn = Annotated[bool, typer.Option(help="Whether it is another model than the paper's, which is then said.")]
 Draw = Annotated[Path, typer.Option(help="Path of the figure's files, without a suffix.")]
 Published = Annotated[Path, typer.Option(help="config/published.yaml.")]
+Scores = Annotated[list[Path], typer.Option(help="Per-question rows of `resonance leval score`; once a file.")]
 TableFiles = Annotated[Path, typer.Option(help="Path of the table's files, without a suffix.")]
 Baselines = Annotated[list[Path], typer.Option(help="A baseline's parquet; once a file.")]
-
-Section = TypeVar("Section", bound=Settings)
 
 LINE = ["encoding", "strategy"]
 """What a language model's line in a figure is of."""
@@ -49,7 +48,7 @@ def run(main: Callable) -> None:
         sys.exit(2)
 
 
-def read_section(path: Path, section: str, kind: type[Section], what: str) -> Section:
+def read_section(path: Path, section: str, kind: type[S], what: str) -> S:
     """A section of config/published.yaml. Raises SettingsError where it is missing, or not of its kind."""
     sections = read_yaml(path)
     if not isinstance(sections, dict) or section not in sections:

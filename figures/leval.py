@@ -1,17 +1,18 @@
 """What Table 2 is made of: the paper's rows, decoded to counts, and ours, from per-question rows."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 
-from figures import style
+from figures import inputs, style
 from resonance.leval import counts
 from resonance.leval.rows import ANSWERS
 from resonance.record.rows import read_rows
-from resonance.record.settings import Settings, SettingsError, parse, read_yaml
+from resonance.record.settings import Settings, SettingsError
 from resonance.record.stats import paired_tasks, share_interval
 from resonance.record.tables import interval, number, write_csv
 
@@ -30,13 +31,24 @@ LEVEL = 0.05
 ROUNDING = 0.011
 """How far a printed average may lie from its printed cells' mean: both are rounded."""
 
-Name = tuple[str, str, str]
-"""(model, encoding, strategy)"""
+
+class Name(NamedTuple):
+    """What was asked."""
+
+    model: str
+    encoding: str
+    strategy: str
+
+    @property
+    def title(self) -> str:
+        return f"{style.encoding_title(self.encoding)} ({self.strategy})"
 
 
 class Row(Settings):
     """A published row: what was fine-tuned, and its scores in percent."""
 
+    source: ClassVar[str] = "paper"
+    parser: ClassVar[str] = "released"
     model: str
     encoding: str
     strategy: str
@@ -49,7 +61,7 @@ class Row(Settings):
 
     @property
     def name(self) -> Name:
-        return self.model, self.encoding, self.strategy
+        return Name(self.model, self.encoding, self.strategy)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -81,6 +93,7 @@ class Published(Settings):
 class Ours:
     """What we measured for one name under one parser: credit by question, and the golds of the questions."""
 
+    source: ClassVar[str] = "ours"
     name: Name
     parser: str
     credits: counts.Credits
@@ -93,10 +106,7 @@ class Ours:
 
 
 def read_published(path: Path) -> Published:
-    sections = read_yaml(path)
-    if not isinstance(sections, dict) or "table2" not in sections:
-        raise SettingsError(f"{path}: table2 must be given, the paper's scores by model, encoding and strategy")
-    paper = parse(Published, sections["table2"], f"{path}: table2")
+    paper = inputs.read_section(path, "table2", Published, "the paper's scores by model, encoding and strategy")
     for row in paper.rows:
         where = f"{path}: table2: {' '.join(row.name)}"
         if row.model not in paper.models or row.scores.keys() != counts.TASKS.keys():
@@ -117,86 +127,77 @@ def read_ours(paths: list[Path]) -> list[Ours]:
     if not paths:
         return []
     rows = read_rows(paths, ANSWERS).with_columns(pl.col("encoding", "strategy").fill_null("–"))
-    names = rows.select("model", "encoding", "strategy").unique(maintain_order=True).rows()
     found = []
-    for name in names:
-        own = rows.filter(model=name[0], encoding=name[1], strategy=name[2])
+    for name, own in rows.group_by(Name._fields, maintain_order=True):
         for parser in counts.PARSERS:
-            asked = own.filter(parser=parser).sort("question")
-            golds = {task: asked.filter(task=task).select("question", "gold").rows() for task in asked["task"].unique()}
-            found.append(Ours(name, parser, counts.credits_of(own, parser), golds))
+            asked = own.filter(parser=parser).sort("question").select("task", "question", "gold")
+            found.append(Ours(Name(*name), parser, counts.credits_of(own, parser), asked.rows_by_key("task")))
     return found
 
 
-# What tables say of ours
+# What tables say of a row, the paper's or ours
 
 
 def our_cells(ours: Ours) -> list[dict]:
     cells = []
     for task, credit in ours.credits.items():
-        low, high = share_interval(credit.sum(), len(credit))
+        ends = share_interval(credit.sum(), len(credit))
         count = round(credit.sum() / counts.ALL_TASKS[task].step)
-        cells.append(cell_of(task, 100 * credit.mean(), 100 * low, 100 * high, len(credit), count))
+        percent = [100 * share for share in (credit.mean(), *ends)]
+        cells.append(cell_of(ours, task, percent, num_questions=len(credit), count=count))
     if ours.complete:
-        cells.append(cell_of(AVERAGE, *counts.average({task: credit.mean() for task, credit in ours.credits.items()})))
-    named = {"source": "ours", "parser": ours.parser, **names_of(ours.name), "context": None, "mark": None}
-    return [named | cell for cell in cells]
+        average = counts.average({task: credit.mean() for task, credit in ours.credits.items()})
+        cells.append(cell_of(ours, AVERAGE, average))
+    return cells
 
 
-def cell_of(
-    task: str, percent: float, low: float, high: float, questions: int | None = None, count: int | None = None
-) -> dict:
-    return {
-        "task": task,
-        "num_questions": questions,
-        "count": count,
-        "percent": float(percent),
-        "low95_percent": float(low),
-        "high95_percent": float(high),
-    }
+def cell_of(row: Row | Ours, task: str, percent: Sequence[float], **more: object) -> dict:
+    """A cell for machines. percent: the score and its interval's ends; more: of SCORE_COLUMNS, what is known."""
+    scores = dict(zip(("percent", "low95_percent", "high95_percent"), map(float, percent), strict=True))
+    return {**names_of(row), "task": task, **scores, **more}
 
 
-def our_pairs(ours: list[Ours]) -> list[dict]:
-    """Resonance minus plain on the questions that both answered, all tasks together."""
+def names_of(row: Row | Ours) -> dict:
+    return {"source": row.source, "parser": row.parser, **row.name._asdict()}
+
+
+def counterparts(rows: list, kind: str = "resonance") -> Iterator[tuple]:
+    """(row, than) of rows of the paper or of ours, under the same model, strategy and parser.
+
+    kind  what stands beside a row: the plain encoding (`resonance`), or plain RoPE (`rope`)
+    """
+    by_key = {(row.name, row.parser): row for row in rows}
+    for row in rows:
+        plain = "rope" if kind == "rope" else row.name.encoding.removeprefix("resonance_")
+        than = by_key.get((row.name._replace(encoding=plain), row.parser))
+        if than is not None and than is not row:
+            yield row, than
+
+
+def our_pairs(ours: list[Ours], kind: str = "resonance") -> list[dict]:
+    """`counterparts` on the questions that both answered, all tasks together."""
     pairs = []
-    for measured, plain in _against(ours, lambda encoding: encoding.removeprefix("resonance_")):
-        pairs.append(our_pair(measured, plain) | {"kind": "resonance"})
+    for measured, than in counterparts(ours, kind):
+        model, encoding, strategy = measured.name
+        if measured.golds != than.golds:
+            than_name = than.name.encoding
+            raise ValueError(f"--scores of {model} {strategy}: {encoding} and {than_name} must have the same questions")
+        found = paired_tasks(measured.credits, than.credits)
+        points = [None if math.isnan(share) else 100 * share for share in (found.difference, found.low, found.high)]
+        pair = pair_of(measured, than, AVERAGE if measured.complete else " ".join(measured.credits), points, found.p)
+        pair |= {"better": found.better, "worse": found.worse, "mcnemar_p": found.mcnemar, "kind": kind}
+        than_title = style.encoding_title(than.name.encoding)
+        pairs.append(pair | {"title": f"{measured.name.title}, {measured.parser}", "than_title": than_title})
     return pairs
 
 
-def rope_pairs(ours: list[Ours]) -> list[dict]:
-    """Every encoding minus plain RoPE of the same strategy, likewise."""
-    return [our_pair(measured, plain) | {"kind": "rope"} for measured, plain in _against(ours, lambda _: "rope")]
-
-
-def _against(ours: list[Ours], other: Callable[[str], str]) -> list[tuple[Ours, Ours]]:
-    """(measured, than) of all that have a counterpart under the same model, strategy and parser."""
-    by_key = {(*measured.name, measured.parser): measured for measured in ours}
-    found = []
-    for measured in ours:
-        model, encoding, strategy = measured.name
-        than = by_key.get((model, other(encoding), strategy, measured.parser))
-        if than is not None and than is not measured:
-            found.append((measured, than))
-    return found
-
-
-def our_pair(measured: Ours, than: Ours) -> dict:
-    model, encoding, strategy = measured.name
-    if measured.golds != than.golds:
-        raise ValueError(f"--scores of {model} {strategy}: {encoding} and {than.name[1]} must have the same questions")
-    found = paired_tasks(measured.credits, than.credits)
-    low, high = (None if math.isnan(end) else 100 * end for end in (found.low, found.high))
-    return {
-        "source": "ours", "parser": measured.parser, **names_of(measured.name),
-        "than_encoding": than.name[1], "than_strategy": strategy,
-        "task": AVERAGE if measured.complete else " ".join(measured.credits),
-        "difference_points": 100 * found.difference, "low95_points": low, "high95_points": high,
-        "p": found.p, "least_p": None, "better": found.better, "worse": found.worse,
-        "mcnemar_p": found.mcnemar, "verdict": verdict(found.p, None),
-        "title": f"{style.encoding_title(encoding)} ({strategy}), {measured.parser}",
-        "than_title": style.encoding_title(than.name[1]),
-    }  # fmt: skip
+def pair_of(
+    row: Row | Ours, than: Row | Ours, task: str, points: Sequence[float | None], p: float, least_p: float | None = None
+) -> dict:
+    """A difference for machines. points: the difference and its interval's ends."""
+    names = {"than_encoding": than.name.encoding, "than_strategy": than.name.strategy, "verdict": verdict(p, least_p)}
+    ends = dict(zip(("difference_points", "low95_points", "high95_points"), points, strict=True))
+    return names_of(row) | names | {"task": task, **ends, "p": p, "least_p": least_p}
 
 
 def pair_cells(pair: dict) -> list[str]:
@@ -225,7 +226,3 @@ def write_scores(output: Path, preset: str, cells: list[dict], pairs: list[dict]
     """STEM.csv and STEM_pairs.csv: every cell, and every difference."""
     for suffix, columns, found in (("", SCORE_COLUMNS, cells), ("_pairs", PAIR_COLUMNS, pairs)):
         write_csv(Path(f"{output}{suffix}"), [{"preset": preset} | row for row in found], columns)
-
-
-def names_of(name: Name) -> dict:
-    return dict(zip(("model", "encoding", "strategy"), name, strict=True))

@@ -5,13 +5,7 @@ cells decode to counts (L13), so that they get statistics too, unpaired ones: wh
 question is not published. Ours, from per-question rows, are paired. Percent and percentage points.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from figures import leval, style
-from figures.inputs import Output, Preset, run
+from figures import inputs, leval
 from resonance.leval import counts
 from resonance.record.stats import share_interval
 from resonance.record.tables import Bold, Groups, Table, Underlined, grouped, interval, number, write_tables
@@ -20,12 +14,7 @@ NOT_RUN = "not run"
 COLUMNS = [*counts.TASKS, leval.AVERAGE]
 
 
-def main(
-    output: Output,
-    preset: Preset,
-    published: Annotated[Path, typer.Option(help="config/published.yaml.")],
-    scores: Annotated[list[Path], typer.Option(help="Per-question rows of `resonance leval score`; once a file.")] = (),
-) -> None:
+def main(output: inputs.Output, preset: inputs.Preset, published: inputs.Published, scores: inputs.Scores = ()) -> None:
     """Table 2 of the paper: STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
     paper = leval.read_published(published)
     ours = leval.read_ours(scores)
@@ -52,54 +41,42 @@ def marks(rows: list[leval.Row], column: str) -> dict[leval.Name, type[str]]:
 
 
 def paper_cells(paper: leval.Published, row: leval.Row) -> list[dict]:
-    rows, cells = paper.of(row.model), []
-    for task, share in row.shares.items():
-        questions = counts.TASKS[task].num_questions
-        low, high = share_interval(share * questions, questions)
-        count = counts.decode(task, row.scores[task])
-        cells.append(leval.cell_of(task, row.scores[task], 100 * low, 100 * high, questions, count))
-    _, low, high = counts.average(row.shares)
-    cells.append(leval.cell_of(leval.AVERAGE, row.average, low, high))
-    named = {"source": "paper", "parser": "released", **leval.names_of(row.name), "context": row.context}
-    return [named | cell | {"mark": _mark(marks(rows, cell["task"])[row.name])} for cell in cells]
+    cells = []
+    for column in COLUMNS:
+        if column == leval.AVERAGE:
+            ends, more = counts.average(row.shares)[1:], {}
+        else:
+            questions = counts.TASKS[column].num_questions
+            ends = [100 * end for end in share_interval(row.shares[column] * questions, questions)]
+            more = {"num_questions": questions, "count": counts.decode(column, row.scores[column])}
+        mark = {Bold: "bold", Underlined: "underlined"}.get(marks(paper.of(row.model), column)[row.name])
+        cells.append(leval.cell_of(row, column, [row.percent(column), *ends], context=row.context, mark=mark, **more))
+    return cells
 
 
 def score_groups(paper: leval.Published, ours: list[leval.Ours]) -> Groups:
-    groups = []
+    lines = []
     for model, title in paper.models.items():
-        rows, lines = paper.of(model), []
-        marked = {column: marks(rows, column) for column in COLUMNS}
-        for row in rows:
+        marked = {column: marks(paper.of(model), column) for column in COLUMNS}
+        for row in paper.of(model):
             cells = [marked[column][row.name](number(row.percent(column))) for column in COLUMNS]
-            lines.append([row.title, f"{row.context // 1024}K", *cells])
-            own = [measured for measured in ours if measured.name == row.name]
-            lines += [_our_line(measured, f"ours, {measured.parser}") for measured in own]
-            if not own:
-                lines.append(["ours", "", *[NOT_RUN] * len(COLUMNS)])
-        groups.append((title, lines))
+            lines.append((title, [row.title, f"{row.context // 1024}K", *cells]))
+            own = [_our_line(measured, f"ours, {measured.parser}") for measured in ours if measured.name == row.name]
+            lines += [(title, line) for line in own or [["ours", "", *[NOT_RUN] * len(COLUMNS)]]]
     known = {row.name for row in paper.rows}
-    others = [measured for measured in ours if measured.name not in known]
-    for model in dict.fromkeys(measured.name[0] for measured in others):
-        lines = [
-            _our_line(m, f"{style.encoding_title(m.name[1])} ({m.name[2]}), {m.parser}")
-            for m in others
-            if m.name[0] == model
-        ]
-        groups.append((f"{model}: ours, no row of the paper", lines))
-    return groups
+    for measured in ours:
+        if measured.name not in known:
+            title = f"{measured.name.model}: ours, no row of the paper"
+            lines.append((title, _our_line(measured, f"{measured.name.title}, {measured.parser}")))
+    return grouped(lines)
 
 
 def _our_line(ours: leval.Ours, title: str) -> list[str]:
-    cells = []
+    percent = {cell["task"]: number(cell["percent"]) for cell in leval.our_cells(ours)}
     for name, task in counts.TASKS.items():
-        credit = ours.credits.get(name)
-        if credit is None:
-            cells.append(NOT_RUN)
-            continue
-        part = "" if len(credit) == task.num_questions else f" ({len(credit)}/{task.num_questions})"
-        cells.append(number(100 * credit.mean()) + part)
-    average = [cell for cell in leval.our_cells(ours) if cell["task"] == leval.AVERAGE]
-    return [title, "", *cells, number(average[0]["percent"]) if average else NOT_RUN]
+        if name in percent and (asked := len(ours.credits[name])) != task.num_questions:
+            percent[name] += f" ({asked}/{task.num_questions})"
+    return [title, "", *(percent.get(column, NOT_RUN) for column in COLUMNS)]
 
 
 # The comparisons
@@ -109,55 +86,41 @@ def paper_pairs(paper: leval.Published, model: str) -> list[dict]:
     """In every column the best row minus the next; and Resonance minus plain of each strategy, averages."""
     rows, pairs = paper.of(model), []
     for column in COLUMNS:
-        ranked = sorted(rows, key=lambda row: row.percent(column), reverse=True)
-        pairs.append(paper_pair(ranked[0], ranked[1], column) | {"kind": "best"})
-    by_name = {row.name: row for row in rows}
-    for row in rows:
-        plain = by_name.get((model, row.encoding.removeprefix("resonance_"), row.strategy))
-        if plain and plain is not row:
-            pairs.append(paper_pair(row, plain, leval.AVERAGE) | {"kind": "resonance"})
-    return pairs
+        best, following, *_ = sorted(rows, key=lambda row: row.percent(column), reverse=True)
+        pairs.append(paper_pair(best, following, column) | {"kind": "best"})
+    gains = (paper_pair(row, plain, leval.AVERAGE) for row, plain in leval.counterparts(rows))
+    return pairs + [pair | {"kind": "resonance"} for pair in gains]
 
 
 def paper_pair(row: leval.Row, than: leval.Row, column: str) -> dict:
     tasks = list(counts.TASKS) if column == leval.AVERAGE else [column]
     found = counts.compare_counts({t: row.shares[t] for t in tasks}, {t: than.shares[t] for t in tasks})
-    same = row.percent(column) == than.percent(column)
-    return {
-        "source": "paper", "parser": "released", **leval.names_of(row.name),
-        "than_encoding": than.encoding, "than_strategy": than.strategy, "task": column,
-        "difference_points": found.points, "low95_points": found.low, "high95_points": found.high, "p": found.p,
-        "least_p": found.least_p, "better": None, "worse": None, "mcnemar_p": None,
-        "verdict": "equal" if same else leval.verdict(found.p, found.least_p),
-        "title": row.title, "than_title": than.title,
-    }  # fmt: skip
+    pair = leval.pair_of(row, than, column, (found.points, found.low, found.high), found.p, found.least_p)
+    same = {"verdict": "equal"} if row.percent(column) == than.percent(column) else {}
+    return pair | same | {"title": row.title, "than_title": than.title}
 
 
 def average_groups(paper: leval.Published, cells: list[dict]) -> Groups:
-    titles = {row.name: row.title for row in paper.rows}
-
-    def line(cell: dict) -> tuple[str, list[str]]:
-        name = (cell["model"], cell["encoding"], cell["strategy"])
-        title = titles.get(name, f"{style.encoding_title(name[1])} ({name[2]})")
-        if cell["source"] == "ours":
-            title += f", ours, {cell['parser']}"
+    titles, lines = {row.name: row.title for row in paper.rows}, []
+    for cell in inputs.where(cells, task=leval.AVERAGE):
+        name = leval.Name(cell["model"], cell["encoding"], cell["strategy"])
+        title = titles.get(name, name.title) + (f", ours, {cell['parser']}" if cell["source"] == "ours" else "")
         ends = interval(cell["low95_percent"], cell["high95_percent"])
-        return paper.models.get(name[0], name[0]), [title, number(cell["percent"]), ends]
-
-    return grouped(line(cell) for cell in cells if cell["task"] == leval.AVERAGE)
+        lines.append((paper.models.get(name.model, name.model), [title, number(cell["percent"]), ends]))
+    return grouped(lines)
 
 
 def pair_groups(paper: leval.Published, pairs: list[dict]) -> Groups:
-    def line(pair: dict) -> tuple[str, list[str]]:
+    lines = []
+    for pair in pairs:
         model = paper.models.get(pair["model"], pair["model"])
         source = "the paper's" if pair["source"] == "paper" else "ours, paired by question"
         kind = "Resonance minus plain" if pair["kind"] == "resonance" else "the best minus the next"
         column = counts.TASKS[pair["task"]].title if pair["task"] in counts.TASKS else pair["task"]
         difference, *worth = leval.pair_cells(pair)
         cells = [f"{column}: {difference}", *worth, leval.p_text(pair["least_p"]), pair["verdict"]]
-        return f"{model}: {kind}, {source}", cells
-
-    return grouped(map(line, pairs))
+        lines.append((f"{model}: {kind}, {source}", cells))
+    return grouped(lines)
 
 
 # What the blocks say
@@ -200,24 +163,24 @@ def score_notes(paper: leval.Published, pairs: list[dict], ours: list[leval.Ours
 
 def significance(paper: leval.Published, pairs: list[dict]) -> str:
     """Which bold is significant, in sentences; every number of them is computed."""
-    paired = [pair for pair in pairs if pair["source"] == "paper"]
-    best = [pair for pair in paired if pair["kind"] == "best"]
+    best, gains = (inputs.where(pairs, source="paper", kind=kind) for kind in ("best", "resonance"))
     text = ""
     for model, title in paper.models.items():
-        pair = next(pair for pair in best if pair["model"] == model and pair["task"] == leval.AVERAGE)
+        (pair,) = inputs.where(best, model=model, task=leval.AVERAGE)
         ends = interval(pair["low95_points"], pair["high95_points"], "+")
+        p = leval.p_text(pair["p"])
+        p_is = p if p.startswith("<") else f"= {p}"
         text += (
             f"{title}: the bold average, {pair['title']}, less the underlined one, {pair['than_title']}, is "
-            f"{number(pair['difference_points'], '+')} points, 95% {ends}, {_p_is(pair['p'])} unpaired: "
+            f"{number(pair['difference_points'], '+')} points, 95% {ends}, p {p_is} unpaired: "
             f"{pair['verdict']} (least p {leval.p_text(pair['least_p'])}). "
         )
     cells = [pair for pair in best if pair["task"] != leval.AVERAGE]
-    shared = sum(pair["verdict"] == "equal" for pair in cells)
+    shared = len(inputs.where(cells, verdict="equal"))
     text += (
         f"Of the {len(cells)} best scores in single tasks {_count_significant(cells)} from the next, unpaired; "
         f"{shared} are shared by several rows. "
     )
-    gains = [pair for pair in paired if pair["kind"] == "resonance"]
     points = [pair["difference_points"] for pair in gains]
     return text + (
         f"Resonance minus plain, averages of {len(gains)} settings: {number(min(points), '+')} to "
@@ -225,19 +188,10 @@ def significance(paper: leval.Published, pairs: list[dict]) -> str:
     )
 
 
-def _p_is(p: float) -> str:
-    text = leval.p_text(p)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
-
-
 def _count_significant(pairs: list[dict]) -> str:
-    count = sum(pair["verdict"] == "significant" for pair in pairs)
+    count = len(inputs.where(pairs, verdict="significant"))
     return f"{count or 'none'} {'differ' if count > 1 else 'differs'} significantly"
 
 
-def _mark(kind: type[str]) -> str | None:
-    return {Bold: "bold", Underlined: "underlined"}.get(kind)
-
-
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

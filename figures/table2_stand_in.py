@@ -6,14 +6,11 @@ known; the paired differences, Resonance minus plain and each minus RoPE. Percen
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import polars as pl
-import typer
 
-from figures import style
-from figures.inputs import Output, Preset, run
-from figures.leval import Ours, our_cells, our_pairs, p_text, pair_cells, read_ours, rope_pairs, write_scores
+from figures import inputs
+from figures.leval import Ours, our_cells, our_pairs, p_text, pair_cells, read_ours, write_scores
 from resonance.leval import counts
 from resonance.leval.catalogue import MADE_TASKS
 from resonance.leval.rows import ANSWERS
@@ -29,18 +26,13 @@ PAIR_NOTES = (
 )
 
 
-def main(
-    output: Output,
-    preset: Preset,
-    title: Annotated[str, typer.Option(help="The model, as it is to be printed.")],
-    scores: Annotated[list[Path], typer.Option(help="Per-question rows of `resonance leval score`; once a file.")],
-) -> None:
+def main(output: inputs.Output, preset: inputs.Preset, title: inputs.Title, scores: inputs.Scores) -> None:
     """STEM.csv and STEM_pairs.csv for machines; .md, .tex and .html for people."""
     ours, made = read_ours(scores), one_run(scores)
     rows = read_rows(scores, ANSWERS)
     judged = [task for task in tasks_of(ours) if not counts.ALL_TASKS[task].control]
     apart = [[alone(measured, task) for measured in ours] for task in judged]
-    pairs = [pair for of_task in apart for pair in our_pairs(of_task) + rope_pairs(of_task)]
+    pairs = [pair for of_task in apart for pair in our_pairs(of_task) + our_pairs(of_task, "rope")]
     cells = [cell | {"context": made["settings"]["context"]} for measured in ours for cell in our_cells(measured)]
     tables = [
         Table("leval-stand-in", caption(preset, title, made), HEADER, score_groups(ours, rows), notes(made, pairs)),
@@ -55,19 +47,16 @@ def one_run(scores: list[Path]) -> dict:
 
     Raises ValueError where models, settings or questions differ, or nobody wrote down what answered.
     """
-    runs = []
-    for path in scores:
-        answered = read_run(path).get("answered")
-        if answered is None:
+    runs = {path: read_run(path).get("answered") for path in scores}
+    for path, made in runs.items():
+        if made is None:
             raise ValueError(f"--scores must say what answered, got {path} without; score it with --record")
-        runs.append(answered)
-    for key, found in (
-        ("settings", [made["settings"] for made in runs]),
-        ("questions", [made["answers"]["tasks"] for made in runs]),
-    ):
-        if any(other != found[0] for other in found[1:]):
+    first = runs[scores[0]]
+    same = {"settings": lambda made: made["settings"], "questions": lambda made: made["answers"]["tasks"]}
+    for key, part in same.items():
+        if any(part(made) != part(first) for made in runs.values()):
             raise ValueError(f"--scores must all be of the same {key}, got several; answer them anew with one preset")
-    return runs[0]
+    return first
 
 
 def tasks_of(ours: list[Ours]) -> list[str]:
@@ -82,15 +71,15 @@ def alone(ours: Ours, task: str) -> Ours:
 def score_groups(ours: list[Ours], rows: pl.DataFrame) -> Groups:
     """A group a task: chance, then every encoding in the order given."""
     cells = {(*m.name, m.parser, cell["task"]): cell for m in ours for cell in our_cells(m)}
-    names, groups = list(dict.fromkeys(m.name for m in ours)), []
+    groups = []
     for task in tasks_of(ours):
         known, lines = counts.ALL_TASKS[task], []
         if known.chance is not None:
             chance = number(100 * known.chance)
             lines.append(["Chance: one of the options, drawn", chance, "", chance, "", "", ""])
-        for name in names:
-            own = rows.filter(model=name[0], encoding=name[1], strategy=name[2], task=task)
-            line = [f"{style.encoding_title(name[1])} ({name[2]})"]
+        for name in dict.fromkeys(m.name for m in ours):
+            own = rows.filter(task=task, **name._asdict())
+            line = [name.title]
             for parser in counts.PARSERS:
                 cell = cells[*name, parser, task]
                 line += [number(cell["percent"]), interval(cell["low95_percent"], cell["high95_percent"])]
@@ -103,12 +92,12 @@ def score_groups(ours: list[Ours], rows: pl.DataFrame) -> Groups:
 
 
 def pair_groups(pairs: list[dict]) -> Groups:
-    def line(pair: dict) -> tuple[str, list[str]]:
+    lines = []
+    for pair in pairs:
         kind = "Resonance minus plain" if pair["kind"] == "resonance" else "minus RoPE"
         counted = [str(pair["better"]), str(pair["worse"]), p_text(pair["mcnemar_p"]), pair["verdict"]]
-        return f"{counts.ALL_TASKS[pair['task']].title}: {kind}", pair_cells(pair) + counted
-
-    return grouped(map(line, pairs))
+        lines.append((f"{counts.ALL_TASKS[pair['task']].title}: {kind}", pair_cells(pair) + counted))
+    return grouped(lines)
 
 
 def caption(preset: str, title: str, made: dict) -> str:
@@ -121,13 +110,13 @@ def caption(preset: str, title: str, made: dict) -> str:
 
 def notes(made: dict, pairs: list[dict]) -> str:
     asked, said = made["settings"], made["answers"]
-    lengths = [
+    lengths = "; ".join(
         f"{counts.ALL_TASKS[task].title}: {_documents(own, said['budget'])}" for task, own in said["tasks"].items()
-    ]
+    )
     text = ""
     if set(said["tasks"]) & set(MADE_TASKS):
         text += "Line ends: which of four words ends a line of a play, the answer begun with the line. "
-    text += f"{'; '.join(lengths)}. Greedy answers of at most {asked['max_new_tokens']} tokens, {asked['precision']}. "
+    text += f"{lengths}. Greedy answers of at most {asked['max_new_tokens']} tokens, {asked['precision']}. "
     if said["missing"]:
         text += f"Not in the source and left out: {', '.join(said['missing'])}. "
     text += (
@@ -138,7 +127,7 @@ def notes(made: dict, pairs: list[dict]) -> str:
         text += (
             "Dynamic NTK's document keys keep the table of the document's length, so that its questions share them. "
         )
-    return text + " ".join(sentence(pair) for pair in pairs if pair["kind"] == "resonance")
+    return text + " ".join(sentence(pair) for pair in inputs.where(pairs, kind="resonance"))
 
 
 def _documents(own: dict, budget: int) -> str:
@@ -159,4 +148,4 @@ def sentence(pair: dict) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

@@ -22,7 +22,7 @@ def main(output: Output, preset: Preset, protocol: Protocol, evaluation: Evaluat
         axes.set(title=style.task_title(task), xlabel="epoch", yscale="log")
         axes.set_xlim(left=0)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axes.yaxis.set_major_formatter(style.plain)
+        axes.yaxis.set_major_formatter(style.PLAIN)
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(axis="y")
     panels[0].set_ylabel("validation loss (nats per token)")

@@ -72,18 +72,10 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
     for key, part in rows.sort(UNIT).group_by(names, maintain_order=True):
         found = weighted_estimate(part["token_loss"].to_numpy(), part["num_tokens"].to_numpy())
         released = float(np.average(part["window_loss"], weights=part["num_windows"]))
-        made.append(
-            {
-                **dict(zip(names, key, strict=True)),
-                "perplexity": math.exp(found.mean),
-                "low95": _exp(found.low),
-                "high95": _exp(found.high),
-                "released_mean": math.exp(released),
-                "num_units": found.n,
-                "num_documents": part["document"].n_unique(),
-                "num_tokens": int(part["num_tokens"].sum()),
-            }
-        )
+        values = {"perplexity": found.mean, "low95": found.low, "high95": found.high, "released_mean": released}
+        line = {name: None if math.isnan(nats) else math.exp(nats) for name, nats in values.items()}
+        line |= {"num_units": found.n, "num_documents": part["document"].n_unique()}
+        made.append(dict(zip(names, key, strict=True)) | line | {"num_tokens": int(part["num_tokens"].sum())})
     return pl.DataFrame(inputs.sorted_lines(made, "corpus"), infer_schema_length=None)
 
 
@@ -94,18 +86,12 @@ def pairs_of(rows: pl.DataFrame) -> list[dict]:
         for key, part in both.sort([*names, *UNIT]).group_by(names, maintain_order=True):
             gap = (part["token_loss"] - part["token_loss_plain"]).to_numpy()
             found = weighted_estimate(gap, part["num_tokens"].to_numpy())
-            made.append(
-                {
-                    **pair,
-                    **dict(zip(names, key, strict=True)),
-                    "num_units": found.n,
-                    "difference_nats": found.mean,
-                    "difference_percent": _percent(found.mean),
-                    "difference_low95_percent": _percent(found.low),
-                    "difference_high95_percent": _percent(found.high),
-                    "verdict": verdict(found),
-                }
-            )
+            counted = {"num_units": found.n, "difference_nats": found.mean, "verdict": verdict(found)}
+            percent = {
+                f"difference{part}_percent": None if math.isnan(nats) else 100 * math.expm1(nats)
+                for part, nats in (("", found.mean), ("_low95", found.low), ("_high95", found.high))
+            }
+            made.append({**pair, **dict(zip(names, key, strict=True)), **counted, **percent})
     return made
 
 
@@ -129,7 +115,7 @@ def draw(output: Path, cells: pl.DataFrame, pairs: list[dict], about: dict, note
         for axes, part in zip(column, parts.values(), strict=False):
             draw_panel(axes, part.filter(pl.col("corpus") == corpus), about)
         if pairs:
-            draw_differences(column[-1], [row for row in pairs if row["corpus"] == corpus], about)
+            draw_differences(column[-1], inputs.where(pairs, corpus=corpus), about)
         for axes in column:
             style.lengths(axes, [n for n in lengths if n & (n - 1) == 0] or lengths, about["train_length"])
         column[0].set_title(corpus.replace("_", " ").capitalize())
@@ -145,20 +131,17 @@ def draw(output: Path, cells: pl.DataFrame, pairs: list[dict], about: dict, note
 def draw_differences(axes: Axes, pairs: list[dict], about: dict) -> None:
     """One corpus: what Resonance changes, in percent of perplexity; below zero it is better."""
     axes.axhline(0, color=style.TRAINED, linewidth=0.8)
-    lines: dict[tuple[str, str, str], list[dict]] = {}
-    for row in pairs:
-        lines.setdefault((row["resonance"], row["plain"], row["strategy"]), []).append(row)
-    for place, ((resonance, plain, strategy), line) in enumerate(lines.items()):
-        lengths = [row["length"] * 1.04 ** (place - (len(lines) - 1) / 2) for row in line]  # beside each other
-        look = {
-            "color": style.line(resonance)["color"],
-            "marker": "x" if strategy == UNTUNED else mark(strategy, about),
-        }
+    rows = pl.DataFrame(pairs, infer_schema_length=None)
+    lines = list(rows.group_by(["resonance", "plain", "strategy"], maintain_order=True))
+    for place, ((resonance, plain, strategy), line) in enumerate(lines):
+        lengths = line["length"] * 1.04 ** (place - (len(lines) - 1) / 2)  # beside each other
+        color, marker = style.line(resonance)["color"], "x" if strategy == UNTUNED else mark(strategy, about)
+        look = {"color": color, "marker": marker, "markersize": 3, "linestyle": ""}
         label = f"{style.pair_title(resonance, plain)}, {strategy}"
-        axes.plot(lengths, [row["difference_percent"] for row in line], markersize=3, linestyle="", label=label, **look)
-        ends = [[row[f"difference_{end}95_percent"] for row in line] for end in ("low", "high")]
-        if None not in ends[0]:
-            axes.vlines(lengths, *ends, color=look["color"], linewidth=0.8)
+        axes.plot(lengths, line["difference_percent"], label=label, **look)
+        low, high = (line[f"difference_{end}95_percent"] for end in ("low", "high"))
+        if low.null_count() == 0:
+            axes.vlines(lengths, low, high, color=color, linewidth=0.8)
 
 
 def mark(strategy: str, about: dict) -> str:
@@ -170,7 +153,7 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
     """One corpus. A line more than twice above the lowest everywhere leaves the panel and is named at its top."""
     lowest = cells["perplexity"].min()
     shown = []
-    for (encoding, strategy), line in cells.group_by(["encoding", "strategy"], maintain_order=True):
+    for (encoding, strategy), line in cells.group_by(inputs.LINE, maintain_order=True):
         look, label = style.line(encoding), style.encoding_title(encoding)
         if strategy != UNTUNED:
             look |= {"marker": mark(strategy, about), "markersize": 3}
@@ -190,7 +173,7 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
     axes.set(yscale="log", ylim=(values.min() * 0.96, values.max() * 1.06))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(style.plain)
+    axes.yaxis.set_major_formatter(style.PLAIN)
 
 
 def caption(preset: str, about: dict, rows: pl.DataFrame) -> str:
@@ -199,15 +182,11 @@ def caption(preset: str, about: dict, rows: pl.DataFrame) -> str:
         f"{corpus}: {part['document'].n_unique()} documents, {len(part.select(UNIT).unique())} stretches"
         for (corpus,), part in sorted(rows.group_by(["corpus"]), key=lambda entry: entry[0])
     ]
-    stand_in = (
-        "A STAND-IN for LLaMA2: its perplexities compare with each other, not with the paper's."
-        if about["stand_in"]
-        else ""
-    )
+    stand_in = "A STAND-IN for LLaMA2: its perplexities compare with each other, not with the paper's."
     return (
         f"Preset {preset}, model {about['title']} ({about['num_parameters']:,} parameters), trained at L = "
         f"{about['train_length']}, s = {about['scale']:g}; {about['window']} windows, {about['precision']}. "
-        f"{'; '.join(measured)}. {stand_in}"
+        f"{'; '.join(measured)}. {stand_in if about['stand_in'] else ''}"
     ).strip()
 
 
@@ -226,23 +205,14 @@ def table_of(cells: pl.DataFrame, note: str) -> Table:
 
 def pair_table(pairs: list[dict], about: dict) -> Table:
     header = ["", "Strategy", "Length", "Stretches", "Difference in %", "95% interval", "Verdict"]
-
-    def line(row: dict) -> tuple[str, list[str]]:
+    lines = []
+    for row in sorted(pairs, key=lambda row: row["corpus"]):
         counted = [row["strategy"], str(row["length"]), str(row["num_units"])]
         ends = interval(row["difference_low95_percent"], row["difference_high95_percent"], "+")
         difference = [number(row["difference_percent"], "+"), ends, row["verdict"]]
-        return row["corpus"], [style.pair_title(row["resonance"], row["plain"]), *counted, *difference]
-
-    groups = grouped(map(line, sorted(pairs, key=lambda row: row["corpus"])))
-    return Table("perplexity-pairs", f"Resonance against plain, {about['title']}.", header, groups, PAIR_NOTES)
-
-
-def _exp(value: float) -> float | None:
-    return None if math.isnan(value) else math.exp(value)
-
-
-def _percent(nats: float) -> float | None:
-    return None if math.isnan(nats) else 100 * math.expm1(nats)
+        lines.append((row["corpus"], [style.pair_title(row["resonance"], row["plain"]), *counted, *difference]))
+    caption = f"Resonance against plain, {about['title']}."
+    return Table("perplexity-pairs", caption, header, grouped(lines), PAIR_NOTES)
 
 
 if __name__ == "__main__":

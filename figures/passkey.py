@@ -114,15 +114,11 @@ def table_of(cells: pl.DataFrame, note: str) -> Table:
 
 def pair_table(pairs: list[dict], title: str) -> Table:
     header = ["", "Strategy", "Prompts", "Only Resonance", "Only plain", "McNemar p"]
-    lines = [
-        [
-            style.pair_title(row["resonance"], row["plain"], "against"),
-            row["strategy"],
-            *(str(row[name]) for name in ("prompts", "only_resonance", "only_plain")),
-            f"{row['p']:.3f}",
-        ]
-        for row in pairs
-    ]
+    lines = []
+    for row in pairs:
+        counted = [str(row[name]) for name in ("prompts", "only_resonance", "only_plain")]
+        pair = style.pair_title(row["resonance"], row["plain"], "against")
+        lines.append([pair, row["strategy"], *counted, f"{row['p']:.3f}"])
     return Table("passkey-pairs", f"Resonance against plain, {title}.", header, [("all lengths", lines)], PAIR_NOTES)
 
 

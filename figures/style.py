@@ -126,11 +126,6 @@ def legend(figure: Figure, columns: int = 4) -> None:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
 
 
-def plain(value: float, _: int) -> str:
-    """A tick of a logarithmic axis, not as a power of ten."""
-    return f"{value:g}"
-
-
 def lengths(axes: Axes, ticks: list[int], train_length: int | None) -> None:
     """A logarithmic axis of lengths in tokens, and L on it."""
     if train_length:
@@ -140,10 +135,12 @@ def lengths(axes: Axes, ticks: list[int], train_length: int | None) -> None:
     axes.set_xscale("log")
     axes.set_xticks(ticks)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(plain)
+    axes.xaxis.set_major_formatter(PLAIN)
     axes.grid(axis="y")
 
 
+PLAIN = "{x:g}"
+"""A tick of a logarithmic axis, not as a power of ten."""
 FOR_THIS_SIZE = ", and what is said holds for this size alone."
 
 

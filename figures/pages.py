@@ -6,6 +6,7 @@ stands between is made of the files that `snakemake published` writes, so no num
 
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,7 @@ import typer
 from scipy import stats
 
 from figures import ablation, inputs, style
-from figures.inputs import run
-from figures.rounding import NONE, RULES, TITLES
+from figures.rounding import NONE, PARTS, RULES, TITLES
 from resonance.encoding.rounding import CONTROLS
 from resonance.posgen.protocol import CHOICES
 from resonance.posgen.ranking import tasks as ranking
@@ -29,8 +29,8 @@ BETA32 = "paper+beta32"
 KEPT = Path(__file__).resolve().parents[1] / "results-published/laptop"
 SLOWED = ("nearest", "ceil", "even", "coprime", "raised")
 """The rules that move YaRN's fastest wavelength under `paper+beta32`, 19.55, to 20 or just past it."""
-_PLACE = ("method", "task", "protocol")
-_PARTS = ("", "_low95", "_high95")
+_DIFFERENCE, _FROM_NONE = ([f"{name}{part}_points" for part in PARTS] for name in ("difference", f"minus_{NONE}"))
+"""Columns of a difference and of its interval's ends."""
 
 
 def main(
@@ -95,8 +95,7 @@ def pairs(tables: Path, study: str, *protocols: str) -> str:
     protocols = protocols or PROTOCOLS
     ours = {p: _by(tables / f"{study}_{p}_pairs.csv", "resonance", "plain", "task") for p in protocols}
     judged = [row for rows in ours.values() for row in rows.values()]
-    names = [f"difference{part}_points" for part in _PARTS]
-    for row, adjusted in zip(judged, holm([_p_value(row, *names) for row in judged]), strict=True):
+    for row, adjusted in zip(judged, holm([_p_value(row, *_DIFFERENCE) for row in judged]), strict=True):
         row["survives"] = adjusted < 0.05
     rows = [["", "published", *(f"`{protocol}`" for protocol in protocols)]]
     for key in sorted(ours[protocols[0]], key=lambda key: style.method_place(key[1])):
@@ -109,62 +108,53 @@ def pairs(tables: Path, study: str, *protocols: str) -> str:
 def hidden(tables: Path, *tasks: str) -> str:
     """What hiding all untrained distances from attention does: a row a protocol and encoding, two columns a task."""
     found = _by(tables / "aliases.csv", "protocol", "encoding", "task")
-    rows = [
-        [
-            "",
-            *(
-                f"{style.task_title(task)}, {what}"
-                for task in tasks
-                for what in ("as it is", "trained distances alone")
-            ),
-        ]
-    ]
+    shown = {"none": "as it is", "window_trained": "trained distances alone"}
+    rows = [["", *(f"{style.task_title(task)}, {what}" for task in tasks for what in shown.values())]]
     for protocol, encoding in dict.fromkeys(key[:2] for key in found):
         if protocol == BETA32 and "yarn" not in encoding:
             continue  # the same models as under paper
         cells = [found[protocol, encoding, task] for task in tasks]
-        texts = [number(cell[f"{mask}_percent"], decimals=1) for cell in cells for mask in ("none", "window_trained")]
+        texts = [number(cell[f"{mask}_percent"], decimals=1) for cell in cells for mask in shown]
         rows.append([f"{style.encoding_title(encoding)}, `{protocol}`", *texts])
     return _markdown(rows)
 
 
 def rounding(tables: Path, method: str) -> str:
     """What every rule of rounding adds to no rounding with one method: a column a task and protocol."""
-    cells = _by(tables / "rounding.csv", "method", "task", "protocol", "rounding")
-    found = {key[1:]: row for key, row in cells.items() if key[0] == method}
+    found = _by(tables / "rounding.csv", "task", "protocol", "rounding", method=method)
     tasks, protocols = style.in_order({task for task, *_ in found}), sorted({protocol for _, protocol, _ in found})
-    columns = [(task, protocol) for task in tasks for protocol in protocols if (task, protocol, NONE) in found]
+    columns = [place for place in product(tasks, protocols) if (*place, NONE) in found]
     rows = [["wavelengths", *(f"{style.task_title(task)}, `{protocol}`" for task, protocol in columns)]]
     plain = [found[*column, NONE]["ood_accuracy_percent"] for column in columns]
     rows.append(["accuracy with no rounding", *(number(value, decimals=1) for value in plain)])
-    for rule in [rule for rule in RULES if rule != NONE]:
+    for rule in RULES[1:]:
         title = TITLES.get(rule, rule).replace(":", ",")
-        rows.append([f"*{title}*" if rule in CONTROLS else title])
-        rows[-1] += [_gain(found[*column, rule]) for column in columns]
+        gains = [_gain(found[*column, rule]) for column in columns]
+        rows.append([f"*{title}*" if rule in CONTROLS else title, *gains])
     return _markdown(rows)
 
 
 def alike(tables: Path) -> str:
     """Whether the rules of rounding rank alike under both protocols: r of what each adds to no rounding."""
-    added: dict[tuple, dict[str, float]] = {}
-    for (method, task, protocol, rule), row in _by(tables / "rounding.csv", *_PLACE, "rounding").items():
-        if rule != NONE:
-            added.setdefault((method, task, protocol), {})[rule] = row[f"minus_{NONE}_points"]
-    methods, tasks = list(dict.fromkeys(key[0] for key in added)), style.in_order({key[1] for key in added})
+    found = _by(tables / "rounding.csv", "method", "task", "protocol", "rounding")
+    tasks = style.in_order({task for _, task, *_ in found})
     rows = [["r between the protocols", *map(style.task_title, tasks)]]
-    for method in methods:
+    for method in dict.fromkeys(method for method, *_ in found):
         rows.append([style.encoding_title(method)])
         for task in tasks:
-            ours, theirs = (added[method, task, protocol] for protocol in (BETA32, PROTOCOLS[1]))
-            r, *between = correlation([ours[rule] for rule in ours], [theirs[rule] for rule in ours])
+            rules = [rule for rule in RULES[1:] if (method, task, BETA32, rule) in found]
+            ours, theirs = (
+                [found[method, task, protocol, rule][f"minus_{NONE}_points"] for rule in rules]
+                for protocol in (BETA32, PROTOCOLS[1])
+            )
+            r, *between = correlation(ours, theirs)
             rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
     return _markdown(rows)
 
 
 def flips(tables: Path, base: str, column: str) -> str:
     """What each choice of the other protocol does to one encoding: a column a task."""
-    found = _by(tables / "ablation.csv", "base", "column", "choice", "task")
-    cells = {key[2:]: row for key, row in found.items() if key[:2] == (base, column)}
+    cells = _by(tables / "ablation.csv", "choice", "task", base=base, column=column)
     tasks = style.in_order({task for _, task in cells})
     rows = [[f"{style.encoding_title(column)}, OOD accuracy", *map(style.task_title, tasks)]]
     for choice in ["", *(choice for choice in CHOICES if (choice, tasks[0]) in cells)]:
@@ -177,30 +167,31 @@ def significant(tables: Path, study: str) -> str:
     """How many of a study's differences are significant, as they stand and corrected for their number."""
     rows = list(pl.read_csv(tables / f"{study}.csv", infer_schema_length=None).iter_rows(named=True))
     if study == "rounding":
-        what, names = "differences from no rounding", [f"minus_{NONE}{part}_points" for part in _PARTS]
+        what, names = "differences from no rounding", _FROM_NONE
     else:
         what, names = "effects of a flipped choice", ["value", "low95", "high95"]
         rows = [row for row in rows if row["choice"]]
     judged = [row for row in rows if row[names[1]] is not None and not row[names[1]] == row[names[2]] == 0]
     p_values = [_p_value(row, *names) for row in judged]
-    found = len(judged), sum(p < 0.05 for p in p_values), 0.05 * len(judged)
-    after = sum(p < 0.05 for p in holm(p_values)), int((stats.false_discovery_control(p_values) < 0.05).sum())
+    corrections = p_values, holm(p_values), stats.false_discovery_control(p_values)
+    alone, after_holm, after_bh = (sum(p < 0.05 for p in corrected) for corrected in corrections)
     return (
-        "Of {} {}, {} have an interval that excludes zero; chance alone gives {:.1f}. Significant after Holm's "
-        "correction: {}; after Benjamini and Hochberg's: {}.\n"
-    ).format(found[0], what, *found[1:], *after)
+        f"Of {len(judged)} {what}, {alone} have an interval that excludes zero; chance alone gives "
+        f"{0.05 * len(judged):.1f}. Significant after Holm's correction: {after_holm}; after Benjamini and Hochberg's: "
+        f"{after_bh}.\n"
+    )
 
 
 def clusters(tables: Path) -> str:
     """Where YaRN's rules under `paper` put its fastest wavelength, and the least and most accuracy of each place."""
-    rows = _by(tables / "rounding.csv", "method", "protocol", "task", "rounding")
-    ours = {key[2:]: row["ood_accuracy_percent"] for key, row in rows.items() if key[:2] == ("yarn", BETA32)}
+    ours = _by(tables / "rounding.csv", "task", "rounding", method="yarn", protocol=BETA32)
     tasks = style.in_order({task for task, _ in ours})
     lines = [["fastest wavelength", "rules", *map(style.task_title, tasks)]]
     below = [rule for rule in RULES if rule not in (*SLOWED, NONE)]
     for where, rules in (("20 or 20.05", SLOWED), ("19 to 19.5", below), ("19.55", [NONE])):
-        spans = [[extreme(ours[task, rule] for rule in rules) for extreme in (min, max)] for task in tasks]
-        texts = [" to ".join(dict.fromkeys(number(value, decimals=1) for value in span)) for span in spans]
+        reached = [[ours[task, rule]["ood_accuracy_percent"] for rule in rules] for task in tasks]
+        spans = [dict.fromkeys(number(end(each), decimals=1) for end in (min, max)) for each in reached]
+        texts = [" to ".join(span) for span in spans]
         lines.append([where, "no rounding" if rules == [NONE] else ", ".join(rules), *texts])
     return _markdown(lines)
 
@@ -228,21 +219,21 @@ def _p_value(row: dict, mean: str, low: str, high: str) -> float:
 
 def _judged(row: dict) -> str:
     """A difference with its interval and verdict; one that survives the correction in bold."""
-    mean, verdict = number(row["difference_points"], "+"), row["verdict"] or ""
-    between = interval(row["difference_low95_points"], row["difference_high95_points"], "+")
+    mean, low, high = (row[name] for name in _DIFFERENCE)
+    mean, between, verdict = number(mean, "+"), interval(low, high, "+"), row["verdict"] or ""
     return f"{mean} {between} {f'**{verdict}**' if row['survives'] else verdict}".strip()
 
 
 def _gain(row: dict) -> str:
     """A difference from no rounding with half its interval, one decimal; in bold where that excludes zero."""
-    mean, low, high = (row[f"minus_{NONE}{part}_points"] for part in _PARTS)
+    mean, low, high = (row[name] for name in _FROM_NONE)
     text = number(mean, "+", 1)
     return f"{f'**{text}**' if low > 0 or high < 0 else text} ± {number(mean - low, decimals=1)}"
 
 
-def _by(path: Path, *names: str) -> dict[tuple, dict]:
-    """Rows of a csv file by the values of some columns."""
-    rows = pl.read_csv(path, infer_schema_length=None).iter_rows(named=True)
+def _by(path: Path, *names: str, **of: str) -> dict[tuple, dict]:
+    """Rows of a csv file that have some values, by the values of other columns."""
+    rows = pl.read_csv(path, infer_schema_length=None).filter(**of).iter_rows(named=True)
     return {tuple(row[name] for name in names): row for row in rows}
 
 
@@ -263,4 +254,4 @@ _MAKERS: dict[str, Callable[..., str]] = {
 
 
 if __name__ == "__main__":
-    run(main)
+    inputs.run(main)

@@ -115,7 +115,7 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "
         "flipped choice makes, in percentage points, seed by seed. "
-        + inputs.about(preset, inputs.seeds_of_study(rows), bases)
+        f"Preset {preset}, {inputs.seeds_of_study(rows)}. Model: {inputs.model_text(bases)}"
     )
 
 

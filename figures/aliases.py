@@ -76,7 +76,7 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     seeds = inputs.seeds_text(sorted(rows["seed"].unique()))
     return (
         f"OOD accuracy in percent with some distances hidden from attention in evaluation; nothing is trained again. "
-        f"{inputs.about(preset, f'mean of {seeds}', made)}"
+        f"Preset {preset}, mean of {seeds}. Model: {inputs.model_text(made)}"
     )
 
 

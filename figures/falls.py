@@ -36,8 +36,9 @@ def main(
     lines = [{"preset": preset} | line for line in cells(rows, pl.read_csv(predictions))]
     write_csv(output, lines)
     header = ["", "OOD accuracy", "First fall", "Predicted", "Own kernel", "Predicted leak", *MASKS.values()]
-    said = "Distance from query to first token where accuracy first falls. " + inputs.about(
-        preset, inputs.seeds_text(sorted(rows["seed"].unique())), made
+    said = (
+        "Distance from query to first token where accuracy first falls. "
+        f"Preset {preset}, {inputs.seeds_text(sorted(rows['seed'].unique()))}. Model: {inputs.model_text(made)}"
     )
     table = Table("falls", said, header, in_groups(lines), " ".join(scores(lines)))
     write_tables(output, f"First falls, preset {preset}", [table])

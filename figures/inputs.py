@@ -148,12 +148,11 @@ def sizes_text(made: list[dict]) -> str:
     Raises ValueError if they are of models of different sizes.
     """
     every = [run["settings"] for run in made]
-    for settings in every[1:]:
-        if settings["model"] != every[0]["model"]:
-            raise ValueError(f"files must be of one size of model, got {every[0]['model']} and {settings['model']}")
-    layers, steps = {}, {}
+    model, layers, steps = every[0]["model"], {}, {}
     for settings in sorted(every, key=lambda settings: settings["protocol"]):
-        name, depth = settings["protocol"], settings["model"]["num_layers"] or settings["choices"]["num_layers"]
+        if settings["model"] != model:
+            raise ValueError(f"files must be of one size of model, got {model} and {settings['model']}")
+        name, depth = settings["protocol"], model["num_layers"] or settings["choices"]["num_layers"]
         task, long = settings["task"], settings["steps"]
         for found, ours, what in (
             (layers.setdefault(name, depth), depth, "depth"),
@@ -161,7 +160,23 @@ def sizes_text(made: list[dict]) -> str:
         ):
             if found != ours:
                 raise ValueError(f"files must be of one size of model, got a {what} of {found} and {ours} under {name}")
-    return style.sizes(every[0]["model"], layers, steps)
+    titles = {task: style.task_title(task) for task in style.in_order({settings["task"] for settings in every})}
+    depth = _by_protocol({name: f"{number} layers" for name, number in layers.items()})
+    long = _by_protocol(
+        {
+            name: ", ".join(f"{by_task[task]:,} on {title}" for task, title in titles.items() if task in by_task)
+            for name, by_task in steps.items()
+        }
+    )
+    return f"width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}; {depth}; steps: {long}"
+
+
+def _by_protocol(said: dict[str, str]) -> str:
+    """One text where all protocols agree, else `text (protocols); ..`."""
+    texts = list(dict.fromkeys(said.values()))
+    if len(texts) == 1:
+        return texts[0]
+    return "; ".join(f"{text} ({', '.join(name for name in said if said[name] == text)})" for text in texts)
 
 
 def have_papers_sizes(made: list[dict]) -> bool:
@@ -177,10 +192,14 @@ def have_papers_sizes(made: list[dict]) -> bool:
     )
 
 
-def about(preset: str, seeds: str, made: list[dict], instead: str = style.FOR_THIS_SIZE) -> str:
-    """A caption's end: which runs these are, of what model, and what may be read out of them (`style.stand_in`)."""
-    size = style.stand_in(have_papers_sizes(made), instead)
-    return f"Preset {preset}, {seeds}. Model: {sizes_text(made)}. {size}"
+def model_text(made: list[dict], instead: str = ", and what is said holds for this size alone.") -> str:
+    """What was trained, and what may be read out of its numbers where it has not the paper's sizes: then `instead`."""
+    if have_papers_sizes(made):
+        return f"{sizes_text(made)}. The preset has the paper's sizes, as far as the paper states them."
+    return (
+        f"{sizes_text(made)}. The preset is a small stand-in for the paper's model, trained for less: its absolute "
+        f"numbers are not comparable with the paper's{instead}"
+    )
 
 
 def read_lines(paths: list[Path], kind: Kind, unit: list[str], same: list[str]) -> pl.DataFrame:

@@ -156,7 +156,7 @@ def in_groups(lines: list[dict]) -> Groups:
 def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     return (
         "OOD accuracy on PosGen in percent, by the rule that moves wavelengths: test split, positions x[L] to x[L'-1], "
-        f"teacher-forced. {inputs.about(preset, inputs.seeds_of_study(rows), made)}"
+        f"teacher-forced. Preset {preset}, {inputs.seeds_of_study(rows)}. Model: {inputs.model_text(made)}"
     )
 
 

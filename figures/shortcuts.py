@@ -35,13 +35,12 @@ def main(
     encodings = style.encodings_in_order(set(curves["encoding"]))
     figure = Figure(figsize=(style.TEXT_WIDTH, 4.1), layout="constrained")
     panels = figure.subplots(2, len(tasks), squeeze=False, height_ratios=[3, 2], sharey="row")
-    for k, task in enumerate(tasks):
-        by_position(panels[0][k], curves.filter(pl.col("task") == task), encodings, length)
-        of_task = pl.col("task") == task
-        by_summary(panels[1][k], summaries.filter(of_task), without.filter(of_task), encodings)
-        panels[0][k].set(title=style.task_title(task), xlabel="position")
-    panels[0][0].set_ylabel("accuracy (%)")
-    panels[1][0].set_ylabel("accuracy (%)")
+    for (above, below), task in zip(panels.T, tasks, strict=True):
+        by_position(above, curves.filter(task=task), encodings, length)
+        by_summary(below, summaries.filter(task=task), without.filter(task=task), encodings)
+        above.set(title=style.task_title(task), xlabel="position")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("accuracy (%)")
     style.legend(figure, columns=6)
     seeds = inputs.seeds_text(sorted(summaries["seed"].unique()))
     above = f"even positions solid, odd ones dotted, running mean of {WINDOW}"
@@ -53,12 +52,8 @@ def by_position(axes: Axes, curves: pl.DataFrame, encodings: list[str], length: 
     """Even and odd positions apart; shaded: trained positions."""
     axes.axvspan(0, length, color="#eeeeee", zorder=0)
     for encoding in encodings:
-        mean = (
-            curves.filter(pl.col("encoding") == encoding)
-            .group_by("position")
-            .agg(value=100 * pl.col("value").mean())
-            .sort("position")
-        )
+        of_encoding = curves.filter(encoding=encoding)
+        mean = of_encoding.group_by("position").agg(value=100 * pl.col("value").mean()).sort("position")
         color = style.line(encoding)["color"]
         for parity, dots in ((0, "-"), (1, ":")):
             part = mean.filter(pl.col("position") % 2 == parity)
@@ -71,11 +66,11 @@ def by_position(axes: Axes, curves: pl.DataFrame, encodings: list[str], length: 
 def by_summary(axes: Axes, summaries: pl.DataFrame, without: pl.DataFrame, encodings: list[str]) -> None:
     """A dot an encoding, a bar for the local rule, a line for chance."""
     names = list(SUMMARIES)
-    rule, chance = (values_of(without.filter(pl.col("encoding") == name), names) for name in ("local_rule", "chance"))
+    rule, chance = (values_of(without.filter(encoding=name), names) for name in ("local_rule", "chance"))
     axes.bar(range(len(names)), rule, width=0.8, color="#dddddd", label="Local rule", zorder=1)
     axes.plot(range(len(names)), chance, "_", color=style.TRAINED, markersize=16, label="Chance", zorder=2)
     for n, encoding in enumerate(encodings):
-        means = values_of(summaries.filter(pl.col("encoding") == encoding), names)
+        means = values_of(summaries.filter(encoding=encoding), names)
         lift = 0.16 * (n - (len(encodings) - 1) / 2)
         color = style.line(encoding)["color"]
         where = [place + lift for place in range(len(names))]
@@ -87,7 +82,7 @@ def by_summary(axes: Axes, summaries: pl.DataFrame, without: pl.DataFrame, encod
 
 def values_of(rows: pl.DataFrame, metrics: list[str]) -> list[float]:
     """The mean of each metric over seeds, in percent."""
-    return [100 * rows.filter(pl.col("metric") == metric)["value"].mean() for metric in metrics]
+    return [100 * rows.filter(metric=metric)["value"].mean() for metric in metrics]
 
 
 if __name__ == "__main__":

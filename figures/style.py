@@ -141,38 +141,6 @@ def lengths(axes: Axes, ticks: list[int], train_length: int | None) -> None:
 
 PLAIN = "{x:g}"
 """A tick of a logarithmic axis, not as a power of ten."""
-FOR_THIS_SIZE = ", and what is said holds for this size alone."
-
-
-def stand_in(papers_sizes: bool, instead: str = FOR_THIS_SIZE) -> str:
-    """What may be read out of the numbers of a preset that has the paper's sizes, or has not: then `instead`."""
-    if papers_sizes:
-        return "The preset has the paper's sizes, as far as the paper states them."
-    return (
-        "The preset is a small stand-in for the paper's model, trained for less: its absolute numbers are not "
-        f"comparable with the paper's{instead}"
-    )
-
-
-def sizes(model: dict, layers: dict[str, int], steps: dict[str, dict[str, int]]) -> str:
-    """A model and its training; layers by protocol, steps by protocol and task."""
-    depth = _by_protocol({protocol: f"{number} layers" for protocol, number in layers.items()})
-    long = _by_protocol(
-        {
-            protocol: ", ".join(f"{by_task[task]:,} on {task_title(task)}" for task in in_order(set(by_task)))
-            for protocol, by_task in steps.items()
-        }
-    )
-    return f"width {model['d_model']}, {model['num_heads']} heads of {model['head_dim']}; {depth}; steps: {long}"
-
-
-def _by_protocol(said: dict[str, str]) -> str:
-    """One text where all protocols agree, else `text (protocols); ..`."""
-    texts = list(dict.fromkeys(said.values()))
-    if len(texts) == 1:
-        return texts[0]
-    bases = [(text, [name for name in said if said[name] == text]) for text in texts]
-    return "; ".join(f"{text} ({', '.join(names)})" for text, names in bases)
 
 
 def wrapped(text: str, width: int = 125) -> str:

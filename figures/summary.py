@@ -4,7 +4,6 @@ Self-contained: pictures are embedded, and the page fetches nothing. What a tabl
 workflow/report/ says: the file named like the beginning of the drawing's own name.
 """
 
-import csv
 import html
 import re
 from base64 import b64encode
@@ -15,10 +14,11 @@ from types import SimpleNamespace
 from typing import Annotated
 
 import jinja2
+import polars as pl
 import typer
 from docutils.core import publish_parts
 
-from figures import inputs, style
+from figures import inputs
 from resonance.record.files import write_text
 from resonance.record.rows import read_run
 
@@ -81,7 +81,7 @@ def sections(drawings: list[Path], captions: dict[str, str], preset: str) -> Ite
         if not named:
             raise ValueError(f"{path}: no caption is named like it begins; add one to workflow/report/")
         found.setdefault(max(named, key=len), []).append(path)
-    for name in sorted(found, key=lambda name: (name not in TITLES, list(TITLES).index(name) if name in TITLES else 0)):
+    for name in [*(name for name in TITLES if name in found), *(name for name in found if name not in TITLES)]:
         title = TITLES.get(name, name.replace("_", " ").capitalize())
         shown = [picture_of(path) if path.suffix == ".svg" else table_of(path) for path in found[name]]
         yield {"name": name, "title": title, "caption": paragraphs(captions[name], preset), "drawings": shown}
@@ -115,10 +115,7 @@ def paragraphs(rst: str, preset: str) -> str:
 def stand_ins(runs: list[dict], drawings: list[Path]) -> list[str]:
     """What is smaller than the paper's, a sentence each."""
     trained = [run for run in runs if "data" in run.get("settings", {})]
-    said = []
-    if trained:
-        sizes = inputs.sizes_text(trained)
-        said.append(f"PosGen: {sizes}. {style.stand_in(inputs.have_papers_sizes(trained))}")
+    said = [f"PosGen: {inputs.model_text(trained)}"] if trained else []
     named = sorted({title_of(path.read_text(encoding="utf-8")) for path in drawings if STAND_IN in path.stem})
     if named:
         said.append(f"Another model than the paper's: {'; '.join(named)}.")
@@ -127,16 +124,15 @@ def stand_ins(runs: list[dict], drawings: list[Path]) -> list[str]:
 
 def times(folder: Path) -> list[dict]:
     """Jobs, wall time in all and of the longest, and peak memory, by rule; the slowest first. Each as it ran last."""
-    found: dict[str, list[dict]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for path in sorted(folder.rglob("*.tsv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-            found.setdefault(rule, []).append(next(csv.DictReader(file, delimiter="\t")))
+        job = pl.read_csv(path, separator="\t", null_values=["NA", "-"]).row(0, named=True)
+        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        found.setdefault(rule, []).append((job["s"], job["max_rss"] or 0))
     rows = []
     for rule, jobs in found.items():
-        seconds = [float(job["s"]) for job in jobs]
-        memory = [float(job["max_rss"]) for job in jobs if job["max_rss"] not in ("NA", "-")]
-        peak = f"{max(memory):,.0f}" if memory else "–"
+        seconds, memory = zip(*jobs, strict=True)
+        peak = f"{max(memory):,.0f}" if any(memory) else "–"
         rows.append((sum(seconds), [rule, str(len(jobs)), clock(sum(seconds)), clock(max(seconds)), peak]))
     return [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
 
@@ -153,7 +149,7 @@ def made_with(runs: list[dict]) -> list[tuple[str, str]]:
         made = run["provenance"]
         facts = {"commit": made["commit"] or "not known", "Python": made["python"], "platform": made["platform"]}
         facts |= {"device": run["device"]} if "device" in run else {}  # scores are counted, not computed on one
-        for name, value in {**facts, **made["versions"]}.items():
+        for name, value in (facts | made["versions"]).items():
             found.setdefault(name, set()).add(value)
     started = sorted(datetime.fromisoformat(run["provenance"]["started"]) for run in runs)
     between = [("measured", f"{started[0]:%Y-%m-%d %H:%M} to {started[-1]:%Y-%m-%d %H:%M} UTC")] if started else []

@@ -276,14 +276,14 @@ def without(table: Table, columns: Collection[str]) -> Table:
 
 
 def caption(names: dict, seeds: list[int], made: list[dict], study: str, beside: bool) -> str:
-    verdicts = (
+    instead = (
         ", and a verdict in this table says where the paper's mean lies, not whether the paper is right. What can be "
         "set beside the paper is the sign of a difference, and that for this size alone."
     )
-    instead = verdicts if beside else style.FOR_THIS_SIZE
+    model = inputs.model_text(made, instead) if beside else inputs.model_text(made)
     return (
         f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
-        + inputs.about(f"{names['preset']}, protocol {names['protocol']}", inputs.seeds_text(seeds), made, instead)
+        f"Preset {names['preset']}, protocol {names['protocol']}, {inputs.seeds_text(seeds)}. Model: {model}"
     )
 
 

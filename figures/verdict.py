@@ -24,12 +24,8 @@ def main(
     table: Annotated[list[Path], typer.Option(help="table1_PROTOCOL.csv; once a protocol.")],
 ) -> None:
     """STEM.pdf, .svg and .png."""
-    cells = pl.concat([pl.read_csv(path) for path in table], how="vertical_relaxed")
-    style.save(
-        drawing(cells.filter(pl.col("num_seeds").is_not_null())),
-        output,
-        f"Table 1, published and ours (preset {preset})",
-    )
+    cells = pl.concat([pl.read_csv(path) for path in table], how="vertical_relaxed").drop_nulls("num_seeds")
+    style.save(drawing(cells), output, f"Table 1, published and ours (preset {preset})")
 
 
 def drawing(cells: pl.DataFrame) -> Figure:
@@ -38,15 +34,12 @@ def drawing(cells: pl.DataFrame) -> Figure:
     figure = Figure(figsize=(4.2, 1.1 + 1.25 * len(tasks)), layout="constrained")
     panels = figure.subplots(len(tasks), 1, sharex=True, squeeze=False)[:, 0]
     for axes, task in zip(panels, tasks, strict=True):
-        for row in cells.filter(task=task).iter_rows(named=True):
-            place = encodings.index(row["encoding"]) + 0.24 * (protocols.index(row["protocol"]) + 1)
-            draw_cell(axes, row, place)
-        published = cells.filter(pl.col("paper_mean_percent").is_not_null(), task=task).unique(
-            "encoding", maintain_order=True
-        )
-        for row in published.iter_rows(named=True):
-            place = encodings.index(row["encoding"])
-            axes.plot(row["paper_mean_percent"], place, "D", color="black", markersize=4, zorder=3)
+        of_task = cells.filter(task=task)
+        for row in of_task.iter_rows(named=True):
+            draw_cell(axes, row, encodings.index(row["encoding"]) + 0.24 * (protocols.index(row["protocol"]) + 1))
+        published = of_task.drop_nulls("paper_mean_percent").unique("encoding", maintain_order=True)
+        for encoding, mean in published.select("encoding", "paper_mean_percent").iter_rows():
+            axes.plot(mean, encodings.index(encoding), "D", color="black", markersize=4, zorder=3)
         axes.set_yticks([place + 0.24 for place in range(len(encodings))], map(style.encoding_title, encodings))
         axes.set_ylim(len(encodings) - 0.2, -0.4)
         axes.set_title(style.task_title(task), fontsize="medium", loc="left")

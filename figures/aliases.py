@@ -75,7 +75,7 @@ def in_groups(lines: list[dict]) -> Groups:
 def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
     seeds = inputs.seeds_text(sorted(rows["seed"].unique()))
     return (
-        f"OOD accuracy in percent with some distances hidden from attention in evaluation; nothing is trained again. "
+        "OOD accuracy in percent with some distances hidden from attention in evaluation; nothing is trained again. "
         f"Preset {preset}, mean of {seeds}. Model: {inputs.model_text(made)}"
     )
 
@@ -99,10 +99,7 @@ def drawing(rows: pl.DataFrame, lines: list[dict], made: list[dict], preset: str
     panels = figure.subplots(3, len(tasks), squeeze=False, height_ratios=[3, 2, 5])
     shown = rows.filter(protocol=first, seed=rows["seed"].min())
     for (above, middle, below), task in zip(panels.T, tasks, strict=True):
-        models = shown.filter(task=task).partition_by("encoding", as_dict=True)
-        in_full(
-            above, middle, {name: models[name,] for name in SHOWN if (name,) in models}, made[0]["settings"]["data"]
-        )
+        in_full(above, middle, shown.filter(task=task), made[0]["settings"]["data"])
         above.set(title=f"{style.task_title(task)}, {first}", ylim=(-3, 103))
         recovery(below, inputs.where(lines, task=task), named=task == tasks[0])
     panels[0][0].set_ylabel("accuracy (%)")
@@ -117,17 +114,20 @@ def drawing(rows: pl.DataFrame, lines: list[dict], made: list[dict], preset: str
     return figure
 
 
-def in_full(above: Axes, below: Axes, models: dict[str, pl.DataFrame], data: dict) -> None:
-    for lift, (name, model) in enumerate(models.items()):
+def in_full(above: Axes, below: Axes, rows: pl.DataFrame, data: dict) -> None:
+    for lift, name in enumerate(name for name in SHOWN if name in rows["encoding"]):
+        model = rows.filter(encoding=name)
         color = ("#0072B2", "#D55E00")[lift]
         for mask, look in (("none", {"linewidth": 1.2}), ("aliases", {"linewidth": 0.6, "alpha": 0.8})):
-            positions, values = probes.by_position(model, mask, "accuracy")
+            accuracy = probes.by_position(model, mask, "accuracy")
             label = {"label": style.encoding_title(name)} if mask == "none" else {}
-            above.plot(positions, [100 * value for value in values], color=color, **look, **label)
-        distances, mass = probes.by_position(model, "none", "attention")
-        below.plot(distances, [100 * value for value in mass], color=color, linewidth=0.8)
-        over = dict(zip(*probes.by_position(model, "none", "above_trained"), strict=True))
-        alias = [d for d in over if over[d] >= -MARGIN and d >= model_trained(model)]
+            above.plot(accuracy["position"], 100 * accuracy["value"], color=color, **look, **label)
+        attention = probes.by_position(model, "none", "attention")
+        below.plot(attention["position"], 100 * attention["value"], color=color, linewidth=0.8)
+        # The untrained distances are the last ones: as many as `window_trained` hides.
+        (hidden,) = probes.by_model(model, "window_trained", "hidden").values()
+        untrained = probes.by_position(model, "none", "above_trained").tail(int(hidden))
+        alias = untrained.filter(pl.col("value") >= -MARGIN)["position"]
         below.plot(alias, [-1 - 1.4 * lift] * len(alias), "|", color=color, markersize=4)
     for axes in (above, below):
         axes.axvline(data["train_length"], color=style.TRAINED, linewidth=0.6, linestyle=":")
@@ -135,13 +135,6 @@ def in_full(above: Axes, below: Axes, models: dict[str, pl.DataFrame], data: dic
         axes.grid(axis="y")
     above.set_xlabel("position")
     below.set(xlabel="distance", ylim=(-4, 14))
-
-
-def model_trained(model: pl.DataFrame) -> int:
-    """The first untrained distance: hidden by `window_trained` are all from it on."""
-    hidden = probes.by_model(model, "window_trained", "hidden")
-    distances, _ = probes.by_position(model, "none", "above_trained")
-    return max(distances) + 1 - int(next(iter(hidden.values())))
 
 
 def recovery(axes: Axes, lines: list[dict], named: bool) -> None:

@@ -74,32 +74,30 @@ def oracles(tables: Path) -> str:
     return _markdown(rows)
 
 
-def cells(tables: Path, study: str, *protocols: str) -> str:
-    """Published and ours under some protocols side by side: a row an encoding, tasks below one another."""
-    protocols = protocols or PROTOCOLS
-    ours = {protocol: _by(tables / f"{study}_{protocol}.csv", "task", "encoding") for protocol in protocols}
-    rows = [["", "published", *(f"`{protocol}`" for protocol in protocols)]]
-    for task in style.in_order({task for task, _ in ours[protocols[0]]}):
-        rows.append([f"**{style.task_title(task)}**", "", *("" for _ in protocols)])
-        for key in (key for key in ours[protocols[0]] if key[0] == task):
-            found = [ours[protocol][key] for protocol in protocols]
-            title, published = style.encoding_title(key[1]), number(found[0]["paper_mean_percent"])
+def cells(tables: Path, study: str) -> str:
+    """Published and ours under both protocols side by side: a row an encoding, tasks below one another."""
+    ours = [_by(tables / f"{study}_{protocol}.csv", "task", "encoding") for protocol in PROTOCOLS]
+    rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
+    for task in style.in_order({task for task, _ in ours[0]}):
+        rows.append([f"**{style.task_title(task)}**", "", *("" for _ in PROTOCOLS)])
+        for encoding in (encoding for of, encoding in ours[0] if of == task):
+            found = [cells[task, encoding] for cells in ours]
+            title, published = style.encoding_title(encoding), number(found[0]["paper_mean_percent"])
             trained = found[0]["num_seeds"] is not None
             texts = [with_sd(each["ood_accuracy_percent"], each["ood_sd_points"]) for each in found]
             rows.append([title if trained else f"*{title}*", published if trained else "", *texts])
     return _markdown(rows)
 
 
-def pairs(tables: Path, study: str, *protocols: str) -> str:
+def pairs(tables: Path, study: str) -> str:
     """Resonance minus plain, beside the paper's, with the verdict; in bold what survives Holm over all of them."""
-    protocols = protocols or PROTOCOLS
-    ours = {p: _by(tables / f"{study}_{p}_pairs.csv", "resonance", "plain", "task") for p in protocols}
-    judged = [row for rows in ours.values() for row in rows.values()]
+    ours = [_by(tables / f"{study}_{protocol}_pairs.csv", "resonance", "plain", "task") for protocol in PROTOCOLS]
+    judged = [row for pairs in ours for row in pairs.values()]
     for row, adjusted in zip(judged, holm([_p_value(row, *_DIFFERENCE) for row in judged]), strict=True):
         row["survives"] = adjusted < 0.05
-    rows = [["", "published", *(f"`{protocol}`" for protocol in protocols)]]
-    for key in sorted(ours[protocols[0]], key=lambda key: style.method_place(key[1])):
-        found = [ours[protocol][key] for protocol in protocols]
+    rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
+    for key in sorted(ours[0], key=lambda key: style.method_place(key[1])):
+        found = [pairs[key] for pairs in ours]
         title = f"{style.encoding_title(key[1])}, {style.task_title(key[2])}"
         rows.append([title, number(found[0]["paper_difference_points"], "+"), *map(_judged, found)])
     return _markdown(rows)
@@ -219,9 +217,9 @@ def _p_value(row: dict, mean: str, low: str, high: str) -> float:
 
 def _judged(row: dict) -> str:
     """A difference with its interval and verdict; one that survives the correction in bold."""
-    mean, low, high = (row[name] for name in _DIFFERENCE)
-    mean, between, verdict = number(mean, "+"), interval(low, high, "+"), row["verdict"] or ""
-    return f"{mean} {between} {f'**{verdict}**' if row['survives'] else verdict}".strip()
+    difference, low, high = (row[name] for name in _DIFFERENCE)
+    verdict = f"**{row['verdict']}**" if row["survives"] and row["verdict"] else row["verdict"] or ""
+    return f"{number(difference, '+')} {interval(low, high, '+')} {verdict}".strip()
 
 
 def _gain(row: dict) -> str:

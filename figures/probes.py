@@ -21,7 +21,6 @@ def by_model(rows: pl.DataFrame, mask: str, metric: str) -> dict[tuple, float]:
     return {tuple(row[name] for name in MODEL): row["value"] for row in found.iter_rows(named=True)}
 
 
-def by_position(rows: pl.DataFrame, mask: str, metric: str) -> tuple[list[int], list[float]]:
-    """The values of one model by position, or by distance."""
-    found = rows.filter(pl.col("position").is_not_null(), mask=mask, metric=metric).sort("position")
-    return found["position"].to_list(), found["value"].to_list()
+def by_position(rows: pl.DataFrame, mask: str, metric: str) -> pl.DataFrame:
+    """The rows of one model by position, or by distance."""
+    return rows.filter(pl.col("position").is_not_null(), mask=mask, metric=metric).sort("position")

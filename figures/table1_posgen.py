@@ -93,7 +93,7 @@ def main(
     baseline: inputs.Baselines = (),
     study: Annotated[str, typer.Option(help="table1, or one laid out like it: extended, keyed.")] = "table1",
     kept: Annotated[
-        Path | None, typer.Option(help="The repository's own rows of this table, shown in a column of their own.")
+        Path | None, typer.Option(help="The repository's own rows, shown in a column of their own.")
     ] = None,
 ) -> None:
     """Table 1, or a study laid out like it: STEM.csv and STEM_pairs.csv for machines; .md, .tex, .html for people."""
@@ -107,10 +107,10 @@ def main(
     pairs = [names | row for row in pair_rows(runs, paper, style.pairs(encoding), tasks)]
     before = inputs.by_seed(inputs.read_evaluations([kept], protocol, "test"), *RUN) if kept else {}
     for row in cells:
-        row |= kept_cell(before.get((row["encoding"], row["task"], "ood_accuracy"))) if kept else {}
+        row |= kept_cell(before.get((row["encoding"], row["task"], "ood_accuracy")))
     for row in pairs:
         sides = (before.get((row[side], row["task"], "ood_accuracy")) for side in ("resonance", "plain"))
-        row |= kept_pair(*sides, row["paper_difference_points"]) if kept else {}
+        row |= kept_pair(*sides, row["paper_difference_points"])
     seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
     groups = grouped((style.task_title(row["task"]), cell_text(row)) for row in cells)
     beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
@@ -121,10 +121,7 @@ def main(
         groups = grouped((style.task_title(row["task"]), pair_text(row)) for row in pairs)
         notes = (PAIR_VERDICTS if beside else "") + PAIR_NOTES
         tables.append(Table(f"posgen-{study}-pairs", said, PAIR_HEADER, groups, notes))
-    if not beside:
-        tables = [without(table, BESIDE_PAPER) for table in tables]
-    if not kept:
-        tables = [without(table, [KEPT]) for table in tables]
+    tables = [without(table, {*(() if beside else BESIDE_PAPER), *(() if kept else [KEPT])}) for table in tables]
     write_csv(output, cells)
     write_csv(Path(f"{output}_pairs"), pairs, [*PAIR_COLUMNS, *(KEPT_COLUMNS if kept else [])])
     write_tables(output, f"{TITLES[study]}, preset {preset}, protocol {protocol}", tables)

@@ -60,9 +60,8 @@ def main(
 
 def read(paths: list[Path]) -> tuple[pl.DataFrame, dict]:
     """Rows, one column a metric, and what the runs behind them have in common. Raises ValueError as `read_lines`."""
-    rows = inputs.read_lines(paths, PERPLEXITY, [*UNIT, "length"], MEASURED).pivot(
-        "metric", index=[*inputs.LINE, *MEASURED], values="value"
-    )
+    rows = inputs.read_lines(paths, PERPLEXITY, [*UNIT, "length"], MEASURED)
+    rows = rows.pivot("metric", index=[*inputs.LINE, *MEASURED], values="value")
     return rows, inputs.about_model(paths) | {"window": read_run(paths[0])["settings"]["choices"]["window"]}
 
 
@@ -82,16 +81,13 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
 def pairs_of(rows: pl.DataFrame) -> list[dict]:
     """Resonance against plain on the same stretches, at every length and strategy that both have."""
     made, names = [], ["corpus", "strategy", "length"]
-    for pair, both in inputs.paired_lines(rows, MEASURED):
-        for key, part in both.sort([*names, *UNIT]).group_by(names, maintain_order=True):
-            gap = (part["token_loss"] - part["token_loss_plain"]).to_numpy()
-            found = weighted_estimate(gap, part["num_tokens"].to_numpy())
-            counted = {"num_units": found.n, "difference_nats": found.mean, "verdict": verdict(found)}
-            percent = {
-                f"difference{part}_percent": None if math.isnan(nats) else 100 * math.expm1(nats)
-                for part, nats in (("", found.mean), ("_low95", found.low), ("_high95", found.high))
-            }
-            made.append({**pair, **dict(zip(names, key, strict=True)), **counted, **percent})
+    for pair, both in inputs.paired_lines(rows.sort([*names, *UNIT]), MEASURED, names):
+        gap = (both["token_loss"] - both["token_loss_plain"]).to_numpy()
+        found = weighted_estimate(gap, both["num_tokens"].to_numpy())
+        counted = {"num_units": found.n, "difference_nats": found.mean, "verdict": verdict(found)}
+        for part, nats in (("", found.mean), ("_low95", found.low), ("_high95", found.high)):
+            counted[f"difference{part}_percent"] = None if math.isnan(nats) else 100 * math.expm1(nats)
+        made.append(pair | counted)
     return made
 
 
@@ -113,7 +109,7 @@ def draw(output: Path, cells: pl.DataFrame, pairs: list[dict], about: dict, note
     panels = figure.subplots(len(titles), len(corpora), squeeze=False, sharex=True)
     for column, corpus in zip(panels.T, corpora, strict=True):
         for axes, part in zip(column, parts.values(), strict=False):
-            draw_panel(axes, part.filter(pl.col("corpus") == corpus), about)
+            draw_panel(axes, part.filter(corpus=corpus), about)
         if pairs:
             draw_differences(column[-1], inputs.where(pairs, corpus=corpus), about)
         for axes in column:
@@ -158,12 +154,10 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
         if strategy != UNTUNED:
             look |= {"marker": mark(strategy, about), "markersize": 3}
             label += f", {strategy}"
-        if line["perplexity"].min() > 2 * lowest:
-            low, high = line["perplexity"].min(), line["perplexity"].max()
-            axes.text(
-                0.98, 0.97, f"{label}: {low:.3g} to {high:.3g}, off the top", transform=axes.transAxes, ha="right",
-                va="top", fontsize=6, color=look["color"],
-            )  # fmt: skip
+        low, high = line["perplexity"].min(), line["perplexity"].max()
+        if low > 2 * lowest:
+            at = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 6, "color": look["color"]}
+            axes.text(0.98, 0.97, f"{label}: {low:.3g} to {high:.3g}, off the top", **at)
             continue
         shown.append(line)
         axes.plot(line["length"], line["perplexity"], label=label, **look)

@@ -210,8 +210,7 @@ def read_lines(paths: list[Path], kind: Kind, unit: list[str], same: list[str]) 
 
     Raises ValueError for no files, files of several models, one line given twice, or lines that read something else.
     """
-    _check_given(paths, kind)
-    rows = read_rows(paths, kind)
+    rows = _read(paths, kind)
     models = sorted(rows["model"].unique())
     if len(models) != 1:
         raise ValueError(f"--{kind.name} files must be of one model, got {', '.join(models)}; draw each by itself")
@@ -237,11 +236,14 @@ def sorted_lines(rows: list[dict], *before: str) -> list[dict]:
     return sorted(rows, key=place)
 
 
-def paired_lines(rows: pl.DataFrame, unit: list[str]) -> Iterator[tuple[dict[str, str], pl.DataFrame]]:
-    """Resonance beside plain (columns `_plain`), unit by unit, of every strategy that both have."""
+def paired_lines(rows: pl.DataFrame, unit: list[str], by: list[str]) -> Iterator[tuple[dict, pl.DataFrame]]:
+    """Resonance beside plain (columns `_plain`), unit by unit, of every strategy that both have; in parts by some
+    columns, with their names."""
     for resonance, plain in style.pairs(style.encodings_in_order(set(rows["encoding"]))):
         ours, theirs = (rows.filter(encoding=name) for name in (resonance, plain))
-        yield {"resonance": resonance, "plain": plain}, ours.join(theirs, on=["strategy", *unit], suffix="_plain")
+        both = ours.join(theirs, on=["strategy", *unit], suffix="_plain", maintain_order="left")
+        for key, part in both.group_by(by, maintain_order=True):
+            yield {"resonance": resonance, "plain": plain, **dict(zip(by, key, strict=True))}, part
 
 
 def about_model(paths: list[Path]) -> dict:
@@ -257,15 +259,9 @@ def about_model(paths: list[Path]) -> dict:
     }
 
 
-def _check_given(paths: list[Path], kind: Kind) -> None:
-    if not paths:
-        raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
-
-
 def _of_protocol(paths: list[Path], kind: Kind, protocol: str, *where: pl.Expr) -> pl.DataFrame:
     """Rows of one protocol. Raises ValueError for no files or rows, another protocol's, or one run given twice."""
-    _check_given(paths, kind)
-    rows = pl.concat([_read(path, kind) for path in paths])
+    rows = _read(paths, kind)
     found = sorted(rows["protocol"].unique())
     if found != [protocol]:
         raise ValueError(
@@ -280,13 +276,14 @@ def _of_protocol(paths: list[Path], kind: Kind, protocol: str, *where: pl.Expr) 
     return rows
 
 
-def _read(path: Path, kind: Kind) -> pl.DataFrame:
+def _read(paths: list[Path], kind: Kind) -> pl.DataFrame:
     """Rows of a kind; of evaluations a collected study is as good, which has the test split's summaries."""
-    if kind is EVALUATION and kind_of(path) == STUDY.name:
-        kept = read_rows(path, STUDY).drop("made")
-        missing = {"split": pl.lit("test"), "epoch": pl.lit(None, pl.Float64), "position": pl.lit(None, pl.Int64)}
-        return kept.with_columns(**missing).select(list(EVALUATION.columns))
-    return read_rows(path, kind)
+    if not paths:
+        raise ValueError(f"--{kind.name} must name at least one file, got none; give it once a file")
+    missing = {"split": pl.lit("test"), "epoch": pl.lit(None, pl.Float64), "position": pl.lit(None, pl.Int64)}
+    kept = [path for path in paths if kind is EVALUATION and kind_of(path) == STUDY.name]
+    rows = (read_rows(path, STUDY).with_columns(**missing) if path in kept else read_rows(path, kind) for path in paths)
+    return pl.concat([part.select(list(kind.columns)) for part in rows])
 
 
 def check_once(rows: pl.DataFrame, key: list[str]) -> None:

@@ -202,12 +202,8 @@ def pair_of(
 
 def pair_cells(pair: dict) -> list[str]:
     """A difference as every table has it: what, points, interval and p."""
-    return [
-        f"{pair['title']} − {pair['than_title']}",
-        number(pair["difference_points"], "+"),
-        interval(pair["low95_points"], pair["high95_points"], "+"),
-        p_text(pair["p"]),
-    ]
+    ends = interval(pair["low95_points"], pair["high95_points"], "+")
+    return [f"{pair['title']} − {pair['than_title']}", number(pair["difference_points"], "+"), ends, p_text(pair["p"])]
 
 
 def verdict(p: float, least_p: float | None) -> str:

@@ -65,11 +65,10 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
 def pairs_of(rows: pl.DataFrame) -> list[dict]:
     """Resonance against plain on the same prompts, all lengths together."""
     made = []
-    for pair, both in inputs.paired_lines(rows, PROMPT):
-        for (strategy,), part in both.group_by(["strategy"], maintain_order=True):
-            better, worse = ((sign * (part["value"] - part["value_plain"]) > 0).sum() for sign in (1, -1))
-            counts = {"prompts": part.height, "only_resonance": better, "only_plain": worse}
-            made.append({**pair, "strategy": strategy, **counts, "p": mcnemar(better, worse)})
+    for pair, both in inputs.paired_lines(rows, PROMPT, ["strategy"]):
+        better, worse = ((sign * (both["value"] - both["value_plain"]) > 0).sum() for sign in (1, -1))
+        counts = {"prompts": both.height, "only_resonance": better, "only_plain": worse}
+        made.append(pair | counts | {"p": mcnemar(better, worse)})
     return made
 
 

@@ -5,7 +5,7 @@ that the flip makes to OOD accuracy, seed by seed, in percentage points; so are 
 how much it moves the difference that the paper is about, Resonance minus plain.
 """
 
-from itertools import product
+from itertools import cycle, product
 
 import polars as pl
 from matplotlib.figure import Figure
@@ -147,15 +147,12 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
     figure = Figure(figsize=(style.TEXT_WIDTH, height), layout="constrained")
     panels = figure.subplots(len(bases), len(tasks), squeeze=False, sharey="row")
     for axes, (base, task) in zip(panels.flat, product(bases, tasks), strict=True):
-        titles = [choice_title(base, choice) for choice in choices[base]]
-        style.differences(axes, titles, f"{style.task_title(task)}, from {base}")
-        for n, encoding in enumerate(encodings):
-            lift = 0.16 * ((len(encodings) - 1) / 2 - n)
-            places = {choice: len(titles) - 1 - k + lift for k, choice in enumerate(choices[base])}
+        titles, series = {choice: choice_title(base, choice) for choice in choices[base]}, {}
+        for encoding, marker in zip(encodings, cycle(MARKERS), strict=False):
             shown = inputs.where(flips, base=base, task=task, column=encoding)
-            points = [(places[line["choice"]], line["value"], line["low95"], line["high95"]) for line in shown]
-            color, marker = style.line(encoding)["color"], MARKERS[n % len(MARKERS)]
-            style.intervals(axes, points, style.encoding_title(encoding), color, marker)
+            points = [(line["choice"], line["value"], line["low95"], line["high95"]) for line in shown]
+            series[style.encoding_title(encoding)] = style.line(encoding)["color"], marker, points
+        style.differences(axes, titles, f"{style.task_title(task)}, from {base}", series, apart=0.16)
         axes.set_ylim(-0.6, len(titles) - 0.4)
         axes.set_xscale("symlog", linthresh=10)
         axes.set_xticks([-50, -10, 0, 10, 50], ["−50", "−10", "0", "10", "50"])

@@ -73,10 +73,9 @@ def in_groups(lines: list[dict]) -> Groups:
 
 
 def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
-    seeds = inputs.seeds_text(sorted(rows["seed"].unique()))
     return (
         "OOD accuracy in percent with some distances hidden from attention in evaluation; nothing is trained again. "
-        f"Preset {preset}, mean of {seeds}. Model: {inputs.model_text(made)}"
+        f"Preset {preset}, mean of {inputs.seeds_text(rows['seed'])}. Model: {inputs.model_text(made)}"
     )
 
 

@@ -38,7 +38,7 @@ def main(
     header = ["", "OOD accuracy", "First fall", "Predicted", "Own kernel", "Predicted leak", *MASKS.values()]
     said = (
         "Distance from query to first token where accuracy first falls. "
-        f"Preset {preset}, {inputs.seeds_text(sorted(rows['seed'].unique()))}. Model: {inputs.model_text(made)}"
+        f"Preset {preset}, {inputs.seeds_text(rows['seed'])}. Model: {inputs.model_text(made)}"
     )
     table = Table("falls", said, header, in_groups(lines), " ".join(scores(lines)))
     write_tables(output, f"First falls, preset {preset}", [table])

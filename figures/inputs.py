@@ -1,7 +1,7 @@
 """What the tables and figures read, checked where it comes in; and the one way that they fail."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -130,16 +130,16 @@ def specs_of(paths: list[Path]) -> dict[str, dict]:
     return found
 
 
-def seeds_text(seeds: list[int]) -> str:
-    """`seeds 42, 49`; a single one is said to be single."""
+def seeds_text(seeds: Iterable[int]) -> str:
+    """`2 seeds (42, 49)`; a single one is said to be single."""
+    seeds = sorted(set(seeds))
     return f"a single seed ({seeds[0]})" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
 
 
 def seeds_of_study(rows: pl.DataFrame) -> str:
     """The same of a study, some of whose tasks may have been run with fewer."""
-    seeds = sorted(rows["seed"].unique())
     fewest = rows.group_by("protocol", "task").agg(pl.col("seed").n_unique())["seed"].min()
-    return seeds_text(seeds) if fewest == len(seeds) else f"{fewest} to {seeds_text(seeds)}"
+    return ("" if fewest == rows["seed"].n_unique() else f"{fewest} to ") + seeds_text(rows["seed"])
 
 
 def sizes_text(made: list[dict]) -> str:

@@ -237,12 +237,9 @@ def _by(path: Path, *names: str, **of: str) -> dict[tuple, dict]:
 
 def _markdown(rows: list[list[str]]) -> str:
     """A table whose numbers keep their spread and their interval on one line."""
-    lines = ["| " + " | ".join(_unbroken(cell) for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
-
-
-def _unbroken(cell: str) -> str:
-    return re.sub(r"\[.*?\]", lambda match: match[0].replace(" ", "\u00a0"), cell.replace(" ± ", "\u00a0±\u00a0"))
+    head, *lines = ["| " + " | ".join(row) + " |\n" for row in rows]
+    text = (head + "|" + " --- |" * len(rows[0]) + "\n" + "".join(lines)).replace(" ± ", "\u00a0±\u00a0")
+    return re.sub(r"\[.*?\]", lambda match: match[0].replace(" ", "\u00a0"), text)
 
 
 _MAKERS: dict[str, Callable[..., str]] = {

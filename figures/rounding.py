@@ -184,7 +184,7 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
     protocols, methods = inputs.distinct(lines, "protocol"), inputs.distinct(lines, "method")
     tasks, there = style.in_order(set(inputs.distinct(lines, "task"))), inputs.distinct(lines, "rounding")
     rules = [rule for rule in RULES[1:] if rule in there]
-    names = [TITLES.get(rule, rule).split(" (")[0].split(":")[0] for rule in rules]
+    names = {rule: TITLES.get(rule, rule).split(" (")[0].split(":")[0] for rule in rules}
     figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 0.25 * len(protocols) * (len(rules) + 1)), layout="constrained")
     panels = figure.subplots(len(protocols), len(tasks), squeeze=False, sharex="col", sharey=True)
     for axes, (protocol, task) in zip(panels.flat, product(protocols, tasks), strict=True):
@@ -192,17 +192,13 @@ def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
         if not of:
             axes.set_axis_off()
             continue
-        style.differences(axes, names, f"{style.task_title(task)}, {protocol}")
+        series = {}
+        for method in methods:
+            shown = [line for line in inputs.where(of, method=method) if line["rounding"] != NONE]
+            points = [(line["rounding"], *(line[f"minus_{NONE}{part}_points"] for part in PARTS)) for line in shown]
+            series[style.encoding_title(method)] = style.hue(method), "o", points
+        style.differences(axes, names, f"{style.task_title(task)}, {protocol}", series, apart=0.3)
         axes.axhspan(-0.5, sum(rule in CONTROLS for rule in rules) - 0.5, color="#eeeeee", zorder=0)
-        for n, method in enumerate(methods):
-            lift = 0.15 * (len(methods) - 1 - 2 * n)
-            places = {rule: len(rules) - 1 - k + lift for k, rule in enumerate(rules)}
-            points = [
-                (places[line["rounding"]], *(line[f"minus_{NONE}{part}_points"] for part in PARTS))
-                for line in inputs.where(of, method=method)
-                if line["rounding"] != NONE
-            ]
-            style.intervals(axes, points, style.encoding_title(method), style.hue(method))
         axes.set_ylim(-0.5, len(rules) - 0.5)
     for axes in panels[-1]:
         axes.set_xlabel("points above no rounding")

@@ -42,7 +42,7 @@ def main(
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy (%)")
     style.legend(figure, columns=6)
-    seeds = inputs.seeds_text(sorted(summaries["seed"].unique()))
+    seeds = inputs.seeds_text(summaries["seed"])
     above = f"even positions solid, odd ones dotted, running mean of {WINDOW}"
     style.note(figure, f"Preset {preset}, protocol {protocol}; mean of {seeds}; above: {above}")
     style.save(figure, output, f"Accuracy and shortcuts on PosGen (preset {preset}, protocol {protocol})")

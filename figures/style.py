@@ -99,22 +99,25 @@ def note(figure: Figure, text: str, small: bool = False) -> None:
     figure.suptitle(wrapped(text) if small else text, x=0.01, ha="left", **({"fontsize": 6.5} if small else {}))
 
 
-def differences(axes: Axes, names: list[str], title: str) -> None:
-    """A panel of intervals about 0, one name a row, the first on top."""
+Series = tuple[str, str, list[tuple]]
+"""Colour, mark, and (name, mean, low, high); low and high are None for a single run, which has no bar."""
+
+
+def differences(axes: Axes, names: dict[str, str], title: str, series: dict[str, Series], apart: float) -> None:
+    """A panel of intervals about 0: a row a name under its title, the first on top, and in it a dot with a bar a series
+    under its label, one below the other."""
     axes.axvline(0, color=TRAINED, linewidth=0.8)
-    axes.set_yticks(range(len(names)), names[::-1])
+    axes.set_yticks(range(len(names)), list(names.values())[::-1])
     axes.set_title(title)
     axes.grid(axis="x")
-
-
-def intervals(axes: Axes, points: list[tuple], label: str, color: str, marker: str = "o") -> None:
-    """(y, mean, low, high) as dots with bars; low and high are None for a single run, which has no bar."""
-    for y, _, low, high in points:
-        if low is not None:
-            axes.plot([low, high], [y, y], color=color, linewidth=1, solid_capstyle="butt", zorder=2)
-    axes.plot(
-        [point[1] for point in points], [point[0] for point in points], marker, color=color, label=label, zorder=3
-    )
+    for n, (label, (color, marker, points)) in enumerate(series.items()):
+        lift = apart * ((len(series) - 1) / 2 - n)
+        places = {name: len(names) - 1 - k + lift for k, name in enumerate(names)}
+        for name, _, low, high in points:
+            if low is not None:
+                axes.plot([low, high], [places[name]] * 2, color=color, linewidth=1, solid_capstyle="butt", zorder=2)
+        means, where = [mean for _, mean, *_ in points], [places[name] for name, *_ in points]
+        axes.plot(means, where, marker, color=color, label=label, zorder=3)
 
 
 def legend(figure: Figure, columns: int = 4) -> None:

@@ -111,7 +111,7 @@ def main(
     for row in pairs:
         sides = (before.get((row[side], row["task"], "ood_accuracy")) for side in ("resonance", "plain"))
         row |= kept_pair(*sides, row["paper_difference_points"])
-    seeds = sorted({seed for (name, *_), by_seed in runs.items() if name in encoding for seed in by_seed})
+    seeds = inputs.seeds_text(seed for (name, *_), seeds in runs.items() if name in encoding for seed in seeds)
     groups = grouped((style.task_title(row["task"]), cell_text(row)) for row in cells)
     beside = any(row.get("paper_mean_percent") is not None for row in cells)  # there is something published
     said = caption(names, seeds, inputs.runs_behind(evaluation), study, beside)
@@ -272,7 +272,7 @@ def without(table: Table, columns: Collection[str]) -> Table:
     return replace(table, header=list(compress(table.header, kept)), groups=groups)
 
 
-def caption(names: dict, seeds: list[int], made: list[dict], study: str, beside: bool) -> str:
+def caption(names: dict, seeds: str, made: list[dict], study: str, beside: bool) -> str:
     instead = (
         ", and a verdict in this table says where the paper's mean lies, not whether the paper is right. What can be "
         "set beside the paper is the sign of a difference, and that for this size alone."
@@ -280,7 +280,7 @@ def caption(names: dict, seeds: list[int], made: list[dict], study: str, beside:
     model = inputs.model_text(made, instead) if beside else inputs.model_text(made)
     return (
         f"OOD accuracy on PosGen in percent: test split, positions x[L] to x[L'-1], teacher-forced.{ABOUT[study]} "
-        f"Preset {names['preset']}, protocol {names['protocol']}, {inputs.seeds_text(seeds)}. Model: {model}"
+        f"Preset {names['preset']}, protocol {names['protocol']}, {seeds}. Model: {model}"
     )
 
 

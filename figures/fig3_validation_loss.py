@@ -11,14 +11,14 @@ from figures.inputs import Evaluations, Output, Preset, Protocol, read_evaluatio
 
 def main(output: Output, preset: Preset, protocol: Protocol, evaluation: Evaluations = ()) -> None:
     """Figure 3 of the paper, from the validation curves of our runs of one protocol."""
-    losses = read_evaluations(evaluation, protocol, "validation").filter(pl.col("metric") == "loss")
+    losses = read_evaluations(evaluation, protocol, "validation").filter(metric="loss")
     curves = curves_of(losses)
     tasks = style.in_order(set(losses["task"]))
     figure = Figure(figsize=(style.TEXT_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
         for encoding in style.encodings_in_order(set(losses["encoding"])):
-            draw_curve(axes, curves.filter(pl.col("task") == task, pl.col("encoding") == encoding), encoding)
+            draw_curve(axes, curves.filter(task=task, encoding=encoding), encoding)
         axes.set(title=style.task_title(task), xlabel="epoch", yscale="log")
         axes.set_xlim(left=0)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
@@ -27,7 +27,8 @@ def main(output: Output, preset: Preset, protocol: Protocol, evaluation: Evaluat
         axes.grid(axis="y")
     panels[0].set_ylabel("validation loss (nats per token)")
     style.legend(figure)
-    style.note(figure, note(preset, protocol, sorted(losses["seed"].unique())))
+    several, band = ("mean of ", "; band: lowest to highest") if losses["seed"].n_unique() > 1 else ("", "")
+    style.note(figure, f"Preset {preset}, protocol {protocol}; {several}{seeds_text(losses['seed'])}{band}")
     style.save(figure, output, f"Figure 3: validation loss (preset {preset}, protocol {protocol})")
 
 
@@ -56,15 +57,8 @@ def draw_curve(axes: Axes, curve: pl.DataFrame, encoding: str) -> None:
     look = style.line(encoding)
     axes.plot(curve["epoch"], curve["mean"], marker=".", label=style.encoding_title(encoding), **look)
     if curve["num_seeds"].max() > 1:
-        axes.fill_between(
-            curve["epoch"], curve["lowest"], curve["highest"], color=look["color"], alpha=0.18, linewidth=0, zorder=1
-        )
-
-
-def note(preset: str, protocol: str, seeds: list[int]) -> str:
-    several = "mean of " if len(seeds) > 1 else ""
-    band = "; band: lowest to highest" if len(seeds) > 1 else ""
-    return f"Preset {preset}, protocol {protocol}; {several}{seeds_text(seeds)}{band}"
+        band = {"color": look["color"], "alpha": 0.18, "linewidth": 0, "zorder": 1}
+        axes.fill_between(curve["epoch"], curve["lowest"], curve["highest"], **band)
 
 
 if __name__ == "__main__":

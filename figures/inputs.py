@@ -1,4 +1,4 @@
-"""What the tables and figures read, checked where it comes in; and the one way that they fail."""
+"""What the tables and figures read, checked where it comes in, and say of it alike; and the one way that they fail."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -105,10 +105,8 @@ def distinct(rows: list[dict], name: str) -> list:
 
 def by_seed(rows: pl.DataFrame, *names: str) -> dict[tuple, dict[int, float]]:
     """Values in percent by seed, under the names that some columns give them."""
-    found: dict[tuple, dict[int, float]] = {}
-    for row in rows.sort("seed").iter_rows(named=True):
-        found.setdefault(tuple(row[name] for name in names), {})[row["seed"]] = 100 * row["value"]
-    return found
+    parts = rows.sort("seed").group_by(names, maintain_order=True)
+    return {key: dict(part.select("seed", 100 * pl.col("value")).iter_rows()) for key, part in parts}
 
 
 def runs_behind(paths: list[Path]) -> list[dict]:
@@ -125,8 +123,8 @@ def specs_of(paths: list[Path]) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for path in paths:
         made = read_run(path)["made"]
-        for name, key in read_rows(path, STUDY).select("encoding", "made").unique(maintain_order=True).iter_rows():
-            found.setdefault(name, made[key]["spec"])
+        for row in read_rows(path, STUDY).unique("encoding", keep="first", maintain_order=True).iter_rows(named=True):
+            found.setdefault(row["encoding"], made[row["made"]]["spec"])
     return found
 
 

@@ -199,13 +199,12 @@ def flipped(tables: Path, task: str, protocol: str, resonance: str, plain: str) 
     rows, _ = inputs.read_study([KEPT / f"ablation_{task}.parquet"])
     (cells, _), base = ablation.cells_of(rows), ablation.base_and_choice(protocol)[0]
     ours = cells[protocol, task, pair := f"{resonance} - {plain}"]
-    texts = []
-    for found in (paired_difference(ours, cells[base, task, pair]), estimate(list(ours.values()))):
-        texts.append(f"{number(found.mean, '+')} points {interval(found.low, found.high, '+')}")
-    return (
-        f"{style.task_title(task)}, `{protocol}`: the flip moves {ablation.column_title(pair)} by {texts[0]}, to "
-        f"{texts[1]}.\n"
+    change, after = (
+        f"{number(found.mean, '+')} points {interval(found.low, found.high, '+')}"
+        for found in (paired_difference(ours, cells[base, task, pair]), estimate(list(ours.values())))
     )
+    moved = f"{style.task_title(task)}, `{protocol}`: the flip moves {ablation.column_title(pair)}"
+    return f"{moved} by {change}, to {after}.\n"
 
 
 def _p_value(row: dict, mean: str, low: str, high: str) -> float:

@@ -182,8 +182,8 @@ def notes(lines: list[dict]) -> str:
 def drawing(lines: list[dict], preset: str, rows: pl.DataFrame) -> Figure:
     """Difference from no rounding, one panel a protocol and task."""
     protocols, methods = inputs.distinct(lines, "protocol"), inputs.distinct(lines, "method")
-    tasks, there = style.in_order(set(inputs.distinct(lines, "task"))), inputs.distinct(lines, "rounding")
-    rules = [rule for rule in RULES[1:] if rule in there]
+    tasks = style.in_order(set(inputs.distinct(lines, "task")))
+    rules = [rule for rule in RULES[1:] if inputs.where(lines, rounding=rule)]
     names = {rule: TITLES.get(rule, rule).split(" (")[0].split(":")[0] for rule in rules}
     figure = Figure(figsize=(style.TEXT_WIDTH, 0.9 + 0.25 * len(protocols) * (len(rules) + 1)), layout="constrained")
     panels = figure.subplots(len(protocols), len(tasks), squeeze=False, sharex="col", sharey=True)

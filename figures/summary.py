@@ -151,8 +151,8 @@ def made_with(runs: list[dict]) -> list[tuple[str, str]]:
         facts |= {"device": run["device"]} if "device" in run else {}  # scores are counted, not computed on one
         for name, value in (facts | made["versions"]).items():
             found.setdefault(name, set()).add(value)
-    started = sorted(datetime.fromisoformat(run["provenance"]["started"]) for run in runs)
-    between = [("measured", f"{started[0]:%Y-%m-%d %H:%M} to {started[-1]:%Y-%m-%d %H:%M} UTC")] if started else []
+    started = [datetime.fromisoformat(run["provenance"]["started"]) for run in runs]
+    between = [("measured", f"{min(started):%Y-%m-%d %H:%M} to {max(started):%Y-%m-%d %H:%M} UTC")] if started else []
     return between + [(name, ", ".join(sorted(values))) for name, values in found.items()]
 
 

@@ -93,7 +93,7 @@ def main(
     baseline: inputs.Baselines = (),
     study: Annotated[str, typer.Option(help="table1, or one laid out like it: extended, keyed.")] = "table1",
     kept: Annotated[
-        Path | None, typer.Option(help="The repository's own rows, shown in a column of their own.")
+        Path | None, typer.Option(help="The repository's own rows of this table, shown in a column of their own.")
     ] = None,
 ) -> None:
     """Table 1, or a study laid out like it: STEM.csv and STEM_pairs.csv for machines; .md, .tex, .html for people."""

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 
 from figures import inputs, style
 
-MARKERS = {"paper": "o", "released": "s"}
-HUES = {"paper": "#0072B2", "released": "#D55E00"}
+LOOKS = {"paper": ("o", "#0072B2"), "released": ("s", "#D55E00")}
+OTHER = ("^", "#555555")
+"""Mark and hue of a protocol, and of any other."""
 INSIDE = "paper inside"
 
 
@@ -52,19 +53,19 @@ def drawing(cells: pl.DataFrame) -> Figure:
 
 def draw_cell(axes, row: dict, place: float) -> None:
     """Ours, filled where the published mean lies inside our interval; no interval below three seeds."""
-    color, mean = HUES.get(row["protocol"], "#555555"), row["ood_accuracy_percent"]
+    (marker, color), mean = LOOKS.get(row["protocol"], OTHER), row["ood_accuracy_percent"]
     if row["ood_low95_percent"] is not None:
         ends = [max(0, row["ood_low95_percent"]), min(100, row["ood_high95_percent"])]
         axes.plot(ends, [place] * 2, color=color, linewidth=1, zorder=1)
     face = color if row["verdict"] == INSIDE else "white"
-    axes.plot(mean, place, MARKERS.get(row["protocol"], "^"), color=color, markerfacecolor=face, markersize=4, zorder=2)
+    axes.plot(mean, place, marker, color=color, markerfacecolor=face, markersize=4, zorder=2)
 
 
 def handles(protocols: list[str]) -> list[Line2D]:
     def mark(marker: str, color: str, face: str, label: str) -> Line2D:
         return Line2D([], [], marker=marker, color=color, markerfacecolor=face, linestyle="", label=label)
 
-    ours = [mark(MARKERS.get(p, "^"), HUES.get(p, "#555555"), "white", f"ours, {p}") for p in protocols]
+    ours = [mark(*LOOKS.get(protocol, OTHER), "white", f"ours, {protocol}") for protocol in protocols]
     filled = mark("o", "#555555", "#555555", "filled: published inside our 95 % interval")
     return [mark("D", "black", "black", "published"), *ours, filled]
 

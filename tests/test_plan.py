@@ -33,17 +33,18 @@ from workflow_copy import copy_of_repository, run_snakemake
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.workflow
 
-# Mean seconds and largest MB of a job of a whole laptop run on two quiet cores (Xeon with AMX, torch
-# 2.13.0, 2026-11-22; 14 min 53 s), by rule, protocol and task, as Snakemake's benchmarks have them.
+# Mean seconds of a job of a whole laptop run on two quiet cores (Xeon with AMX, torch 2.13.0, 2026-11-22; 14 min 53 s),
+# and largest MB of another (without AMX, 2026-11-25), by rule, protocol and task, as Snakemake's benchmarks have them.
+# Left out: 1,020 MB of the first training on a machine, which waits for g++ to compile what the others find.
 MEASURED = {
-    ("posgen_train_one", "paper", "recursive"): (33.4, 545),
-    ("posgen_train_one", "paper", "cot"): (33.4, 550),
-    ("posgen_train_one", "paper", "semi_recursive"): (40.5, 580),
-    ("posgen_train_one", "released", "recursive"): (51.7, 625),
-    ("posgen_train_one", "released", "cot"): (69.1, 686),
-    ("posgen_train_one", "released", "semi_recursive"): (50.5, 626),
-    **{("posgen_evaluate", "paper", task): (3.1, 367) for task in ("recursive", "cot", "semi_recursive")},
-    **{("posgen_evaluate", "released", task): (4.6, 403) for task in ("recursive", "cot", "semi_recursive")},
+    ("posgen_train_one", "paper", "recursive"): (33.4, 633),
+    ("posgen_train_one", "paper", "cot"): (33.4, 632),
+    ("posgen_train_one", "paper", "semi_recursive"): (40.5, 633),
+    ("posgen_train_one", "released", "recursive"): (51.7, 727),
+    ("posgen_train_one", "released", "cot"): (69.1, 744),
+    ("posgen_train_one", "released", "semi_recursive"): (50.5, 727),
+    **{("posgen_evaluate", "paper", task): (3.1, 436) for task in ("recursive", "cot", "semi_recursive")},
+    **{("posgen_evaluate", "released", task): (4.6, 449) for task in ("recursive", "cot", "semi_recursive")},
 }
 WALL = 14 * 60 + 53
 WITHOUT_LANGUAGE_MODELS = ("posgen_", "study_", "figure1", "figure2", "figure3_one")
@@ -156,14 +157,14 @@ def measured_of(job: Job) -> tuple[float, float] | None:
     return MEASURED.get((job.rule, job.wildcards.get("protocol"), job.wildcards.get("task")))
 
 
-def test_the_laptop_is_predicted_within_30_percent(planned) -> None:
+def test_the_laptop_is_predicted_within_30_percent_and_its_memory_within_15(planned) -> None:
     device, made = DEVICES["cpu"], planned("laptop")
     assert {job.rule for job in made if measured_of(job)} == {"posgen_train_one", "posgen_evaluate"}
     for job in made:
         if found := measured_of(job):
             seconds, memory = found
             assert 0.7 < job.seconds(device) / seconds < 1.3, job
-            assert 0.7 < job.memory / memory < 1.3, job
+            assert 0.85 < job.memory / memory < 1.15, job
     ours = [job for job in made if job.rule.startswith(WITHOUT_LANGUAGE_MODELS)]
     assert 0.85 < plan.rows(ours)[-1].seconds["cpu"] / WALL < 1.15
 
@@ -266,7 +267,7 @@ def test_check_compares_with_the_benchmarks_of_a_run(
     *rules, total = plan.check(made, DEVICES["cpu"], tmp_path)
     assert {row.rule: row.jobs for row in rules} == {"posgen_train_one": 6, "posgen_evaluate": 6, "figure1": 1}
     assert total.measured == pytest.approx(2.2 + factor * sum(seconds for seconds, _ in MEASURED.values()))
-    assert total.measured_memory == 686
+    assert total.measured_memory == 744
     compare = plan.check
     monkeypatch.setattr(plan, "jobs", lambda *_: made)
     monkeypatch.setattr(plan, "check", lambda jobs, device: compare(jobs, device, tmp_path))

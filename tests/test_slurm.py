@@ -239,7 +239,8 @@ def test_a_fine_tuning_that_is_preempted_goes_on_from_its_checkpoint(cluster, sm
         os.kill(process, signal.SIGSTOP)
         assert not (run / "run.json").exists(), "it was not stopped in time"
         node = next(one["NodeList"] for one in cluster.jobs() if one["JobId"] == job)
-        cluster.ask("sbatch", "--partition=urgent", "--exclusive", f"--nodelist={node}", "--wrap", "sleep 1")
+        urgent = ["--partition=urgent", "--exclusive", f"--nodelist={node}", "--output=/dev/null"]
+        cluster.ask("sbatch", *urgent, "--wrap", "sleep 1")
         preempted.append(job)
     assert workflow.returncode == 0, said(folder)[-5000:]
 

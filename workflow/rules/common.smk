@@ -11,7 +11,7 @@ sys.path.insert(0, str(workflow.basedir))
 from resonance.record import paths
 from resonance.record.identity import code_of
 from resonance.record.settings import SettingsError
-from resonance.workflow import preset as presets
+from resonance.workflow import preset as presets, slurm
 
 for key in config:
     if key != "preset":
@@ -34,8 +34,7 @@ TABLES, FIGURES = [], []
 # and would cut those of jobs that are sent to another machine (--jobs says that they are).
 if workflow.nodes:
     workflow.register_resource("_cores", None)
-    # The sbatch of there waits for a controller that is busy.
-    os.environ["PATH"] = f"{workflow.basedir}/profiles/slurm/bin{os.pathsep}{os.environ['PATH']}"
+    slurm.send_patiently(Path(workflow.basedir))
 
 
 def at(template):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.torture import configs
+from resonance.encoding.rounding import ROUNDINGS
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.protocol import CHOICES, Protocol, with_choices
 from resonance.posgen.tasks import TASKS
@@ -171,7 +172,7 @@ def test_released_protocol_uses_yarn_as_the_code_has_it() -> None:
         ).filled()
     )
     trained = {name: loaded.train_encoding("released", name) for name in loaded.encodings}
-    rules = {name: name.split("_")[-1] for name in trained if name.startswith(("rope_", "yarn_"))}
+    rules = {name: rule for name in trained if (rule := name.split("_")[-1]) in ROUNDINGS}
     assert trained == {
         name: f"rope_{rules[name]}" if name in rules else "resonance_rope" if name.startswith("resonance") else "rope"
         for name in loaded.encodings

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.rounding import ROUNDINGS
 from resonance.encoding.spec import EncodingSpec
 from resonance.record.settings import read_yaml
@@ -57,14 +58,25 @@ def test_spec_is_frozen_and_keyword_only() -> None:
 
 
 def test_the_named_encodings_of_config_are_what_their_names_say() -> None:
-    """Five methods times Resonance; and RoPE and YaRN by every other rule of rounding."""
+    """Five methods times Resonance; RoPE and YaRN by every other rule of rounding; YaRN with one wavelength moved."""
     named = read_yaml(Path(__file__).parents[1] / "config/encodings.yaml")
     specs = {name: EncodingSpec(**{"train_length": 64} | fields) for name, fields in named.items()}
     methods = ("rope", "linear", "ntk", "dynamic_ntk", "yarn")
     expected = {"resonance_" * on + method: (method, on, "nearest") for method in methods for on in (False, True)}
     others = [rule for rule in ROUNDINGS if rule != "nearest"]
     expected |= {f"{method}_{rule}": (method, True, rule) for method in ("rope", "yarn") for rule in others}
+    moved = {"yarn_fastest_19": 19, "yarn_fastest_19_5": 19.5, "yarn_fastest_20": 20, "yarn_fastest_20_5": 20.5,
+             "yarn_fastest_21": 21, "yarn_but_fastest": None}  # fmt: skip
+    expected |= dict.fromkeys(moved, ("factors", False, "nearest"))
     assert {name: (spec.method, spec.resonance, spec.rounding) for name, spec in specs.items()} == expected
+    yarn = EncodingSpec(method="yarn", train_length=64, scale=4.0, ramp="wavelength", blend="wavelength")
+    plain = frequency_table(yarn, 64)
+    for name, fastest in moved.items():
+        wavelength = plain.wavelength if fastest else np.rint(plain.wavelength)
+        wavelength = [fastest or plain.wavelength[0], *wavelength[1:]]
+        table = frequency_table(specs[name], 64)
+        assert table.wavelength == pytest.approx(wavelength, rel=1e-6), name
+        assert table.attention_factor == pytest.approx(plain.attention_factor, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def copy_without(smoke_run: Path, folder: Path, *encodings: str) -> tuple[dict[s
     return runs, [str((run / "model.safetensors").relative_to(folder)) for run in runs.values()]
 
 
-def trainings_of(folder: Path, command: Sequence[str] = ("posgen", "train")) -> list[tuple[int, str, str]]:
+def trainings_of(folder: Path, command: Sequence[str]) -> list[tuple[int, str, str]]:
     """(process, encoding, number of the Slurm job) of the trainings that run in a copy of the repository."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -136,11 +136,13 @@ def trainings_of(folder: Path, command: Sequence[str] = ("posgen", "train")) -> 
     return found
 
 
-def new_trainings(workflow: subprocess.Popen, folder: Path, *command: str) -> Iterator[tuple[int, str, str]]:
+def new_trainings(
+    workflow: subprocess.Popen, folder: Path, command: Sequence[str] = ("posgen", "train")
+) -> Iterator[tuple[int, str, str]]:
     """Each of these once, as they come, until the workflow ends."""
     seen = set()
     while workflow.poll() is None:
-        for training in trainings_of(folder, command or ("posgen", "train")):
+        for training in trainings_of(folder, command):
             if training[0] not in seen:
                 seen.add(training[0])
                 yield training
@@ -230,7 +232,7 @@ def test_a_fine_tuning_that_is_preempted_goes_on_from_its_checkpoint(cluster, sm
     shutil.rmtree(run)
     before, preempted = len(cluster.jobs()), []
     workflow = start(cluster, folder, target)
-    for process, _, job in new_trainings(workflow, folder, "llm", "finetune"):
+    for process, _, job in new_trainings(workflow, folder, ("llm", "finetune")):
         if preempted:
             continue
         while not (run / "checkpoints/checkpoint-1/complete.json").exists():

@@ -144,7 +144,7 @@ class Posgen:
 
     def spec(self, protocol: str, encoding: str) -> EncodingSpec:
         """The encoding as the protocol uses it."""
-        data = self.protocols[protocol].data(self.settings.data)
+        data = self._data(protocol)
         return self.protocols[protocol].encoding_spec(self.encodings[encoding], data.train_length, data.test_length)
 
     def train_encoding(self, protocol: str, encoding: str) -> str:
@@ -154,7 +154,7 @@ class Posgen:
         """The first protocol whose sequences are the same: they are drawn once."""
 
         def drawn(name: str) -> tuple:
-            return self.protocols[name].prefixes, self.protocols[name].data(self.settings.data)
+            return self.protocols[name].prefixes, self._data(name)
 
         return next(name for name in self.protocols if drawn(name) == drawn(protocol))
 
@@ -163,7 +163,7 @@ class Posgen:
 
         def training(name: str) -> tuple:
             p, steps = self.protocols[name], self.settings.training.steps.get(name.split("+")[0])
-            return p.prefixes, p.data(self.settings.data), p.train_choices(), steps, self.spec(name, train_encoding)
+            return p.prefixes, self._data(name), p.train_choices(), steps, self.spec(name, train_encoding)
 
         return next(name for name in self.protocols if training(name) == training(protocol))
 
@@ -184,7 +184,7 @@ class Posgen:
         return sorted({Training(cell.train_protocol, cell.task, cell.train_encoding, cell.seed) for cell in cells})
 
     def data_run(self, protocol: str, task: str) -> DataRun:
-        return DataRun(task=task, prefixes=self.protocols[protocol].prefixes, data=self._data(protocol, task))
+        return DataRun(task=task, prefixes=self.protocols[protocol].prefixes, data=self._data(protocol).of_task(task))
 
     def train_run(self, protocol: str, task: str) -> TrainRun:
         training = self.settings.training
@@ -192,14 +192,14 @@ class Posgen:
             protocol=protocol,
             task=task,
             choices=self.protocols[protocol].train_choices(),
-            data=self._data(protocol, task),
+            data=self._data(protocol).of_task(task),
             model=self.settings.model,
             training=LoopSettings(**training.model_dump(include=set(LoopSettings.model_fields))),
             steps=self.settings.steps(protocol, task),
         )
 
-    def _data(self, protocol: str, task: str) -> DataSettings:
-        return self.protocols[protocol].data(self.settings.data).of_task(task)
+    def _data(self, protocol: str) -> DataSettings:
+        return self.protocols[protocol].data(self.settings.data)
 
     def evaluate_run(self) -> EvaluateRun:
         return EvaluateRun(evaluation=self.settings.evaluation)

@@ -108,8 +108,8 @@ def drawing(lines: list[dict], preset: str) -> Figure:
     """Measured against predicted; on the grey band a prediction holds."""
     figure = Figure(figsize=(style.TEXT_WIDTH, 3.2), layout="constrained")
     tasks = style.in_order({line["task"] for line in lines})
-    told = [line[name] for line in lines for name in ("fall", *BY) if line[name] is not None]
-    ends = np.array([min(60, min(told) - 5), 150])
+    least = min(line[name] for line in lines for name in ("fall", *BY) if line[name] is not None)
+    ends = np.array([60 if least >= 60 else least - 5, 150])
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         of = [line for line in inputs.where(lines, task=task) if line["fall"] is not None]
         axes.fill_between(ends, ends - WITHIN, ends + WITHIN, color="#dddddd", zorder=0)

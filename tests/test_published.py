@@ -170,6 +170,11 @@ def test_the_pages_picture_of_the_leaderboard_is_of_the_kept_rows(tables) -> Non
     assert (tables / "leaderboard.svg").read_bytes() == (ROOT / "docs/leaderboard.svg").read_bytes()
 
 
+@pytest.mark.parametrize("study", ["rounding", "ablation", "aliases", "falls"])
+def test_the_pages_picture_of_a_study_is_of_the_kept_rows(study: str, tables) -> None:
+    assert (tables / f"figure_{study}.svg").read_bytes() == (ROOT / f"docs/{study}.svg").read_bytes()
+
+
 def test_what_is_said_of_hidden_distances_is_so(tables) -> None:
     """README and docs/results.md: 97 to 100 % with the trained distances alone; a control changes next to nothing."""
     cells = pl.read_csv(tables / "aliases.csv").filter(pl.col("task") != "semi_recursive")

@@ -7,18 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from snakemake.scheduling.job_scheduler import JobScheduler
 
 from resonance import cli
 from resonance.posgen.rows import EVALUATION, TRAINING
 from resonance.record.rows import read_rows, read_run
+from resonance.workflow import scheduler
 from workflow_copy import ENVIRONMENT, ROOT, copy_of_run, environment_of, jobs_of, run_snakemake, snakemake, wanted
 
 pytestmark = pytest.mark.workflow
@@ -42,6 +46,19 @@ def test_every_table_and_figure_is_made_and_a_second_run_does_nothing(finished):
     assert summary.count("<h3>") == summary.count("<img") + len([*(folder / "tables").glob("*.html")])
     planned = snakemake(finished, "--dry-run")
     assert "Nothing to be done" in planned.stdout + planned.stderr
+
+
+def test_the_scheduler_sets_one_timer_at_a_time(monkeypatch):
+    monkeypatch.setattr(JobScheduler, "_schedule_reevalutation", JobScheduler._schedule_reevalutation)
+    scheduler.one_timer_at_a_time()
+    waiting = SimpleNamespace(_open_jobs=threading.Semaphore(0))
+    for _ in range(3):  # passes of one second
+        JobScheduler._schedule_reevalutation(waiting, 0.2)
+    assert waiting._open_jobs.acquire(timeout=10)
+    waiting._timer.join()
+    assert not waiting._open_jobs.acquire(timeout=0.4)
+    JobScheduler._schedule_reevalutation(waiting, 0.01)
+    assert waiting._open_jobs.acquire(timeout=10)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ sys.path.insert(0, str(workflow.basedir))
 from resonance.record import paths
 from resonance.record.identity import code_of
 from resonance.record.settings import SettingsError
-from resonance.workflow import preset as presets, slurm
+from resonance.workflow import preset as presets, scheduler, slurm
 
 for key in config:
     if key != "preset":
@@ -23,6 +23,7 @@ try:
 except SettingsError as error:
     raise WorkflowError(str(error))
 PRESET = CONFIG.name
+scheduler.one_timer_at_a_time()
 FIGURE_KINDS = ["pdf", "svg", "png"]
 TABLE_KINDS = ["csv", "md", "tex", "html"]
 PAIRED_KINDS = [".csv", "_pairs.csv", ".md", ".tex", ".html"]

@@ -15,23 +15,26 @@ from figures import inputs, style
 from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.llm.paths import UNTUNED
 from resonance.record.rows import read_run
-from resonance.record.stats import LEAST_RUNS, Estimate, weighted_estimate
-from resonance.record.tables import Table, grouped, interval, number, write_csv, write_tables
+from resonance.record.stats import LEAST_RUNS, Estimate, detectable, holm, p_value, weighted_estimate
+from resonance.record.tables import Bold, Table, grouped, interval, number, write_csv, write_tables
 
 UNIT = ["corpus", "document", "piece"]
 MEASURED = [*UNIT, "length", "num_tokens"]
-PAIR_COLUMNS = ["preset", "model", "corpus", "resonance", "plain", "strategy", "length", "num_units", "difference_nats"]
-PAIR_COLUMNS += [f"difference{part}_percent" for part in ("", "_low95", "_high95")] + ["verdict"]
+PAIR_COLUMNS = ["preset", "model", "corpus", "resonance", "plain", "strategy", "length", "num_units", "num_documents"]
+PAIR_COLUMNS += ["difference_nats", *(f"difference{part}_percent" for part in ("", "_low95", "_high95"))]
+PAIR_COLUMNS += ["detectable_percent", "holm_p", "verdict"]
 NOTES = (
-    "Perplexity: exp of the mean nats over all measured tokens, with its 95% interval over the measured stretches "
-    "(jackknife, t). Released mean: exp of the unweighted mean of per-window losses, as in the released code (L10); "
-    "with one window a stretch and stretches of equal length it is the same number. Untuned: the encoding exchanged, "
-    "no weight trained."
+    "Perplexity: exp of the mean nats over all measured tokens, with its 95% interval over the documents (jackknife, "
+    "t): stretches of one document are not independent. Released mean: exp of the unweighted mean of window losses, "
+    "as in the released code (L10); with one window a stretch and stretches of equal length it is the same number. "
+    "Untuned: the encoding exchanged, no weight trained."
 )
 PAIR_NOTES = (
     "Difference of perplexity in percent, Resonance against plain, stretch by stretch on the same tokens, with its 95% "
-    "interval; negative is better. lower / higher: the interval excludes zero. Not corrected for the number of "
-    "comparisons."
+    "interval over the documents; negative is better. lower / higher: the interval excludes zero, not corrected for "
+    "the number of comparisons; a difference in bold is significant after Holm's correction for all of this table. "
+    "Detectable: the true difference that this spread and this many documents would find significant, by itself, four "
+    "times of five. A length's tokens are among those of the next, so rows of one line are not independent."
 )
 
 
@@ -69,26 +72,44 @@ def cells_of(rows: pl.DataFrame) -> pl.DataFrame:
     """One row a line and length: perplexity, its interval, the released mean, and how much stands behind it."""
     made, names = [], ["corpus", *inputs.LINE, "length"]
     for key, part in rows.sort(UNIT).group_by(names, maintain_order=True):
-        found = weighted_estimate(part["token_loss"].to_numpy(), part["num_tokens"].to_numpy())
+        found = over_documents(part, pl.col("token_loss"))
         released = float(np.average(part["window_loss"], weights=part["num_windows"]))
         values = {"perplexity": found.mean, "low95": found.low, "high95": found.high, "released_mean": released}
         line = {name: None if math.isnan(nats) else math.exp(nats) for name, nats in values.items()}
-        line |= {"num_units": found.n, "num_documents": part["document"].n_unique()}
+        line |= {"num_units": len(part), "num_documents": found.n}
         made.append(dict(zip(names, key, strict=True)) | line | {"num_tokens": int(part["num_tokens"].sum())})
     return pl.DataFrame(inputs.sorted_lines(made, "corpus"), infer_schema_length=None)
 
 
+def over_documents(part: pl.DataFrame, nats: pl.Expr) -> Estimate:
+    """A mean of nats over all tokens of some stretches, its interval by the jackknife over their documents."""
+    tokens = pl.col("num_tokens")
+    documents = part.group_by("document", maintain_order=True).agg(
+        tokens.sum(), mean=(nats * tokens).sum() / tokens.sum()
+    )
+    return weighted_estimate(documents["mean"].to_numpy(), documents["num_tokens"].to_numpy())
+
+
 def pairs_of(rows: pl.DataFrame) -> list[dict]:
-    """Resonance against plain on the same stretches, at every length and strategy that both have."""
-    made, names = [], ["corpus", "strategy", "length"]
+    """Resonance against plain on the same stretches, at every length and strategy that both have; Holm's p over all."""
+    tested, made, names = [], [], ["corpus", "strategy", "length"]
     for pair, both in inputs.paired_lines(rows.sort([*names, *UNIT]), MEASURED, names):
-        gap = (both["token_loss"] - both["token_loss_plain"]).to_numpy()
-        found = weighted_estimate(gap, both["num_tokens"].to_numpy())
-        counted = {"num_units": found.n, "difference_nats": found.mean, "verdict": verdict(found)}
-        for part, nats in (("", found.mean), ("_low95", found.low), ("_high95", found.high)):
-            counted[f"difference{part}_percent"] = None if math.isnan(nats) else 100 * math.expm1(nats)
-        made.append(pair | counted)
+        found = over_documents(both, pl.col("token_loss") - pl.col("token_loss_plain"))
+        ends, least = {"": found.mean, "_low95": found.low, "_high95": found.high}, detectable(found)
+        row = pair | {"num_units": len(both), "num_documents": found.n, "difference_nats": found.mean}
+        row |= {f"difference{part}_percent": percent(nats) for part, nats in ends.items()}
+        row |= {"detectable_percent": least and percent(least), "holm_p": None, "verdict": verdict(found)}
+        made.append(row)
+        if found.n >= LEAST_RUNS:
+            tested.append((row, p_value(found)))
+    for (row, _), adjusted in zip(tested, holm([p for _, p in tested]), strict=True):
+        row["holm_p"] = adjusted
     return made
+
+
+def percent(nats: float) -> float | None:
+    """A difference of nats as one of perplexity."""
+    return None if math.isnan(nats) else 100 * math.expm1(nats)
 
 
 def verdict(found: Estimate) -> str:
@@ -198,12 +219,15 @@ def table_of(cells: pl.DataFrame, note: str) -> Table:
 
 
 def pair_table(pairs: list[dict], about: dict) -> Table:
-    header = ["", "Strategy", "Length", "Stretches", "Difference in %", "95% interval", "Verdict"]
+    header = ["", "Strategy", "Length", "Stretches", "Documents", "Difference in %", "95% interval", "Detectable"]
+    header += ["Verdict"]
     lines = []
     for row in sorted(pairs, key=lambda row: row["corpus"]):
-        counted = [row["strategy"], str(row["length"]), str(row["num_units"])]
+        counted = [row["strategy"], *(str(row[name]) for name in ("length", "num_units", "num_documents"))]
         ends = interval(row["difference_low95_percent"], row["difference_high95_percent"], "+")
-        difference = [number(row["difference_percent"], "+"), ends, row["verdict"]]
+        mean = number(row["difference_percent"], "+")
+        mean = Bold(mean) if row["holm_p"] is not None and row["holm_p"] < 0.05 else mean
+        difference = [mean, ends, number(row["detectable_percent"]), row["verdict"]]
         lines.append((row["corpus"], [style.pair_title(row["resonance"], row["plain"]), *counted, *difference]))
     caption = f"Resonance against plain, {about['title']}."
     return Table("perplexity-pairs", caption, header, grouped(lines), PAIR_NOTES)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 
 from figures.fig4_perplexity import cells_of, draw_differences, main, pairs_of, read
 from resonance.llm.evaluations.perplexity import PERPLEXITY
-from resonance.record.rows import write_rows
+from resonance.record.rows import read_rows, write_rows
 from resonance.record.stats import estimate, weighted_estimate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +80,33 @@ def test_cells_and_pairs_have_the_known_answers(files):
     }
     assert all(p["difference_nats"] == pytest.approx(-0.01) and p["verdict"] == "lower" for p in pairs)
     assert about["strategies"] == ["long"]
+
+
+def test_a_document_counts_once_however_many_stretches_of_it_are_read(tmp_path):
+    draw = np.random.default_rng(2)
+    gaps = draw.normal(-0.01, 0.01, size=6)
+
+    def line(encoding: str, sign: float, stretches: int) -> Path:
+        rows = read_rows(write(tmp_path, encoding, "long", 0.0), PERPLEXITY)
+        gap = pl.col("document").replace_strict({f"d{i}": sign * gap for i, gap in enumerate(gaps)})
+        rows = rows.with_columns(value=pl.col("value") + gap * pl.col("metric").str.ends_with("loss"))
+        rows = pl.concat([rows.with_columns(piece=pl.lit(piece, pl.Int64)) for piece in range(stretches)])
+        path = tmp_path / f"{encoding}{stretches}.parquet"
+        write_rows(path, PERPLEXITY, rows.to_dicts(), run_of(encoding, "long"))
+        return path
+
+    once, often = (
+        pairs_of(read([line("yarn", 0.0, stretches), line("resonance_yarn", 1.0, stretches)])[0])
+        for stretches in (1, 4)
+    )
+    for few, many in zip(once, often, strict=True):
+        assert (few.pop("num_units"), many.pop("num_units")) == (6, 24) and few["num_documents"] == 6
+        assert many == {name: pytest.approx(v) if isinstance(v, float) else v for name, v in few.items()}
+    row, alone = once[0], scipy.stats.ttest_1samp(gaps, 0)
+    low, high = alone.confidence_interval()
+    ends = [row[f"difference_{end}95_percent"] for end in ("low", "high")]
+    assert ends == pytest.approx([100 * math.expm1(low), 100 * math.expm1(high)])
+    assert row["holm_p"] == pytest.approx(min(1, 4 * alone.pvalue)), "two corpora at two lengths, all alike"
 
 
 def test_what_resonance_changes_has_a_panel(files):

@@ -6,7 +6,7 @@ Legend: N parameters, T tokens of a sequence, d width, l layers, V vocabulary.
 from dataclasses import replace
 
 from resonance.llm.preset import Llm
-from resonance.llm.settings import HalfSettings, ModelSize, ModelSource
+from resonance.llm.settings import LOGIT_ROWS, HalfSettings, ModelSize, ModelSource
 from resonance.llm.text import BYTE_VOCABULARY
 from resonance.record.job import Job, Work, fetching
 
@@ -131,8 +131,9 @@ def on_device(
     n, cuda = size.num_parameters, llm.device == "cuda"
     asked = llm.finetuning
     offload = training and asked.deepspeed == "zero3_offload"
-    logits = rows * size.vocabulary * LOGIT if training else 0
-    if training and asked.gradient_checkpointing:
+    recompute = training and asked.gradient_checkpointing
+    logits = (min(rows, LOGIT_ROWS) if recompute and not offload else rows) * size.vocabulary * LOGIT if training else 0
+    if recompute:
         kept = size.num_layers * rows * size.d_model * BF16  # a checkpoint a layer
         alive = kept + 34 * rows * size.d_model + 4 * BF16 * n // size.num_layers  # one recomputed; two gathered
     else:

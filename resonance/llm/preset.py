@@ -84,16 +84,20 @@ class Llm:
     def finetune_run(self, model: str, strategy: str) -> FinetuneRun:
         llm, protocol = self.settings, self.protocol
         source, asked = llm.models[model], llm.finetuning
+        spent, loop = (
+            source.strategies[strategy],
+            FinetuneLoop(**asked.model_dump(include=set(FinetuneLoop.model_fields))),
+        )
         return FinetuneRun(
             choices=protocol.choices(FinetuneChoices),
             model=model,
             strategy=strategy,
-            length=source.strategies[strategy].length,
-            steps=source.strategies[strategy].steps,
+            length=spent.length,
+            steps=spent.steps,
             sequences_per_step=asked.sequences_per_step or protocol.sequences_per_step,
             learning_rate=asked.learning_rate or protocol.learning_rate,
             train_length=source.train_length,
-            settings=FinetuneLoop(**asked.model_dump(include=set(FinetuneLoop.model_fields))),
+            settings=loop if spent.seed is None else loop.model_copy(update={"seed": spent.seed}),
             **llm.running(),
         )
 

@@ -9,6 +9,8 @@ from resonance.llm.paths import UNTUNED
 from resonance.record.settings import Count, Name, Seed, Settings, check_known
 
 TINY = "train:tiny"
+LOGIT_ROWS = 1024
+"""Positions whose logits a training holds at a time, where it makes activations again."""
 _ELSEWHERE = (
     r"pypi:[\w.-]+==[\w.]+#sha256=[0-9a-f]{64}|hf:[\w.-]+/[\w.-]+@[\w.-]+%s|path:.+",
     "pypi:NAME==VERSION#sha256=DIGEST, hf:OWNER/NAME@COMMIT%s or path:FOLDER",
@@ -87,6 +89,8 @@ class Strategy(Settings):
     """Tokens of a training sequence."""
     steps: Count
     """Optimizer steps."""
+    seed: Seed | None = None
+    """In place of finetuning.seed, so that one preset trains on the same text in two orders."""
 
 
 class ModelSize(Settings):
@@ -148,7 +152,7 @@ class FinetuneLoop(Settings):
     micro_batch_size: Count
     """Sequences in memory at a time, on each device (paper: 1)."""
     gradient_checkpointing: bool
-    """Recompute activations in the backward pass: less memory, a third more time."""
+    """Recompute activations and logits in the backward pass: less memory, a third more time."""
     deepspeed: Literal["none", "zero3_offload"]
     """`zero3_offload`: DeepSpeed ZeRO-3 with parameters and optimizer in host memory (paper)."""
     processes: Count

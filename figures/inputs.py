@@ -250,7 +250,7 @@ def about_model(paths: list[Path]) -> dict:
     return {
         "model": made[0]["model"],
         "num_parameters": made[0]["num_parameters"],
-        "precision": made[0]["settings"]["precision"],
+        "precision": " and ".join(sorted({r.get("precision", r["settings"]["precision"]) for r in made})),
         "train_length": next((r["spec"]["train_length"] for r in made if r["spec"]["train_length"]), None),
         "scale": max(r["spec"]["scale"] for r in made),
         "strategies": sorted({r["strategy"] for r in made} - {UNTUNED}),

@@ -116,7 +116,8 @@ def notes(made: dict, pairs: list[dict]) -> str:
     text = ""
     if set(said["tasks"]) & set(MADE_TASKS):
         text += "Line ends: which of four words ends a line of a play, the answer begun with the line. "
-    text += f"{lengths}. Greedy answers of at most {asked['max_new_tokens']} tokens, {asked['precision']}. "
+    precision = made.get("precision", asked["precision"])
+    text += f"{lengths}. Greedy answers of at most {asked['max_new_tokens']} tokens, {precision}. "
     if said["missing"]:
         text += f"Not in the source and left out: {', '.join(said['missing'])}. "
     text += (

@@ -146,12 +146,12 @@ def change_decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, s
 @pytest.fixture
 def bf16_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
     """Has this CPU be one with bfloat16 products, whatever it is, or be none: bf16 computes in fp32 without them."""
-    from resonance.posgen import step
+    from resonance.record import precision
 
     def say(known: bool) -> None:
-        step.precision_here.cache_clear()
-        monkeypatch.setattr(step, "has_bf16_products", lambda: known)
+        precision.precision_here.cache_clear()
+        monkeypatch.setattr(precision, "has_bf16_products", lambda: known)
 
     say(True)
     yield say
-    step.precision_here.cache_clear()
+    precision.precision_here.cache_clear()

@@ -60,6 +60,25 @@ def test_the_tiny_model_is_a_base_like_any_other(tmp_path):
     assert np.array_equal(token_losses(loaded, x, "fp32"), token_losses(model, x, "fp32"))
 
 
+def test_bf16_computes_in_fp32_where_a_cpu_would_emulate_it(tmp_path, bf16_products):
+    torch.manual_seed(0)
+    tiny(spec("rope", False)).save_pretrained(tmp_path / "model")
+    base = models.base_of_tiny(source("train:tiny"), 1)
+    base.write(tmp_path / "base.json")
+    base, x = Base.read(tmp_path / "base.json"), np.arange(L)
+
+    def losses_and_dtype(precision: str) -> tuple[np.ndarray, torch.dtype]:
+        options = WANTED | {"precision": precision}
+        answering = load(base, spec("rope", False), **options, generating=True)
+        return token_losses(load(base, spec("rope", False), **options), x, precision), answering.dtype
+
+    fp32, bf16 = losses_and_dtype("fp32"), losses_and_dtype("bf16")
+    assert not np.array_equal(bf16[0], fp32[0]) and (fp32[1], bf16[1]) == (torch.float32, torch.bfloat16)
+    bf16_products(False)
+    emulated = losses_and_dtype("bf16")
+    assert np.array_equal(emulated[0], fp32[0]) and emulated[1] == torch.float32
+
+
 def test_an_interleaved_checkpoint_speaks(stories):
     """Permuted into the half-split layout, it tells its story; unpermuted rows would give noise."""
     tokenizer, model = AutoTokenizer.from_pretrained(stories), AutoModelForCausalLM.from_pretrained(stories)

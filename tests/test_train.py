@@ -11,8 +11,9 @@ from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
 from resonance.posgen.decoder import Dropout
 from resonance.posgen.settings import TrainRun
-from resonance.posgen.step import Batches, CompiledOrNot, DropoutMasks, Step, precision_here
+from resonance.posgen.step import Batches, CompiledOrNot, DropoutMasks, Step
 from resonance.posgen.train import Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
+from resonance.record.precision import precision_here
 
 RESONANCE = EncodingSpec(resonance=True)
 

@@ -14,6 +14,7 @@ from resonance.leval.settings import AnswerRun, TasksRun
 from resonance.record.encoding import read_encoding
 from resonance.record.files import read_record, sha256, sums, write_record
 from resonance.record.identity import code_of
+from resonance.record.precision import precision_here
 from resonance.record.provenance import Stopwatch, provenance
 from resonance.record.rows import read_rows, write_rows
 from resonance.record.settings import read_settings
@@ -57,6 +58,7 @@ def answer(
         return kept[0]
 
     made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base"), "strategy": strategy}
+    made_of["precision used"] = precision_here(run.device, run.precision)
     if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
         found.check_tuned(model, run.model, strategy, spec.to_dict())
         made_of["weights"] = sums(model)

@@ -26,6 +26,7 @@ from resonance.llm.settings import LOGIT_ROWS, FinetuneRun, TinyModel
 from resonance.llm.text import Packed, Sequences
 from resonance.record.files import write_json
 from resonance.record.identity import identity
+from resonance.record.precision import precision_here
 from resonance.record.progress import Progress
 from resonance.record.provenance import device_name, instruction_sets
 
@@ -82,7 +83,7 @@ def finetune_plan(run: FinetuneRun, title: str, checkpoint_every: int) -> Plan:
         schedule=lambda step: warm_up(step, warmup, choices.decay_steps),
         seed=asked.seed,
         device=run.device,
-        precision=run.precision,
+        precision=precision_here(run.device, run.precision),
         beta1=choices.beta1,
         beta2=choices.beta2,
         weight_decay=choices.weight_decay,
@@ -115,7 +116,7 @@ def pretraining_plan(tiny: TinyModel, length: int, device: str, precision: str, 
         schedule=schedule,
         seed=0,
         device=device,
-        precision=precision,
+        precision=precision_here(device, precision),
         beta2=0.95,
         weight_decay=0.1,
         clip_norm=1.0,

@@ -20,6 +20,7 @@ from resonance.llm.convert import gguf_to_folder
 from resonance.llm.settings import ModelRun, TinyModel
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES
 from resonance.record.files import read_json
+from resonance.record.precision import precision_here
 from resonance.record.provenance import Stopwatch, cuda_versions, device_name
 from resonance.record.settings import Settings, SettingsError
 
@@ -135,6 +136,7 @@ def load(
     On a GPU bf16 weights serve evaluation; training keeps float32 ones, as does a CPU (autocast), unless it
     generates: a token at a time, casting the weights would take longer than the products.
     """
+    precision = precision_here(device, precision)
     narrow = precision == "bf16" and (device == "cuda" or generating) and not training
     with hub_errors(base.source):
         model = load_pretrained(
@@ -159,8 +161,9 @@ def attention_of(asked: str, device: str, precision: str) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16: on a CPU products over float32 weights; a GPU's weights are bf16 themselves."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cpu")
+    """bf16: on a CPU that has them products over float32 weights; a GPU's weights are bf16 themselves."""
+    on_cpu = device.type == "cpu" and precision_here("cpu", precision) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=on_cpu)
 
 
 def measured(
@@ -175,6 +178,7 @@ def measured(
         "num_parameters": sum(p.numel() for p in loaded.parameters()),
         "spec": spec.to_dict(),
         "threads": threads,
+        "precision": precision_here(run.device, run.precision),
         **describe(loaded),
         "device": device_name(run.device),
         "code": code,

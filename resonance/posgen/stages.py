@@ -18,6 +18,7 @@ from resonance.posgen.tasks import generate as sequences_of
 from resonance.record.encoding import read_encoding
 from resonance.record.files import discard_leftovers, read_record, write_record
 from resonance.record.identity import code_of, differences, identity
+from resonance.record.precision import precision_here
 from resonance.record.progress import Progress
 from resonance.record.provenance import Stopwatch, device_name, provenance
 from resonance.record.rows import read_run, read_sequences, write_rows, write_sequences
@@ -65,7 +66,7 @@ def train(
     """Train one decoder into a folder: weights, weights of every look, curve and run.json."""
     from resonance.encoding.ops import implementation
     from resonance.posgen import train as training
-    from resonance.posgen.step import precision_here, tune_allocator
+    from resonance.posgen.step import tune_allocator
     from resonance.record.checkpoint import Checkpoints, save_weights
 
     watch, made = Stopwatch(), provenance()
@@ -180,7 +181,7 @@ NAMES = ("protocol", "task", "train_encoding", "encoding", "seed")
 def _measured(model: Path, encoding: Path, settings: Path, protocol: str, threads: int) -> tuple:
     """What is measured: the trained run, the encoding, what the weights are of, weights, looks, and the record."""
     from resonance.encoding.ops import implementation
-    from resonance.posgen.step import precision_here, tune_allocator
+    from resonance.posgen.step import tune_allocator
 
     about, trained, weights, flat = read_trained(model)
     run, spec = parse(TrainRun, about["settings"], str(model)), read_encoding(encoding)

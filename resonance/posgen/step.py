@@ -11,12 +11,12 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import torch
 
 from resonance.posgen.decoder import Decoder, Dropout
+from resonance.record.precision import precision_here
 
 
 class Batches:
@@ -209,21 +209,6 @@ def keep_stores() -> None:
     can_be_told = platform.machine() == "x86_64" and getattr(config.cpp, "march", "") is None
     if can_be_told and sys.platform.startswith("linux") and cpp_builder.is_gcc():
         config.cpp.march = "native -fno-dse"
-
-
-def has_bf16_products() -> bool:
-    """Whether this CPU multiplies in bfloat16 itself (AMX, AVX-512, Arm); yes where an older torch cannot say."""
-    known = getattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})()
-    return any(known.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-
-
-@cache
-def precision_here(device: str, precision: str) -> str:
-    """What `precision` is computed in: fp32 for bf16 on a CPU that would emulate it, about four times as slow."""
-    if precision == "bf16" and device == "cpu" and not has_bf16_products():
-        print("this CPU has no bfloat16 products: bf16 computes in fp32, faster here and more exact", file=sys.stderr)
-        return "fp32"
-    return precision
 
 
 def autocast(device: str, precision: str) -> torch.autocast:

@@ -15,10 +15,11 @@ from resonance.encoding.rotary import Rotary, Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Decoder, DecoderConfig
 from resonance.posgen.settings import TrainRun
-from resonance.posgen.step import Batches, DropoutMasks, Losses, Step, autocast, precision_here
+from resonance.posgen.step import Batches, DropoutMasks, Losses, Step, autocast
 from resonance.posgen.tasks import digest
 from resonance.record.checkpoint import Checkpoints
 from resonance.record.identity import code_of, identity
+from resonance.record.precision import precision_here
 from resonance.record.provenance import device_name, instruction_sets
 
 # One stream of random numbers each, so that a longer dropout draw does not reorder the sequences.

@@ -29,6 +29,11 @@ BETA32 = "paper+beta32"
 KEPT = Path(__file__).resolve().parents[1] / "results-published/laptop"
 SLOWED = ("nearest", "ceil", "even", "coprime", "raised")
 """The rules that move YaRN's fastest wavelength under `paper+beta32`, 19.55, to 20 or just past it."""
+_ORDERS = {
+    "predicted": "first fall, predicted before training",
+    "fall": "first fall, measured",
+    "leak_percent": "attention on untrained distances, by the kernel",
+}
 _DIFFERENCE, _FROM_NONE = ([f"{name}{part}_points" for part in PARTS] for name in ("difference", f"minus_{NONE}"))
 """Columns of a difference and of its interval's ends."""
 
@@ -150,6 +155,28 @@ def alike(tables: Path) -> str:
     return _markdown(rows)
 
 
+def ordered(tables: Path) -> str:
+    """Whether first falls and leaks, of one model a rule, order the rules of rounding by their accuracy over seeds."""
+    accuracy = _by(tables / "rounding.csv", "task", "method", "rounding", protocol=BETA32)
+    found = _by(tables / "falls.csv", "task", "encoding")
+    tasks = style.in_order({task for task, _ in found})
+    rows = [["r over the rules, `paper+beta32`", *map(style.task_title, tasks)]]
+    for method, (column, title) in product(("rope", "yarn"), _ORDERS.items()):
+        rows.append([f"{style.encoding_title(method)}: {title}"])
+        for task in tasks:
+            rules = [rule for rule in RULES if (task, method, rule) in accuracy]
+            each = [found[task, _encoding_of(method, rule)][column] for rule in rules]
+            reached = [accuracy[task, method, rule]["ood_accuracy_percent"] for rule in rules]
+            r, *between = correlation(each, reached)
+            rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
+    return _markdown(rows)
+
+
+def _encoding_of(method: str, rule: str) -> str:
+    """What config/encodings.yaml calls a method under a rule of rounding."""
+    return {NONE: method, "nearest": f"resonance_{method}"}.get(rule, f"{method}_{rule}")
+
+
 def flips(tables: Path, base: str, column: str) -> str:
     """What each choice of the other protocol does to one encoding: a column a task."""
     cells = _by(tables / "ablation.csv", "choice", "task", base=base, column=column)
@@ -243,7 +270,20 @@ def _markdown(rows: list[list[str]]) -> str:
 
 _MAKERS: dict[str, Callable[..., str]] = {
     maker.__name__: maker
-    for maker in (whole, cells, pairs, hidden, rounding, alike, clusters, flips, flipped, significant, oracles)
+    for maker in (
+        whole,
+        cells,
+        pairs,
+        hidden,
+        rounding,
+        alike,
+        clusters,
+        ordered,
+        flips,
+        flipped,
+        significant,
+        oracles,
+    )
 }
 
 

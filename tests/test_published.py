@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from figures import ablation, aliases, falls, leaderboard, pages, rounding, table1_posgen, verdict
+from figures import ablation, aliases, falls, fig4_perplexity, leaderboard, pages, rounding, table1_posgen, verdict
 from resonance.posgen import stages
 from resonance.posgen.preset import PROBED, Posgen
 from resonance.posgen.probe_rows import PROBES
@@ -24,6 +24,8 @@ WHOLE = {
     "rounding": rounding, "ablation": ablation, "aliases": aliases, "falls": falls, "lengths": falls, "fastest": falls,
 }  # fmt: skip
 """Studies that have one table and figure of all their files, and what draws them."""
+KEPT_LINES = {"fig4_perplexity_stand_in_tiny": ROOT / "results-published/laptop/perplexity_tiny"}
+"""Figure 4 of a model -> the folder of its lines."""
 PAGES = pages.with_tables(ROOT / "docs")
 
 
@@ -41,6 +43,13 @@ def tables(laptop, tmp_path_factory) -> Path:
         more = [ROOT / f"results-published/predictions/{name}.csv"] if script is falls else []
         if files_of(name):
             script.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
+    for stem, lines in KEPT_LINES.items():
+        model = load(ROOT / "config", "laptop").llm.settings.models[lines.name.partition("_")[2]]
+        fig4_perplexity.main(
+            folder / f"figure_{stem}", "laptop", folder / stem, model.title, model.stand_in,
+            sorted(lines.glob("*.parquet")),
+            [f"{name}: {one.steps:,} steps of {one.length:,} tokens" for name, one in model.strategies.items()],
+        )  # fmt: skip
     leaderboard.main(ROOT / "results-published/ranking.parquet", folder / "leaderboard")
     for path in KEPT:
         if path.stem.split("_")[0] not in WHOLE:
@@ -83,7 +92,7 @@ def test_every_kept_study_is_shown_whole_on_a_page(tables: Path) -> None:
     ]
     stems = [path.stem for path in KEPT]
     whole = {study if (study := stem.split("_")[0]) in WHOLE else stem for stem in stems}
-    assert sorted(shown) == sorted(whole | {"leaderboard"})
+    assert sorted(shown) == sorted(whole | {"leaderboard", *KEPT_LINES})
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
@@ -170,7 +179,7 @@ def test_the_pages_picture_of_the_leaderboard_is_of_the_kept_rows(tables) -> Non
     assert (tables / "leaderboard.svg").read_bytes() == (ROOT / "docs/leaderboard.svg").read_bytes()
 
 
-@pytest.mark.parametrize("study", ["rounding", "ablation", "aliases", "falls"])
+@pytest.mark.parametrize("study", ["rounding", "ablation", "aliases", "falls", *KEPT_LINES])
 def test_the_pages_picture_of_a_study_is_of_the_kept_rows(study: str, tables) -> None:
     assert (tables / f"figure_{study}.svg").read_bytes() == (ROOT / f"docs/{study}.svg").read_bytes()
 

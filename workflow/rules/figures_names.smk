@@ -21,6 +21,11 @@ TABLES_FIRST, FIGURES_SECOND = "1. Tables", "2. Figures"
 RANKING = "results-published/ranking.parquet"
 LEADERBOARD_KINDS = [*TABLE_KINDS, "png", "svg"]
 KEPT = sorted(path.stem for path in Path(workflow.basedir, at(paths.KEPT)).glob("*.parquet"))
+# The same of a language model's evaluation: a folder EVALUATION_MODEL, a file a line of its figure.
+KEPT_LINES = {
+    folder.name: [f"{at(paths.KEPT)}/{folder.name}/{path.name}" for path in sorted(folder.glob("*.parquet"))]
+    for folder in sorted(Path(workflow.basedir, at(paths.KEPT)).glob("*_*/"))
+}
 
 
 def labels_of(kind, title, of):
@@ -97,9 +102,14 @@ def published_files(wildcards):
     whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
     stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
     drawn = whole + (["verdict"] if published_cells(wildcards) else [])
+    lines = [
+        f"fig4_perplexity_{name}"
+        for name, model in llm_drawn("perplexity").items()
+        if f"perplexity_{model}" in KEPT_LINES
+    ]
     return (
-        expand(published("tables/{stem}.{kind}"), stem=stems, kind=TABLE_KINDS)
-        + expand(published("figures/{stem}.{kind}"), stem=drawn, kind=FIGURE_KINDS)
+        expand(published("tables/{stem}.{kind}"), stem=stems + lines, kind=TABLE_KINDS)
+        + expand(published("figures/{stem}.{kind}"), stem=drawn + lines, kind=FIGURE_KINDS)
         + expand(published("tables/leaderboard.{kind}"), kind=LEADERBOARD_KINDS)
     )
 
@@ -193,6 +203,11 @@ def of_model(script, evaluation, figure_stem, table_stem, caption, title):
     return drawing(script, output, told_of_model(evaluation, table_stem), of="{drawn}", **{evaluation: measured})
 
 
+def kept_lines(wildcards):
+    """A language model's kept files."""
+    return KEPT_LINES[f"perplexity_{llm_drawn('perplexity')[wildcards.drawn]}"]
+
+
 DRAWINGS = {
     "figure1": drawing(
         "fig1_rotation_angles", figure_at(figure("fig1_rotation_angles"), "fig1", "Figure 1"), methods=["rope"]
@@ -239,6 +254,14 @@ DRAWINGS = {
     **foretold("fastest", "First falls, the fastest wavelength moved"),
     "figure4_one": of_model(
         "fig4_perplexity", "perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE, "fig4", "Figure 4"
+    ),
+    "published_figure4": drawing(
+        "fig4_perplexity",
+        figure_at(published("figures/fig4_perplexity_{drawn}"), None, None)
+        + table_at(published("tables/fig4_perplexity_{drawn}"), None, None),
+        told_of_model("perplexity", published("tables/fig4_perplexity_{drawn}")),
+        of="{drawn}",
+        perplexity=kept_lines,
     ),
     # An extra beside perplexity (L14): asked of the models that `llm.passkey.lengths` names.
     "passkey_figure": of_model(

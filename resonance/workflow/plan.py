@@ -20,12 +20,15 @@ from resonance.llm import cost as llm_cost
 from resonance.posgen import cost as posgen_cost
 from resonance.record import paths
 from resonance.record.job import CPU, DEVICES, Device, Job, RuleResources, light
+from resonance.record.provenance import instruction_sets
 from resonance.record.settings import SettingsError
 from resonance.workflow.preset import Config
 
 GPUS = [key for key in DEVICES if key != CPU]
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout that holds the Snakefile."""
+_SLOWER = {"amx_bf16": "", "avx512f": "twice", "avx2": "3 to 5 times"}
+"""How much longer the laptop preset takes where this is the best instruction set: measured, docs/log.md."""
 _JOB = re.compile(r"^rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 
 
@@ -158,6 +161,13 @@ def check(planned: list[Job], device: Device, root: Path = ROOT) -> list[Check]:
     return [*by_rule, together("total", found)]
 
 
+def cpu_here() -> str:
+    """The processor whose times are planned, and how much longer this one takes."""
+    known = instruction_sets().split()
+    slower = next((said for name, said in _SLOWER.items() if name in known), "")
+    return DEVICES[CPU].name + (f" with AMX; {slower} as long on this processor" if slower else "")
+
+
 def show(preset: str, targets: list[str], planned: list[Job]) -> None:
     """The plan as tables on stdout, of GPUs their own, and in words what it leaves out."""
     host = {"jobs": "jobs", "flop": "PFLOP", CPU: DEVICES[CPU].name, "memory": "memory", "disk": "disk"}
@@ -174,6 +184,7 @@ def show(preset: str, targets: list[str], planned: list[Job]) -> None:
         "* estimated from data sheets, never run. A CPU is counted in bf16 where the preset has tf32. –: not there.",
         f"Checkpoints of a running training take up to {_size(scratch)} more.",
     ]
+    say += [f"CPU times: {here}." for here in [cpu_here()] if here != DEVICES[CPU].name]
     say += dict.fromkeys(f"not counted (+?): {job.rule}, {job.unknown}" for job in planned if job.unknown)
     say += dict.fromkeys(f"not counted in {job.rule}: {job.left_out}" for job in planned if job.left_out)
     say += [f"the preset asks for too little: {line}" for line in shortfalls(planned)]
@@ -207,7 +218,7 @@ def show_brief(preset: str, left: list[Job]) -> None:
         return
     total = rows(left)[-1]
     key = GPUS[0] if any(job.asks.gpu for job in left) else CPU
-    on = DEVICES[key].name + ("" if DEVICES[key].measured else ", estimated from data sheets, never run")
+    on = cpu_here() if key == CPU else DEVICES[key].name + ", estimated from data sheets, never run"
     more = f" and {total.unknown} of unknown length" if total.unknown else ""
     fetched = ", ".join(sorted({job.download for job in left if job.download})) or "nothing"
     time = _time(total.seconds[key] or 0)

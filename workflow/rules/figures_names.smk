@@ -97,7 +97,7 @@ def study_figures(study):
 
 def published_files(wildcards):
     """Every table of the kept rows, and the figures of those that have one."""
-    if not KEPT:
+    if not (KEPT or KEPT_LINES):
         raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
     whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
     stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]

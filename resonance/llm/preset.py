@@ -84,10 +84,8 @@ class Llm:
     def finetune_run(self, model: str, strategy: str) -> FinetuneRun:
         llm, protocol = self.settings, self.protocol
         source, asked = llm.models[model], llm.finetuning
-        spent, loop = (
-            source.strategies[strategy],
-            FinetuneLoop(**asked.model_dump(include=set(FinetuneLoop.model_fields))),
-        )
+        spent = source.strategies[strategy]
+        loop = FinetuneLoop(**asked.model_dump(include=set(FinetuneLoop.model_fields)))
         return FinetuneRun(
             choices=protocol.choices(FinetuneChoices),
             model=model,

@@ -184,7 +184,8 @@ def show(preset: str, targets: list[str], planned: list[Job]) -> None:
         "* estimated from data sheets, never run. A CPU is counted in bf16 where the preset has tf32. –: not there.",
         f"Checkpoints of a running training take up to {_size(scratch)} more.",
     ]
-    say += [f"CPU times: {here}." for here in [cpu_here()] if here != DEVICES[CPU].name]
+    if (here := cpu_here()) != DEVICES[CPU].name:
+        say.append(f"CPU times: {here}.")
     say += dict.fromkeys(f"not counted (+?): {job.rule}, {job.unknown}" for job in planned if job.unknown)
     say += dict.fromkeys(f"not counted in {job.rule}: {job.left_out}" for job in planned if job.left_out)
     say += [f"the preset asks for too little: {line}" for line in shortfalls(planned)]

@@ -12,10 +12,15 @@ def one_timer_at_a_time() -> None:
     from snakemake.scheduling.job_scheduler import JobScheduler
 
     def look_again(scheduler: JobScheduler, delay: float) -> None:
-        waiting = getattr(scheduler, "_timer", None)
-        if waiting is None or not waiting.is_alive():
-            scheduler._timer = threading.Timer(delay, scheduler._open_jobs.release)
-            scheduler._timer.daemon = True
-            scheduler._timer.start()
+        if getattr(scheduler, "_timer", None) is not None:
+            return
+
+        def wake() -> None:
+            scheduler._timer = None  # before the pass that it starts, which may ask again
+            scheduler._open_jobs.release()
+
+        scheduler._timer = threading.Timer(delay, wake)
+        scheduler._timer.daemon = True
+        scheduler._timer.start()
 
     JobScheduler._schedule_reevalutation = look_again

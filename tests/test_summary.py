@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from jinja2 import Template
 from matplotlib.figure import Figure
 
 from figures import style, summary
@@ -81,6 +83,14 @@ def test_a_drawing_without_a_caption_is_refused(given: dict) -> None:
     given["caption"] = [path for path in given["caption"] if path.stem != "line"]
     with pytest.raises(ValueError, match=r"line_paper.svg: no caption .* add one to workflow/report/"):
         summary.main(**given)
+
+
+def test_the_report_of_a_part_links_to_nothing_that_it_lacks() -> None:
+    """`snakemake aliases --report` had an error message of docutils on its first page."""
+    text = Template((REPORT / "workflow.rst").read_text(encoding="utf-8"))
+    for target, linked in (("verdict.png", True), ("aliases.png", False)):
+        said = text.render(files=[SimpleNamespace(target=target)], snakemake=SimpleNamespace(config={}))
+        assert ("verdict.png_" in said) is linked
 
 
 def test_times_and_versions_are_those_of_the_run(given: dict) -> None:

@@ -38,12 +38,19 @@ def labels_of(kind, title, of):
     return labels
 
 
+def caption_at(name):
+    """A caption's file, as `report` wants it. Snakemake itself misses one only when a report is made, after the runs."""
+    if not Path(workflow.basedir, f"workflow/report/{name}.rst").is_file():
+        raise WorkflowError(f"workflow/report/{name}.rst must be there, the report's caption; write it")
+    return f"../report/{name}.rst"
+
+
 def table_at(stem, caption, title, kinds=PAIRED_KINDS, **of):
     """The files of a table, its page in the report; without a caption it is in none."""
     page = f"{stem}.html"
     if caption:
         labels = labels_of("table", title, of)
-        page = report(page, caption=f"../report/{caption}.rst", category=TABLES_FIRST, labels=labels)
+        page = report(page, caption=caption_at(caption), category=TABLES_FIRST, labels=labels)
     return [page, *(f"{stem}{kind}" for kind in kinds if kind != ".html")]
 
 
@@ -52,7 +59,7 @@ def figure_at(stem, caption, title, **of):
     picture = f"{stem}.png"
     if caption:
         labels = labels_of("figure", title, of)
-        picture = report(picture, caption=f"../report/{caption}.rst", category=FIGURES_SECOND, labels=labels)
+        picture = report(picture, caption=caption_at(caption), category=FIGURES_SECOND, labels=labels)
     return [picture, f"{stem}.pdf", f"{stem}.svg"]
 
 
@@ -182,7 +189,7 @@ def collected(study, title, script=None, **inputs):
         output = table_at(numbers, *reported, kinds=[".csv", ".md", ".tex"]) + figure_at(picture, *reported)
         return drawing(script or study, output, lambda wildcards: [f"--draw={picture}"], study=files, **inputs)
 
-    own = drawn(at(posgen_paths.STUDY).replace("{study}", study), table(study), figure(study), study, title)
+    own = drawn(at(posgen_paths.STUDY).replace("{study}", study), table(study), figure(study), script or study, title)
     of_kept = drawn(kept(study), published(f"tables/{study}"), published(f"figures/{study}"), None, None)
     return {f"{study}_table": own, f"published_{study}_table": of_kept}
 

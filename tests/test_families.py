@@ -96,6 +96,7 @@ OF_THEIR_OWN = {
     "bamba": {"attn_layer_indices": [1], "mamba_expand": 2, "mamba_d_head": 16, "mamba_n_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 64},
     "flint": {"layer_types": ["sliding_attention", "full_attention"]},  # only a window turns there
+    "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"]},
     "gemma3n_text": {
         "num_hidden_layers": 4,
         "num_kv_shared_layers": 2,
@@ -103,6 +104,7 @@ OF_THEIR_OWN = {
     },
     "granitemoehybrid": {"layer_types": ["mamba", "attention"], "mamba_expand": 2},
     "lfm2_moe": {"layer_types": ["full_attention", "full_attention"]},
+    "olmo3": {"layer_types": ["sliding_attention", "full_attention"]},
     "zamba2": {"layers_block_type": ["hybrid", "hybrid"], "layer_types": None},
     "zaya": {"num_experts_per_tok": 1},
 }

@@ -13,13 +13,15 @@ def main() -> None:
         return
     try:
         from resonance.cli import main as run
+
+        run()
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("resonance"):
             raise
         sys.exit(
-            f"error: {error.name} is not installed, which the workflow needs; pip install 'resonance-rope[workflow]'"
+            f"error: {error.name} is not installed, which this command needs; in the checkout: "
+            "pip install '.[workflow,llm]'"
         )
-    run()
 
 
 if __name__ == "__main__":

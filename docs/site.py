@@ -16,7 +16,9 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, **_):
-    """Files of the repository that are no pages keep their name and lose their link."""
+    """Links to what is a page on the site alone; other files of the repository keep their name and lose their link."""
+    for source, page in {"../config/README.md": "config.md", "../CHANGELOG.md": "changelog.md"}.items():
+        markdown = markdown.replace(f"]({source})", f"]({page})")
     return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 

@@ -9,11 +9,12 @@ import torch
 
 from resonance.encoding.rotary import Rotation
 from resonance.encoding.spec import EncodingSpec
+from resonance.posgen.draws import generator
 from resonance.posgen.evaluate import ByPosition, baselines, evaluate, measure
 from resonance.posgen.rows import SUMMARIES
 from resonance.posgen.settings import EvaluationSettings, TrainRun
 from resonance.posgen.tasks import PAPER_TASKS, Rule
-from resonance.posgen.train import generator, make_decoder, make_rotary, train
+from resonance.posgen.train import make_decoder, make_rotary, train
 
 RESONANCE = EncodingSpec(resonance=True)
 

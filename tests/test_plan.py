@@ -23,7 +23,8 @@ from resonance.leval import cost as leval_cost
 from resonance.llm import cost as llm_cost
 from resonance.posgen import cost as posgen_cost
 from resonance.posgen import train as training
-from resonance.posgen.train import generator, make_decoder
+from resonance.posgen.draws import generator
+from resonance.posgen.train import make_decoder
 from resonance.record.job import DEVICES, Job, RuleResources
 from resonance.record.settings import SettingsError
 from resonance.workflow import plan

@@ -7,10 +7,11 @@ import torch
 from resonance.encoding.rotary import Rotary
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import aliases, probe
+from resonance.posgen.draws import generator
 from resonance.posgen.evaluate import ByPosition
 from resonance.posgen.probe_rows import PROBED
 from resonance.posgen.settings import EvaluationSettings
-from resonance.posgen.train import generator, make_decoder, make_rotary, to_inputs
+from resonance.posgen.train import make_decoder, make_rotary, to_inputs
 
 YARN = EncodingSpec(method="yarn", scale=4.0, train_length=12, beta_fast=2.0, resonance=True)
 TRAINED = 63

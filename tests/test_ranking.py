@@ -1,7 +1,9 @@
 """PosGen for any encoding: each encoding by its formula, the tasks' promises, and the command from end to end."""
 
+import importlib
 import itertools
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -336,6 +338,41 @@ def test_rows_that_were_ranked_otherwise_are_refused(tmp_path: Path) -> None:
         rank.rank(["nope"], tmp_path / "out", tmp_path / "no.parquet", (0,), 1)
 
 
+def test_the_kept_leaderboard_is_of_the_code_that_is_here() -> None:
+    """Else `resonance posgen rank FILE` refuses to run; what makes no number of it must be no part of its identity."""
+    rows, _ = rank._kept(rank.KEPT, {"mine": rank._made_of("nope", encodings()["nope"], 1.0)})
+    assert rows["encoding"].n_unique() == 17
+
+
+def test_a_file_is_known_by_what_it_imports_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (mine := tmp_path / "mine.py").write_text(
+        "import slopes\nfrom resonance.posgen.ranking.encoding import PositionEncoding\n"
+        "class Mine(PositionEncoding):\n    slope = slopes.SLOPE\n"
+    )
+    known = []
+    for slope in ("0.1", "0.9"):
+        monkeypatch.delitem(sys.modules, "slopes", raising=False)
+        importlib.invalidate_caches()
+        (tmp_path / "slopes.py").write_text(f"SLOPE = {slope}  # {len(known) * 'x'}\n")
+        known.append(rank._made_of(str(mine), named(str(mine))[1], 1.0))
+    monkeypatch.delitem(sys.modules, "slopes")
+    assert known[0]["encoding.beside"] != known[1]["encoding.beside"] and "slopes " in known[0]["encoding.beside"]
+    assert known[0]["encoding.file"] == known[1]["encoding.file"]
+    assert "resonance.posgen.ranking.encoding " in known[0]["encoding.code"]
+
+
+def test_a_file_may_register_its_class_as_ours_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is run more than once in a process."""
+    monkeypatch.setattr("resonance.posgen.ranking.encodings._ENCODINGS", dict(encodings()))
+    (mine := tmp_path / "mine.py").write_text(
+        "from resonance.posgen.ranking.encoding import PositionEncoding\n"
+        "from resonance.posgen.ranking.encodings import register\n"
+        "@register('my_own')\nclass Mine(PositionEncoding): pass\n"
+    )
+    assert named(str(mine))[0] == named(str(mine))[0] == "Mine"
+
+
 def test_the_leaderboard_tells_what_survives(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     kept = tmp_path / "kept.parquet"
     noise = {0: 0.001, 1: -0.001, 2: 0.0}
@@ -361,6 +398,14 @@ def test_one_seed_says_that_it_decides_nothing(tmp_path: Path, capsys: pytest.Ca
     write_board(tmp_path / "board", read_rows(kept, RANKING), ["mine"])
     assert "this decides nothing" in (tmp_path / "board.md").read_text()
     assert "+40.0 too few seeds" in capsys.readouterr().out
+
+
+def test_one_seed_beside_three_is_named(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.parquet"
+    a_ranking(kept, rope={0: 0.5, 1: 0.6, 2: 0.5}, mine={0: 0.9})
+    write_board(tmp_path / "board", read_rows(kept, RANKING), ["mine"])
+    text = (tmp_path / "board.md").read_text()
+    assert "3 seeds (mine: 1), below" in text and "mine: With 1 seed(s) nothing is tested: this decides nothing" in text
 
 
 def test_the_guides_snippet_scores_the_files(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import torch
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen import train as training
 from resonance.posgen.decoder import Dropout
+from resonance.posgen.draws import Batches, generator
 from resonance.posgen.settings import TrainRun
-from resonance.posgen.step import Batches, CompiledOrNot, DropoutMasks, Step
-from resonance.posgen.train import Trained, generator, make_decoder, make_rotary, spread, to_inputs, train
+from resonance.posgen.step import CompiledOrNot, DropoutMasks, Step
+from resonance.posgen.train import Trained, make_decoder, make_rotary, spread, to_inputs, train
 from resonance.record.precision import precision_here
 
 RESONANCE = EncodingSpec(resonance=True)

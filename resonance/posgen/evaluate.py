@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from resonance.encoding.rotary import Rotary
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Decoder
+from resonance.posgen.draws import generator
 from resonance.posgen.settings import DataSettings, EvaluationSettings, TrainRun
 from resonance.posgen.tasks import Rule, local_rule
-from resonance.posgen.train import autocast, generator, make_decoder, make_rotary, spread, to_inputs
+from resonance.posgen.train import autocast, make_decoder, make_rotary, spread, to_inputs
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from resonance.encoding.rotary import Rotary
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.aliases import above_trained, leak, masks, predicted_falls
 from resonance.posgen.decoder import Decoder
+from resonance.posgen.draws import generator
 from resonance.posgen.evaluate import ByPosition, measure
 from resonance.posgen.settings import EvaluationSettings, TrainRun
-from resonance.posgen.train import generator, make_decoder, make_rotary, spread, to_inputs
+from resonance.posgen.train import make_decoder, make_rotary, spread, to_inputs
 
 FALL = 0.05
 """How much lower the mean accuracy of five positions is than that of the five before them, where it falls."""

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from resonance.encoding.rotary import Rotary, Rotation
 from resonance.encoding.spec import EncodingSpec
 from resonance.posgen.decoder import Decoder, DecoderConfig
+from resonance.posgen.draws import Batches, generator
 from resonance.posgen.settings import TrainRun
-from resonance.posgen.step import Batches, DropoutMasks, Losses, Step, autocast
+from resonance.posgen.step import DropoutMasks, Losses, Step, autocast
 from resonance.posgen.tasks import digest
 from resonance.record.checkpoint import Checkpoints
 from resonance.record.identity import code_of, identity
@@ -36,12 +37,6 @@ class Trained:
     rows: list[dict] = field(default_factory=list)
     compiled: bool = False
     resumed_at: list[int] = field(default_factory=list)
-
-
-def generator(seed: int, stream: int, device: str = "cpu") -> torch.Generator:
-    """The generator of one stream of a seed; streams of one seed are independent."""
-    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
 def make_decoder(run: TrainRun, init: torch.Generator) -> Decoder:

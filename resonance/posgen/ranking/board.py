@@ -8,7 +8,7 @@ import polars as pl
 from resonance.posgen.ranking.rows import ACCURACIES, RANKING
 from resonance.posgen.ranking.tasks import TASKS, TRAIN_LENGTH, WINDOWS, drawn_for, oracle
 from resonance.record.files import replacing
-from resonance.record.stats import Estimate, detectable, estimate, holm, p_value, paired_difference
+from resonance.record.stats import LEAST_RUNS, Estimate, detectable, estimate, holm, p_value, paired_difference
 from resonance.record.tables import Bold, Table, interval, number, with_sd, write_csv, write_tables
 
 REFERENCE = "rope"
@@ -99,9 +99,11 @@ def _families(by_seed: dict, compared: dict, frame: pl.DataFrame, own: list[str]
             f"{parameters:,.0f}",
         ]
         rows.append(cells)
-    seeds = sorted(set(frame["seed"]))
+    seeds = dict(frame.group_by("encoding").agg(pl.col("seed").n_unique()).iter_rows())
+    most, fewer = max(seeds.values()), {title(name): n for name, n in seeds.items() if n < max(seeds.values())}
+    apart = "".join(f" ({name}: {n})" for name, n in fewer.items())
     caption = (
-        f"Accuracy in percent, mean over three tasks and {len(seeds)} seeds, below L = 64 (in L), from L to 2L "
+        f"Accuracy in percent, mean over three tasks and {most} seeds{apart}, below L = 64 (in L), from L to 2L "
         "and from 2L to 4L, for decoders trained at L from scratch: two layers, width 128, two heads of 64. Sorted by "
         "2L to 4L on the three tasks that near tokens cannot solve."
     )
@@ -115,8 +117,9 @@ def _families(by_seed: dict, compared: dict, frame: pl.DataFrame, own: list[str]
         f"Learned: on how many it reaches {100 * LEARNED:.0f} % in L. Step: time of a training step over RoPE's, in "
         "turns on one core. Parameters: of the encoding."
     )
-    if len(seeds) < 3:
-        notes += f" With {len(seeds)} seed(s) nothing is tested: this decides nothing."
+    if min(seeds.values()) < LEAST_RUNS:
+        whose = f"{', '.join(name for name, n in fewer.items() if n < LEAST_RUNS)}: " if most >= LEAST_RUNS else ""
+        notes += f" {whose}With {min(seeds.values())} seed(s) nothing is tested: this decides nothing."
     return Table("leaderboard", caption, header, [("", rows)], notes)
 
 

@@ -4,6 +4,7 @@ One file of rows an encoding, written anew after every training: what is there a
 is not trained again.
 """
 
+import ast
 import os
 import re
 import sys
@@ -79,7 +80,7 @@ def rank(
 def _made_of(asked: str, encoding: type, share: float) -> dict[str, str]:
     """What the rows of an encoding depend on."""
     path = asked.partition(":")[0]
-    source = {"file": sha256(Path(path))} if path.endswith(".py") else {"code": code_of(encoding.__module__)}
+    source = _of_file(Path(path)) if path.endswith(".py") else {"code": code_of(encoding.__module__)}
     settings = {
         "ranking": {"steps": {name: _steps(name, share) for name in tasks.TASKS}, "model": MODEL, "sets": tasks.SPLITS,
                     "batch": BATCH, "rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY},
@@ -88,6 +89,23 @@ def _made_of(asked: str, encoding: type, share: float) -> dict[str, str]:
         "processor": instruction_sets(),
     }  # fmt: skip
     return identity(settings, code_of("resonance.posgen.ranking.train", "resonance.posgen.ranking.tasks"))
+
+
+def _of_file(path: Path) -> dict[str, list[str]]:
+    """What a file of one's own computes with: itself, what it imports of its folder, and what of this project."""
+    ours = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        ours |= {name for name in names if name.startswith("resonance.")}
+    loaded = {name: Path(file) for name, of in sys.modules.items() if (file := getattr(of, "__file__", None))}
+    beside = {
+        f"{name} {sha256(file)[:8]}"
+        for name, file in loaded.items()
+        if file.is_relative_to(path.resolve().parent)
+        and not {"resonance", "site-packages"} & {name.split(".")[0], *file.parts}
+    }
+    return {"file": [sha256(path)], "beside": sorted(beside), "code": code_of(*ours)}
 
 
 def _kept(path: Path, made: dict[str, dict[str, str]]) -> tuple[pl.DataFrame, dict[str, dict[str, str]]]:

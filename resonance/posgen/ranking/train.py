@@ -14,11 +14,10 @@ import torch
 from torch.nn import functional as F
 
 from resonance.posgen.decoder import DecoderConfig
+from resonance.posgen.draws import Batches, generator
 from resonance.posgen.ranking.decoder import PlacedDecoder
 from resonance.posgen.ranking.encoding import PositionEncoding, Sizes
 from resonance.posgen.ranking.tasks import TEST_LENGTH, TRAIN_LENGTH, Drawn, Task
-from resonance.posgen.step import Batches
-from resonance.posgen.train import generator
 
 BATCH = 32
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2

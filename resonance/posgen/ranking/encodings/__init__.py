@@ -22,7 +22,7 @@ def register(name: str) -> Callable[[type[PositionEncoding]], type[PositionEncod
     """Add an encoding under a name. Raises ValueError for a name that is taken."""
 
     def add(made: type[PositionEncoding]) -> type[PositionEncoding]:
-        if name in _ENCODINGS:
+        if name in _ENCODINGS and _ENCODINGS[name].__module__ != made.__module__:  # else a file that runs again
             raise ValueError(f"encoding {name} is registered already; choose another name")
         _ENCODINGS[name] = made
         return made
@@ -74,6 +74,6 @@ def named(asked: str) -> tuple[str, type[PositionEncoding]]:
             f"name one: {path}:NAME"
         )
     name = wanted or next(iter(found))
-    if name in encodings():
+    if encodings().get(name, found[name]) is not found[name]:
         raise ValueError(f"{path}: {name} is the name of a registered encoding; rename the class")
     return name, found[name]

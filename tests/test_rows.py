@@ -23,7 +23,7 @@ from resonance.record.encoding import read_encoding
 from resonance.record.files import read_json, replacing, write_json, write_text
 from resonance.record.provenance import provenance
 from resonance.record.rows import Kind, kind_of, read_rows, read_run, read_sequences, write_rows, write_sequences
-from resonance.record.stats import estimate, paired_difference
+from resonance.record.stats import correlation, estimate, p_value, paired_difference
 
 KINDS = {"posgen training": TRAINING, "evaluation": EVALUATION, "leval": ANSWERS}
 
@@ -289,6 +289,22 @@ def test_one_run_has_no_spread_and_two_have_no_interval() -> None:
     one, two = estimate([0.25]), estimate([0.25, 0.75])
     assert (one.mean, one.n) == (0.25, 1) and np.isnan([one.sd, one.low, one.high, one.variance]).all()
     assert (two.mean, two.variance, two.n) == (0.5, pytest.approx(0.125), 2) and np.isnan([two.low, two.high]).all()
+
+
+def test_a_correlations_interval_is_scipys_and_wider_for_means_taken_off() -> None:
+    ours, theirs = np.random.default_rng(0).normal(size=(2, 30)) + np.arange(30) / 10
+    found = scipy.stats.pearsonr(ours, theirs)
+    assert correlation(ours, theirs) == pytest.approx((found.statistic, *found.confidence_interval(0.95)))
+    assert correlation(ours, theirs, lost=9)[1:] == pytest.approx(
+        np.tanh(np.arctanh(found.statistic) + np.array([-1, 1]) * 1.959964 / 18**0.5)
+    )
+    assert correlation([1, 2, 3, 4], [1, 2, 3, 4]) == pytest.approx((1, 1, 1))
+    assert "at least 4 pairs, got 3" in refusal(lambda: correlation(ours[:5], theirs[:5], lost=2))
+
+
+def test_a_difference_without_spread_is_certain_unless_it_is_zero() -> None:
+    assert p_value(estimate([0.5, 0.5, 0.5])) == 0.0 and np.isnan(p_value(estimate([0.0, 0.0, 0.0])))
+    assert np.isnan(p_value(estimate([0.5])))
 
 
 def test_paired_difference_equals_scipys_paired_test_over_common_seeds() -> None:

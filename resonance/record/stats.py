@@ -61,8 +61,11 @@ def detectable(found: Estimate, power: float = 0.8) -> float | None:
 
 
 def p_value(found: Estimate) -> float:
-    """Two-sided p of a mean of zero by the t-test whose interval an Estimate holds; nan for a single run."""
-    return float(2 * stats.t.sf(abs(found.mean) / (found.sd / found.n**0.5), found.n - 1)) if found.sd else float("nan")
+    """Two-sided p of a mean of zero by the t-test whose interval an Estimate holds; nan for a single run, and for runs
+    that are all zero."""
+    if found.sd == 0:
+        return 0.0 if found.mean else float("nan")
+    return float(2 * stats.t.sf(abs(found.mean) / (found.sd / found.n**0.5), found.n - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -74,13 +77,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def correlation(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
-    """Pearson's r of pairs, and its 95 % interval (Fisher's z). Raises ValueError for fewer than four pairs."""
-    if len(ours) < 4:
-        raise ValueError(f"a correlation with an interval needs at least 4 pairs, got {len(ours)}")
-    found = stats.pearsonr(ours, theirs)
-    low, high = found.confidence_interval(0.95)
-    return float(found.statistic), float(low), float(high)
+def correlation(ours: np.ndarray, theirs: np.ndarray, lost: int = 0) -> tuple[float, float, float]:
+    """Pearson's r of pairs, and its 95 % interval (Fisher's z). Raises ValueError for fewer than four pairs.
+
+    lost  degrees of freedom that went into means which were taken off before: of n groups, n - 1
+    """
+    if (n := len(ours) - lost) < 4:
+        raise ValueError(f"a correlation with an interval needs at least 4 pairs, got {n}")
+    r = float(stats.pearsonr(ours, theirs).statistic)
+    with np.errstate(divide="ignore"):  # r of 1 has an interval of no width
+        ends = np.tanh(np.arctanh(r) + np.array([-1, 1]) * stats.norm.ppf(0.975) / (n - 3) ** 0.5)
+    return r, float(ends[0]), float(ends[1])
 
 
 def weighted_estimate(values: np.ndarray, weights: np.ndarray) -> Estimate:

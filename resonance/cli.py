@@ -24,7 +24,7 @@ for name, wing in (("posgen", posgen), ("llm", llm), ("leval", leval), ("config"
     app.add_typer(wing.app, name=name)
 app.command("plan")(workflow.plan)
 app.command("collect")(workflow.collect)
-app.command("trace")(workflow.trace)
+app.command("trace", context_settings={"ignore_unknown_options": True})(workflow.trace)  # -11.30 is no option
 app.command("crate")(workflow.crate)
 app.command("inspect")(hf.inspect)
 app.command("export")(hf.export)

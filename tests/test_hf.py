@@ -207,6 +207,11 @@ def test_a_cast_leaves_the_table_alone(cast):
     check_table(model, spec())
 
 
+def test_a_model_in_a_subfolder_loads_as_from_pretrained_loads_it(tmp_path):
+    llama().save_pretrained(tmp_path / "inner")
+    assert load_pretrained(tmp_path, spec(), subfolder="inner").model.rotary_emb.specs[ONLY] == spec().filled()
+
+
 def test_bfloat16_loads_with_a_float32_table(tmp_path):
     swap_rotary(llama(), spec()).save_pretrained(tmp_path)
     model = load_pretrained(tmp_path, dtype=torch.bfloat16)

@@ -211,6 +211,20 @@ def test_a_mistake_is_found_by_name_and_nothing_else_is(tmp_path, case):
     assert named and all(re.match(expected, each) for each in named), named
 
 
+@pytest.mark.parametrize("value", ['"head_dim": "16"', '"head_dim": Infinity', '"vocab_size": [64]'])
+def test_a_value_of_another_kind_is_a_finding(tmp_path, value):
+    text = json.dumps(llama2(rope_scaling=None))
+    (tmp_path / "config.json").write_text(f"{text[:-1]}, {value}}}")  # of two values json takes the last
+    assert [each["name"] for each in inspect(tmp_path)["findings"]] == ["config_refused"]
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("model_type", []), ("text_config", "x")])
+def test_a_config_of_another_form_is_one_line(tmp_path, name, wrong):
+    (tmp_path / "config.json").write_text(json.dumps({name: wrong}))
+    with pytest.raises(ValueError, match=rf"config\.json: {name} must be (text|a mapping), got (list|str); mend it"):
+        inspect(tmp_path)
+
+
 def test_every_rule_has_a_case():
     names = set(re.findall(r'Finding\(\s*"(\w+)"', Path(findings.__file__).read_text()))
     expected = " ".join(pattern for _, pattern in WRONG.values())

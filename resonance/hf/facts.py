@@ -88,8 +88,8 @@ class Facts:
 
     @property
     def rotary_dim(self) -> int | None:
-        partial = number(self.partial)
-        return None if self.head_dim is None or partial is None else int(self.head_dim * partial)
+        head, partial = number(self.head_dim), number(self.partial)
+        return None if head is None or partial is None else int(head * partial)
 
     def read_spec(self) -> EncodingSpec:
         """Our spec in the config. Raises KeyError where there is none, ValueError where it cannot be read."""

@@ -157,7 +157,7 @@ def _base(facts: Facts) -> Iterator[Finding]:
         return
     if None not in (top, inner) and top != inner and not facts.by_layer:
         yield Finding("base_contradicted", f"rope_theta is {top} at the top and {inner} inside; keep the model's own")
-    least = _SMALLEST_BASES.get((facts.model_type, facts.raw.get("vocab_size")))
+    least = _SMALLEST_BASES.get((facts.model_type, number(facts.raw.get("vocab_size"))))
     if least and used < least:
         said = (
             f"{facts.model_type} with a vocabulary of {facts.raw['vocab_size']} was pretrained with {least:,} or more"

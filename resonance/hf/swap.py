@@ -43,6 +43,9 @@ from resonance.hf.parameters import (
 
 __all__ = ["check_table", "describe", "load_pretrained", "original_length", "rotation_on", "spec_of", "swap_rotary"]
 
+_OF_A_CONFIG = ("cache_dir", "force_download", "gguf_file", "local_files_only", "proxies", "revision", "subfolder",
+                "token", "trust_remote_code")  # fmt: skip
+"""Options of `from_pretrained` that say where a config lies, and not what to make of it."""
 _TOLERANCE = 1e-6  # float32 rounding of the numbers in [-1.4, 1.4] that a table holds
 _SAMPLE = 512  # positions at which a table in use is compared with the one asked for
 _THEIR_TOLERANCE = 1e-3  # m*theta in float32 at the few positions where their table is compared with its config
@@ -115,7 +118,7 @@ def load_pretrained(
     Raises ValueError for a rope type that is neither ours nor one that a spec can express: nothing falls back to
     plain RoPE.
     """
-    known = {name: options[name] for name in ("gguf_file", "revision", "token", "local_files_only") if name in options}
+    known = {name: options[name] for name in _OF_A_CONFIG if name in options}
     config = AutoConfig.from_pretrained(folder, **known).get_text_config()
     check_type(config)
     saved = read_specs(config) if spec is None else spec

@@ -155,8 +155,9 @@ def compare(ours: Path, theirs: Path, task: str | None, seed: int) -> None:
     for parser in PARSERS:
         credits = [counts.credits_of(frame, parser) for frame in frames]
         groups = [{name: credits[0][name]} for name in credits[0]]
-        if len(groups) > 1:
-            groups.append(credits[0])
+        theirs = {name: credit for name, credit in credits[0].items() if name in TASKS}  # ours are in no average
+        if len(theirs) > 1:
+            groups.append(theirs)
         for group in groups:
             found = paired_tasks(group, {name: credits[1][name] for name in group}, seed)
             label = "average" if len(group) > 1 else next(iter(group))
@@ -210,6 +211,8 @@ def _read(path: Path, task: str | None) -> pl.DataFrame:
         names = {"model": predictions.model, "encoding": None, "strategy": None}
         return pl.DataFrame([names | row for row in files.score_rows(predictions)], schema=dict(ANSWERS.columns))
     rows = read_rows(path, ANSWERS)
+    if task is not None and (task := task.lower()) not in rows["task"]:
+        raise ValueError(f"{path} must hold task {task}, got {', '.join(sorted(set(rows['task']))) or 'none'}")
     sets = rows.select("model", "encoding", "strategy").unique()
     if sets.height != 1:
         raise ValueError(f"{path} must hold one model's predictions, got {sets.height}; score them into one file each")

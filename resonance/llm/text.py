@@ -89,7 +89,9 @@ def _from_folder(root: Path, text: Text) -> Iterator[tuple[str, str | list[int]]
         if path.suffix != ".jsonl":
             yield title, content
             continue
-        for number, line in enumerate(content.splitlines(), start=1):
+        for number, line in enumerate(content.split("\n"), start=1):  # a string may hold U+2028 and the like
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
             except ValueError:
@@ -145,7 +147,13 @@ def _column(row: object, column: str, where: str) -> str | list[int]:
         known = ", ".join(row) if isinstance(row, dict) else "no keys"
         raise ValueError(f"{where}: column must be one of {known}, got {column!r}")
     value = row[column]
-    return "\n\n".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else value
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return "\n\n".join(value)
+    if not isinstance(value, str) and not (
+        isinstance(value, list) and all(isinstance(part, int) and not isinstance(part, bool) for part in value)
+    ):
+        raise ValueError(f"{where}: must be text or token ids, got {type(value).__name__}; mend column")
+    return value
 
 
 def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None = None) -> "Packed":
@@ -160,7 +168,7 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
         Progress(f"pack {run.text.source}", run.text.max_documents) as progress,
     ):
         for title, content in documents(run.text, source, commit):
-            ids = np.asarray(_ids(tokenizer, content, title), dtype=np.int64)
+            ids = np.asarray(_ids(tokenizer, content), dtype=np.int64)
             if ids.size and (ids.min() < 0 or ids.max() >= tokenizer.vocabulary):
                 raise ValueError(
                     f"{title}: token ids must be < {tokenizer.vocabulary}, the model's vocabulary, got {ids.max()}; "
@@ -187,10 +195,8 @@ def pack(run: TextRun, tokenizer: Tokenizer, folder: Path, source: Path | None =
     return Packed(folder)
 
 
-def _ids(tokenizer: Tokenizer, content: str | list[int], title: str) -> list[int]:
+def _ids(tokenizer: Tokenizer, content: str | list[int]) -> list[int]:
     if not isinstance(content, str):
-        if not all(isinstance(token, int) for token in content[:8]):
-            raise ValueError(f"{title}: must be text or token ids, got {type(content).__name__}; mend column")
         return content  # tokenized by its publisher, BOS and EOS included
     if not content.strip():
         return []

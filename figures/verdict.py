@@ -25,7 +25,10 @@ def main(
     table: Annotated[list[Path], typer.Option(help="table1_PROTOCOL.csv; once a protocol.")],
 ) -> None:
     """STEM.pdf, .svg and .png."""
-    cells = pl.concat([pl.read_csv(path) for path in table], how="vertical_relaxed").drop_nulls("num_seeds")
+    every = [pl.read_csv(path) for path in table]
+    # A column of nothing, such as the intervals of two seeds, is read as text.
+    every = [cells.with_columns(pl.col("^.*_percent$").cast(pl.Float64)) for cells in every]
+    cells = pl.concat(every, how="vertical_relaxed").drop_nulls("num_seeds")
     style.save(drawing(cells), output, f"Table 1, published and ours (preset {preset})")
 
 

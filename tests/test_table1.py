@@ -1,5 +1,6 @@
 """Table 1's script on tiny synthetic results: the numbers, the verdicts, the words, and input that it refuses."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from figures import table1_posgen
+from figures import table1_posgen, verdict
 from posgen_results import LARGE, PUBLISHED, SEEDS, SMALL, make_table, write_baseline, write_evaluation, write_study
 from resonance.record.stats import Estimate
 
@@ -48,6 +49,14 @@ def test_pairs_hold_the_difference_seed_by_seed(made: SimpleNamespace) -> None:
     alone = 2 * stats.t.sf(6 * 3**0.5, 2)
     assert row["holm_p"] in (pytest.approx(alone), pytest.approx(2 * alone))
     assert dict(pairs.select("task", "verdict").iter_rows()) == {"cot": "agrees", "recursive": "contradicts"}
+
+
+def test_the_verdict_figure_takes_a_protocol_of_too_few_seeds_beside_another(made, tmp_path) -> None:
+    first = [path for path in made.evaluations if path.stem.endswith("-1")]
+    for name, evaluations in (("few", first), ("all", made.evaluations)):
+        shutil.copy(f"{make_table(made, evaluation=evaluations)}.csv", tmp_path / f"{name}.csv")
+    verdict.main(tmp_path / "verdict", "tiny", [tmp_path / "few.csv", tmp_path / "all.csv"])
+    assert (tmp_path / "verdict.svg").stat().st_size > 2000
 
 
 def test_a_single_seed_has_neither_spread_nor_verdict(made: SimpleNamespace) -> None:

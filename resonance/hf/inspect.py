@@ -80,9 +80,8 @@ def read_config(target: str | Path, download: bool = False) -> dict:
         raise ValueError(f"{path} must hold a mapping, got {type(raw).__name__}; give a model's config.json")
     for name, kind in (("model_type", str), ("text_config", dict)):
         if raw.get(name) is not None and not isinstance(raw[name], kind):
-            raise ValueError(
-                f"{path}: {name} must be {'text' if kind is str else 'a mapping'}, got {type(raw[name]).__name__}; mend it"
-            )
+            wanted = "text" if kind is str else "a mapping"
+            raise ValueError(f"{path}: {name} must be {wanted}, got {type(raw[name]).__name__}; mend it")
     return raw
 
 

@@ -10,7 +10,7 @@ from itertools import cycle, product
 import polars as pl
 from matplotlib.figure import Figure
 
-from figures import inputs, style
+from figures import inputs, probes, style
 from resonance.posgen.protocol import CHOICES, VARIANTS
 from resonance.record.stats import estimate, paired_difference
 from resonance.record.tables import Groups, Table, grouped, number, write_csv, write_tables
@@ -29,7 +29,7 @@ Cells = dict[tuple[str, str, str], dict[int, float]]
 def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw: inputs.Draw) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = inputs.read_study(study)
-    cells, columns = cells_of(rows)
+    cells, columns = cells_of(probes.under_one_name(rows))
     lines = [{"preset": preset} | line for line in effects(cells, columns)]
     header = ["", "Seeds", *map(column_title, columns)]
     table = Table("ablation", caption(preset, rows, made), header, in_groups(lines, columns), notes(lines))
@@ -45,8 +45,9 @@ def cells_of(rows: pl.DataFrame) -> tuple[Cells, list[str]]:
     pairs = {f"{resonance} - {plain}": (resonance, plain) for resonance, plain in style.pairs(encodings)}
     for protocol, task in {key[:2] for key in cells}:
         for pair, names in pairs.items():
-            ours, theirs = (cells[protocol, task, name] for name in names)
-            cells[protocol, task, pair] = {seed: ours[seed] - theirs[seed] for seed in ours}
+            ours, theirs = (cells.get((protocol, task, name)) for name in names)
+            if ours and theirs:
+                cells[protocol, task, pair] = {seed: ours[seed] - theirs[seed] for seed in ours}
     return cells, [*encodings, *pairs]
 
 
@@ -55,13 +56,17 @@ def effects(cells: Cells, columns: list[str]) -> list[dict]:
 
     Raises ValueError for a flipped protocol whose base was not run.
     """
-    protocols, tasks = list(dict.fromkeys(key[0] for key in cells)), style.in_order({key[1] for key in cells})
+    protocols, tasks = sorted({key[0] for key in cells}), style.in_order({key[1] for key in cells})
     lines = []
     for protocol, task, column in product(protocols, tasks, columns):
         base, choice = base_and_choice(protocol)
-        if base not in protocols:
-            raise ValueError(f"--study must hold protocol {base} beside {protocol}, got {', '.join(protocols)}")
-        ours = cells[protocol, task, column]
+        if (ours := cells.get((protocol, task, column))) is None:
+            continue
+        if (base, task, column) not in cells:
+            raise ValueError(
+                f"--study must hold protocol {base} beside {protocol}, got none of {column} on {task} among "
+                f"{', '.join(protocols)}"
+            )
         found = paired_difference(ours, cells[base, task, column]) if choice else estimate(list(ours.values()))
         line = {"base": base, "choice": choice, "task": task, "column": column, "num_seeds": found.n}
         lines.append(line | {"value": found.mean, "low95": found.known("low"), "high95": found.known("high")})
@@ -84,8 +89,11 @@ def in_groups(lines: list[dict], columns: list[str]) -> Groups:
         title = f"{style.task_title(task)}: from {base}, one choice of {other} at a time"
         for choice in choices_from(base, lines):
             cells = {line["column"]: line for line in inputs.where(lines, base=base, task=task, choice=choice)}
-            text = [text_of(cells[column], "+" if choice or " - " in column else "-") for column in columns]
-            rows.append((title, [choice_title(base, choice), str(cells[columns[0]]["num_seeds"]), *text]))
+            if not cells:
+                continue
+            text = [text_of(cells.get(column), "+" if choice or " - " in column else "-") for column in columns]
+            seeds = {line["num_seeds"] for line in cells.values()}
+            rows.append((title, [choice_title(base, choice), str(min(seeds)), *text]))
     return grouped(rows)
 
 
@@ -104,13 +112,15 @@ def column_title(column: str) -> str:
     return " − ".join(style.encoding_title(name) for name in column.split(" - "))
 
 
-def text_of(line: dict, sign: str) -> str:
+def text_of(line: dict | None, sign: str) -> str:
+    if line is None:
+        return "–"
     mean = number(line["value"], sign)
     return mean if line["low95"] is None else f"{mean} ± {number((line['high95'] - line['low95']) / 2)}"
 
 
 def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
-    bases = [run for run in made if "+" not in run["settings"]["protocol"]]
+    bases = [run for run in made if not base_and_choice(run["settings"]["protocol"])[1]] or made
     return (
         "What each choice does in which the paper and its released code differ. First row of a group: OOD accuracy in "
         "percent (test split, positions x[L] to x[L'-1]) under the unchanged protocol; below, the difference that one "

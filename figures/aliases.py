@@ -19,8 +19,6 @@ MASKS = {
     "none": "as it is", "aliases": "aliases hidden", "control": "as many others hidden",
     "window_trained": "trained distances alone", **{f"window_{width}": f"nearest {width}" for width in WINDOWS},
 }  # fmt: skip
-SHOWN = ("rope", "resonance_rope")
-"""The encodings whose models are shown in full: of the first protocol, the first seed."""
 _LOOKS = {
     "none": (style.TRAINED, "o"), "aliases": ("#0072B2", "s"), "control": ("#E69F00", "x"),
     "window_trained": ("#009E73", "^"),
@@ -36,7 +34,7 @@ def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw
     lines = [{"preset": preset} | line for line in cells(rows)]
     write_csv(output, lines)
     masks = [title[0].upper() + title[1:] for title in MASKS.values()]
-    header = ["", "Seeds", *masks, "Hidden", "First alias", "First fall"]
+    header = ["", "Seeds", *masks, "Hidden", "First alias", "First fall", "Predicted leak"]
     table = Table("aliases", caption(preset, rows, made), header, in_groups(lines), notes())
     write_tables(output, f"Why models fail past L, preset {preset}", [table])
     style.save(drawing(rows, lines, made, preset), draw, f"Why models fail past L (preset {preset})")
@@ -46,6 +44,7 @@ def cells(rows: pl.DataFrame) -> list[dict]:
     """A protocol, task and encoding a row: means over seeds, in percent of OOD accuracy by mask."""
     values = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
     places = {name: probes.by_model(rows, mask, name) for name, mask in _PLACES.items()}
+    leak = probes.by_model(rows, "none", "predicted_leak")
     encodings = style.encodings_in_order(set(rows["encoding"]))
     lines = []
     for cell in product(sorted(rows["protocol"].unique()), style.in_order(set(rows["task"])), encodings):
@@ -53,6 +52,7 @@ def cells(rows: pl.DataFrame) -> list[dict]:
             continue
         line = dict(zip(probes.MODEL, (*cell, None), strict=True)) | {"num_seeds": len(models)}
         line |= {f"{mask}_percent": 100 * fmean(values[mask][model] for model in models) for mask in MASKS}
+        line["leak_percent"] = 100 * fmean(leak[model] for model in models)
         for name, place in places.items():
             if name == "first_fall" and cell[1].startswith("semi_recursive"):
                 continue  # every second position is at chance, so accuracy falls all the time
@@ -68,6 +68,7 @@ def in_groups(lines: list[dict]) -> Groups:
         title = f"{style.task_title(line['task'])}, protocol {line['protocol']}"
         texts = [number(line[f"{mask}_percent"], decimals=1) for mask in MASKS]
         places = [number(line.get(name), decimals=0) for name in _PLACES]
+        places.append(f"{line['leak_percent']:.0f}")
         rows.append((title, [style.encoding_title(line["encoding"]), str(line["num_seeds"]), *texts, *places]))
     return grouped(rows)
 
@@ -86,7 +87,8 @@ def notes() -> str:
         "As many others hidden: a control, drawn among the untrained distances that are no alias (where fewer are "
         "left, all of them). Trained distances alone: every untrained one hidden. The start token of protocol released "
         "is never hidden. First alias, first fall: distances in tokens, means over the seeds that have one; on "
-        "semi-recursive, where every second position is at chance, no fall is told."
+        "semi-recursive, where every second position is at chance, no fall is told. Predicted leak: percent of "
+        "attention that goes to untrained distances if logits are their means."
     )
 
 
@@ -96,7 +98,9 @@ def drawing(rows: pl.DataFrame, lines: list[dict], made: list[dict], preset: str
     tasks = [task for task in style.in_order(set(rows["task"])) if task != "semi_recursive"][:2]
     figure = Figure(figsize=(style.TEXT_WIDTH, 6.4), layout="constrained")
     panels = figure.subplots(3, len(tasks), squeeze=False, height_ratios=[3, 2, 5])
-    shown = rows.filter(protocol=first, seed=rows["seed"].min())
+    # In full: one model each of the first two encodings, under the first protocol, of the first seed.
+    names = style.encodings_in_order(set(rows["encoding"]))[:2]
+    shown = rows.filter(pl.col("encoding").is_in(names), protocol=first, seed=rows["seed"].min())
     for (above, middle, below), task in zip(panels.T, tasks, strict=True):
         in_full(above, middle, shown.filter(task=task), made[0]["settings"]["data"])
         above.set(title=f"{style.task_title(task)}, {first}", ylim=(-3, 103))
@@ -114,7 +118,7 @@ def drawing(rows: pl.DataFrame, lines: list[dict], made: list[dict], preset: str
 
 
 def in_full(above: Axes, below: Axes, rows: pl.DataFrame, data: dict) -> None:
-    for lift, name in enumerate(name for name in SHOWN if name in rows["encoding"]):
+    for lift, name in enumerate(style.encodings_in_order(set(rows["encoding"]))):
         model = rows.filter(encoding=name)
         color = ("#0072B2", "#D55E00")[lift]
         for mask, look in (("none", {"linewidth": 1.2}), ("aliases", {"linewidth": 0.6, "alpha": 0.8})):

@@ -53,9 +53,7 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
     masked = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
     lines = []
     for model in ood:
-        # RoPE's models are those of protocol paper, whatever YaRN's constants.
-        said = before.get(model) or before.get(("paper", *model[1:]))
-        if said is None:
+        if (said := before.get(model)) is None:
             raise ValueError(f"predictions must hold {', '.join(map(str, model))}, got none; add it before a run")
         lines.append(
             dict(zip(probes.MODEL, model, strict=True))
@@ -69,7 +67,7 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
 def in_groups(lines: list[dict]) -> Groups:
     rows = []
     for line in lines:
-        title = f"{style.task_title(line['task'])}, predicted by {line['by']}"
+        title = f"{style.task_title(line['task'])}, protocol {base_of(line)}, predicted by {line['by']}"
         texts = [number(line["ood_percent"], decimals=1), *(number(line[n], decimals=0) for n in ("fall", *BY))]
         texts += [f"{line['leak_percent']:.0f}", *(number(line[f"{mask}_percent"], decimals=1) for mask in MASKS)]
         rows.append((title, [model_title(line), *texts]))
@@ -82,6 +80,11 @@ def model_title(line: dict) -> str:
     return ", ".join([style.encoding_title(line["encoding"]), *(f"{name} = {value}" for name, value in own)])
 
 
+def base_of(line: dict) -> str:
+    """The protocol, L and k left out."""
+    return re.sub(r"\+[Lk]\d+", "", line["protocol"])
+
+
 def share(lines: list[dict], guesses: list[float | None]) -> float:
     """How many of the first falls lie within `WITHIN` of a guess, in percent."""
     both = [(line["fall"], guess) for line, guess in zip(lines, guesses, strict=True)]
@@ -91,15 +94,21 @@ def share(lines: list[dict], guesses: list[float | None]) -> float:
 def scores(lines: list[dict]) -> list[str]:
     """A sentence a block: how many predictions hold, beside the best constant; and whether leak orders the models."""
     said = [f"Held: within {WITHIN} positions of the first fall. Constant: the best single guess of the block."]
-    for by, task in product(inputs.distinct(lines, "by"), style.in_order({line["task"] for line in lines})):
-        of = inputs.where(lines, by=by, task=task)
+    kinds = list(dict.fromkeys((base_of(line), line["by"]) for line in lines))
+    for (base, by), task in product(kinds, style.in_order({line["task"] for line in lines})):
+        of = [line for line in inputs.where(lines, by=by, task=task) if base_of(line) == base]
+        if not of:
+            continue
         held = [share(of, [line[name] for line in of]) for name in BY]
         best = max(share(of, [guess] * len(of)) for guess in range(256))
-        r, p = stats.spearmanr([line["leak_percent"] for line in of], [line["ood_percent"] for line in of])
+        pairs = [[line[name] for line in of] for name in ("leak_percent", "ood_percent")]
+        orders = ""
+        if len(of) > 2 and all(len(set(values)) > 1 for values in pairs):
+            r, p = stats.spearmanr(*pairs)
+            orders = f"; Spearman of predicted leak and OOD accuracy {number(r, '+')} (p = {p:.2g})"
         said.append(
-            f"{style.task_title(task)}, {by}: {held[0]:.0f} % of {len(of)} held as predicted, {held[1]:.0f} % by "
-            f"their own kernels, {best:.0f} % by a constant; Spearman of predicted leak and OOD accuracy "
-            f"{number(r, '+')} (p = {p:.2g})."
+            f"{style.task_title(task)}, {base}, {by}: {held[0]:.0f} % of {len(of)} held as predicted, {held[1]:.0f} % "
+            f"by their own kernels, {best:.0f} % by a constant{orders}."
         )
     return said
 
@@ -108,14 +117,16 @@ def drawing(lines: list[dict], preset: str) -> Figure:
     """Measured against predicted; on the grey band a prediction holds."""
     figure = Figure(figsize=(style.TEXT_WIDTH, 3.2), layout="constrained")
     tasks = style.in_order({line["task"] for line in lines})
-    least = min(line[name] for line in lines for name in ("fall", *BY) if line[name] is not None)
-    ends = np.array([60 if least >= 60 else least - 5, 150])
+    least = min((line[name] for line in lines for name in ("fall", *BY) if line[name] is not None), default=60)
+    most = max(line["fall"] or 0 for line in lines)
+    ends = np.array([60 if least >= 60 else least - 5, max(150, most + 5)])
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         of = [line for line in inputs.where(lines, task=task) if line["fall"] is not None]
         axes.fill_between(ends, ends - WITHIN, ends + WITHIN, color="#dddddd", zorder=0)
         for name, color, marker in (("predicted", "#0072B2", "o"), ("own", "#D55E00", "x")):
             known = [(line[name], line["fall"]) for line in of if line[name] is not None]
-            axes.plot(*zip(*known, strict=True), marker, color=color, markersize=4, alpha=0.7, label=BY[name])
+            x, y = zip(*known, strict=True) if known else ((), ())
+            axes.plot(x, y, marker, color=color, markersize=4, alpha=0.7, label=BY[name])
         axes.set(title=style.task_title(task), xlabel="predicted distance", xlim=ends, ylim=ends)
         axes.grid(axis="both")
     figure.axes[0].set_ylabel("first fall (distance)")

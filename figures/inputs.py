@@ -88,9 +88,14 @@ def read_study(paths: list[Path], kind: Kind = STUDY, what: str = "evaluations")
     rows = read_rows(paths, kind)
     if rows.is_empty():
         raise ValueError(f"--study must hold {what}, got none in {', '.join(map(str, paths))}; collect it again")
-    key = ("protocol", "task", "encoding", "seed", "mask", "metric", "position")
-    check_once(rows, [name for name in key if name in rows.columns])
+    check_once(rows, key_of(rows))
     return rows, runs_behind(paths)
+
+
+def key_of(rows: pl.DataFrame) -> list[str]:
+    """What tells one row of a study from another."""
+    key = ("protocol", "task", "encoding", "seed", "mask", "metric", "position")
+    return [name for name in key if name in rows.columns]
 
 
 def where(rows: list[dict], **values: object) -> list[dict]:

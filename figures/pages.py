@@ -14,7 +14,7 @@ import polars as pl
 import typer
 from scipy import stats
 
-from figures import ablation, inputs, style
+from figures import ablation, inputs, probes, style
 from figures.rounding import NONE, PARTS, RULES, TITLES
 from resonance.encoding.rounding import CONTROLS
 from resonance.posgen.protocol import CHOICES
@@ -34,6 +34,13 @@ _ORDERS = {
     "fall": "first fall, measured",
     "leak_percent": "attention on untrained distances, by the kernel",
 }
+_ALIKE = [
+    ("RoPE, `paper` and `released`", ("paper", "rope"), ("released", "rope")),
+    ("YaRN, `paper` and `released`", ("paper", "yarn"), ("released", "yarn")),
+    ("`paper`, RoPE and YaRN", ("paper", "rope"), ("paper", "yarn")),
+    ("YaRN, `paper` and `paper+beta32`", ("paper", "yarn"), (BETA32, "yarn")),
+]
+_PROBED = {"first_fall": "first fall", "predicted_leak": "attention on untrained distances, by the kernel"}
 _DIFFERENCE, _FROM_NONE = ([f"{name}{part}_points" for part in PARTS] for name in ("difference", f"minus_{NONE}"))
 """Columns of a difference and of its interval's ends."""
 
@@ -114,8 +121,6 @@ def hidden(tables: Path, *tasks: str) -> str:
     shown = {"none": "as it is", "window_trained": "trained distances alone"}
     rows = [["", *(f"{style.task_title(task)}, {what}" for task in tasks for what in shown.values())]]
     for protocol, encoding in dict.fromkeys(key[:2] for key in found):
-        if protocol == BETA32 and "yarn" not in encoding:
-            continue  # the same models as under paper
         cells = [found[protocol, encoding, task] for task in tasks]
         texts = [number(cell[f"{mask}_percent"], decimals=1) for cell in cells for mask in shown]
         rows.append([f"{style.encoding_title(encoding)}, `{protocol}`", *texts])
@@ -138,38 +143,55 @@ def rounding(tables: Path, method: str) -> str:
 
 
 def alike(tables: Path) -> str:
-    """Whether the rules of rounding rank alike under both protocols: r of what each adds to no rounding."""
-    found = _by(tables / "rounding.csv", "method", "task", "protocol", "rounding")
-    tasks = style.in_order({task for _, task, *_ in found})
-    rows = [["r between the protocols", *map(style.task_title, tasks)]]
-    for method in dict.fromkeys(method for method, *_ in found):
-        rows.append([style.encoding_title(method)])
+    """Whether the rules of rounding rank alike in two places: r of what each adds to no rounding."""
+    found = _by(tables / "rounding.csv", "protocol", "method", "task", "rounding")
+    tasks = style.in_order({task for _, _, task, _ in found})
+    rows = [["r over eleven rules", *map(style.task_title, tasks)]]
+    for title, *places in _ALIKE:
+        rows.append([title])
         for task in tasks:
-            rules = [rule for rule in RULES[1:] if (method, task, BETA32, rule) in found]
-            ours, theirs = (
-                [found[method, task, protocol, rule][f"minus_{NONE}_points"] for rule in rules]
-                for protocol in (BETA32, PROTOCOLS[1])
-            )
-            r, *between = correlation(ours, theirs)
+            added = ([found[*place, task, rule][f"minus_{NONE}_points"] for rule in RULES[1:]] for place in places)
+            r, *between = correlation(*added)
             rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
     return _markdown(rows)
 
 
 def ordered(tables: Path) -> str:
     """Whether first falls and leaks, of one model a rule, order the rules of rounding by their accuracy over seeds."""
-    accuracy = _by(tables / "rounding.csv", "task", "method", "rounding", protocol=BETA32)
-    found = _by(tables / "falls.csv", "task", "encoding")
-    tasks = style.in_order({task for task, _ in found})
-    rows = [["r over the rules, `paper+beta32`", *map(style.task_title, tasks)]]
-    for method, (column, title) in product(("rope", "yarn"), _ORDERS.items()):
-        rows.append([f"{style.encoding_title(method)}: {title}"])
+    accuracy = _by(tables / "rounding.csv", "protocol", "method", "task", "rounding")
+    found = _by(tables / "falls.csv", "protocol", "task", "encoding")
+    tasks = style.in_order({task for _, task, _ in found})
+    rows = [["r over the rules", *map(style.task_title, tasks)]]
+    places = [place for place in dict.fromkeys(key[:2] for key in accuracy) if place[0] != PROTOCOLS[1]]
+    for (protocol, method), (column, title) in product(places, _ORDERS.items()):
+        rows.append([f"{style.encoding_title(method)}, `{protocol}`: {title}"])
         for task in tasks:
-            rules = [rule for rule in RULES if (task, method, rule) in accuracy]
-            each = [found[task, _encoding_of(method, rule)][column] for rule in rules]
-            reached = [accuracy[task, method, rule]["ood_accuracy_percent"] for rule in rules]
+            each = [found[protocol, task, _encoding_of(method, rule)][column] for rule in RULES]
+            reached = [accuracy[protocol, method, task, rule]["ood_accuracy_percent"] for rule in RULES]
             r, *between = correlation(each, reached)
             rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
     return _markdown(rows)
+
+
+def leaks(tables: Path) -> str:
+    """The same of ten models a rule: over the means of the rules, and over the models of a rule."""
+    rows, _ = probes.read([KEPT / "leaks_paper.parquet"])
+    reached = probes.by_model(rows, "none", "ood_accuracy")
+    tasks = style.in_order({task for _, task, *_ in reached})
+    lines = [["r, YaRN under `paper`", *map(style.task_title, tasks)]]
+    for metric, title in _PROBED.items():
+        found = probes.by_model(rows, "none", metric)
+        pairs = [(*model[1:3], value, reached[model]) for model, value in found.items()]
+        models = pl.DataFrame(pairs, ["task", "rule", "x", "y"], orient="row")
+        means = models.group_by("task", "rule", maintain_order=True).mean()
+        apart = models.with_columns(pl.col("x", "y") - pl.col("x", "y").mean().over("task", "rule"))
+        for which, every in (("over the rules", means), ("within a rule", apart)):
+            lines.append([f"{title}, {which}"])
+            for task in tasks:
+                of = every.filter(task=task)
+                r, *between = correlation(of["x"], of["y"], lost=0 if every is means else of["rule"].n_unique() - 1)
+                lines[-1].append(f"{number(r, '+')} {interval(*between, '+')}, {len(of)} pairs")
+    return _markdown(lines)
 
 
 def _encoding_of(method: str, rule: str) -> str:
@@ -279,6 +301,7 @@ _MAKERS: dict[str, Callable[..., str]] = {
         alike,
         clusters,
         ordered,
+        leaks,
         flips,
         flipped,
         significant,

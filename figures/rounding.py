@@ -10,7 +10,7 @@ from itertools import combinations, compress, product
 import polars as pl
 from matplotlib.figure import Figure
 
-from figures import inputs, style
+from figures import inputs, probes, style
 from resonance.encoding.rounding import CONTROLS, ROUNDINGS
 from resonance.record.stats import correlation, estimate, paired_difference
 from resonance.record.tables import Groups, Table, grouped, interval, number, with_sd, write_csv, write_tables
@@ -49,6 +49,7 @@ Cells = dict[tuple[str, str, str, str], dict[int, float]]
 def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw: inputs.Draw) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = inputs.read_study(study)
+    rows = probes.under_one_name(rows)
     kinds = rules_of(inputs.specs_of(study))
     accuracy, inside = (cells_of(rows, kinds, metric) for metric in ("ood_accuracy", "in_distribution_accuracy"))
     lines = [{"preset": preset} | row for row in comparisons(accuracy, inside)]

@@ -14,7 +14,7 @@ from resonance.posgen.protocol import CHOICES, with_choices
 from resonance.posgen.ranking.tasks import TASKS
 from resonance.posgen.rows import STUDY, SUMMARIES
 from resonance.record import files
-from resonance.record.rows import read_rows, read_run
+from resonance.record.rows import read_rows, read_run, write_rows
 from resonance.workflow import study as studies
 from resonance.workflow.preset import load
 
@@ -182,6 +182,19 @@ def test_the_pages_picture_of_the_leaderboard_is_of_the_kept_rows(tables) -> Non
 @pytest.mark.parametrize("study", ["rounding", "ablation", "aliases", "falls", *KEPT_LINES])
 def test_the_pages_picture_of_a_study_is_of_the_kept_rows(study: str, tables) -> None:
     assert (tables / f"figure_{study}.svg").read_bytes() == (ROOT / f"docs/{study}.svg").read_bytes()
+
+
+def test_first_falls_are_drawn_where_a_task_or_a_block_has_none(tmp_path) -> None:
+    """Models of cot that never fall, none of YaRN on recursive, and one of RoPE."""
+    path = ROOT / "results-published/laptop/falls_paper+beta32.parquet"
+    yarn, cot = pl.col("encoding").str.contains("yarn"), pl.col("task") == "cot"
+    kept = read_rows(path, PROBES).filter((yarn & cot) | (~yarn & ~cot & (pl.col("encoding") == "rope")))
+    kept = kept.filter(~(cot & (pl.col("metric") == "first_fall")))
+    write_rows(tmp_path / "falls.parquet", PROBES, kept.to_dicts(), read_run(path))
+    files = [tmp_path / "falls.parquet"], ROOT / "results-published/predictions/falls.csv"
+    falls.main(tmp_path / "out", "laptop", *files, tmp_path / "figure")
+    assert "+nan" not in (tmp_path / "out.md").read_text()
+    assert (tmp_path / "figure.svg").read_text().count('id="ytick_') > 4
 
 
 def test_what_is_said_of_hidden_distances_is_so(tables) -> None:

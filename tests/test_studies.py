@@ -25,8 +25,8 @@ MADE = {
     "data": {"modulus": 17, "train_length": 64, "test_length": 256, "num_train": 10_000},
     "training": {"batch_size": 32},
 }
-LAYERS = {"paper": 2, "paper+P5": 6, "released": 6}
-STEPS = {"paper": 600, "paper+P5": 600, "released": 400}
+LAYERS = {"paper": 2, "paper+beta32": 2, "paper+beta32+P5": 6, "paper+P5": 6, "released": 6}
+STEPS = {"paper": 600, "paper+beta32": 600, "paper+beta32+P5": 600, "paper+P5": 600, "released": 400}
 SEEDS = (1, 2, 3)
 
 
@@ -114,6 +114,25 @@ def test_a_study_of_several_files_is_one_table_that_says_where_seeds_are_fewer(r
     other = write(tmp_path / "other.parquet", rows("paper", "rope", (0.4,)), model={"d_model": 7})
     with pytest.raises(ValueError, match=r"^files must be of one size of model, got .* and \{'d_model': 7\}"):
         rounding.main(tmp_path / "out", "tiny", [rules, other], tmp_path / "figure")
+
+
+def test_a_variant_of_yarns_constants_names_yarns_rows_alone(tmp_path: Path) -> None:
+    """RoPE under `paper+beta32` is RoPE under `paper`: once, under the plain name. Where the two differ: refused."""
+    variant = [("paper+beta32", name, (0.4, 0.5)) for name in ("rope", "rope_half", "yarn")]
+    both = [("paper", "rope", (0.4, 0.5)), *variant]
+    found = draw_rules(write(tmp_path / "rounding.parquet", *(rows(*each) for each in both)))
+    assert found.select("protocol", "method").rows() == [("paper", "rope")] * 2 + [("paper+beta32", "yarn")]
+    apart = write(tmp_path / "apart.parquet", *(rows(*each) for each in (("paper", "rope", (0.3, 0.5)), *both[1:])))
+    with pytest.raises(ValueError, match="every run must be given once"):
+        draw_rules(apart, "apart")
+
+
+def test_an_ablation_of_yarn_under_a_variant_alone_is_drawn(tmp_path: Path) -> None:
+    pair = [rows(protocol, name, (0.4, 0.5)) for protocol in ("paper", "paper+P5") for name in ("yarn", "rope")]
+    moved = [{**row, "protocol": row["protocol"].replace("paper", "paper+beta32")} for part in pair for row in part]
+    path = write(tmp_path / "ablation.parquet", [row for row in moved if row["encoding"] == "yarn"])
+    ablation.main(tmp_path / "out", "tiny", [path], tmp_path / "figure")
+    assert "from paper+beta32, one choice of released" in (tmp_path / "out.md").read_text()
 
 
 def test_rules_are_compared_between_places_that_differ_in_one_thing(tmp_path: Path) -> None:

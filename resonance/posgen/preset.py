@@ -21,9 +21,9 @@ from resonance.posgen.settings import (
 from resonance.record.settings import Count, Settings, SettingsError, check_known
 
 StudyName = Literal[
-    "five_seeds", "extended", "keyed", "rounding", "ablation", "aliases", "falls", "lengths", "fastest"
+    "five_seeds", "extended", "keyed", "rounding", "ablation", "ends", "aliases", "leaks", "falls", "lengths", "fastest"
 ]  # fmt: skip
-PROBED = ("aliases", "falls", "lengths", "fastest")
+PROBED = ("aliases", "leaks", "falls", "lengths", "fastest")
 """Studies of why models fail past L (`posgen.probe`); the others are of what they reach."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -66,8 +66,9 @@ class PosgenSettings(Study):
     studies: dict[StudyName, Study] = Field(default_factory=dict)
     """Further comparisons, each a target of its own. `extended`: Table 1 with more encodings; `keyed`:
     on tasks without shortcuts; `rounding`: every rule of Resonance's rounding, with controls; `ablation`:
-    protocols one choice apart; `aliases`: why models fail past L; `falls`: where, beside predictions;
-    `lengths` and `fastest`: the same with L and k moved, and with the fastest wavelength alone."""
+    protocols one choice apart; `ends`: YaRN's ramp alone, from both; `aliases`: why models fail past L;
+    `leaks`: the same of `rounding`'s models; `falls`: where, beside predictions; `lengths` and `fastest`: the same
+    with L and k moved, and with the fastest wavelength alone."""
     data: DataSettings
     model: ModelSettings
     training: TrainingSettings

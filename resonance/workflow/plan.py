@@ -42,14 +42,14 @@ def jobs(config: Config, targets: Iterable[str] = ("all",), root: Path = ROOT, *
 def dry_run(preset: str, targets: Iterable[str], root: Path = ROOT, *, remaining: bool = False) -> list[Job]:
     """The jobs of `snakemake --forceall --dry-run`, local ones left out; without --forceall those that remain.
 
-    Raises SettingsError with Snakemake's own last line where it refuses.
+    Raises SettingsError with Snakemake's own last line where it refuses, the one above where in the rules that was.
     """
     every = "--rerun-incomplete" if remaining else "--forceall"
     command = [sys.executable, "-m", "snakemake", *targets, every, "--dry-run", "--nolock"]
     command += ["--cores", "100000", "--config"]  # this machine's would cut the threads of jobs that ask for more
     done = subprocess.run([*command, f"preset={preset}"], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr + done.stdout).strip().splitlines() or ["no word from it"]
+        said = (done.stderr + done.stdout).partition("\nWildcards:")[0].strip().splitlines() or ["no word from it"]
         raise SettingsError(f"snakemake --dry-run: {said[-1].strip()}")
     found = _JOB.findall(done.stdout + done.stderr)
     return [_job(rule, said) for rule, said in found if "benchmark:" in said]  # targets have none

@@ -9,7 +9,9 @@ STUDY_STEMS = {
     "keyed": (["keyed_{protocol}"], ["shortcuts_keyed_{protocol}"]),
     "rounding": (["rounding"], ["rounding"]),
     "ablation": (["ablation"], ["ablation"]),
+    "ends": (["ends"], ["ends"]),
     "aliases": (["aliases"], ["aliases"]),
+    "leaks": (["leaks"], ["leaks"]),
     "falls": (["falls"], ["falls"]),
     "lengths": (["lengths"], ["lengths"]),
     "fastest": (["fastest"], ["fastest"]),
@@ -108,6 +110,12 @@ def published_files(wildcards):
         raise WorkflowError(f"results-published/ keeps nothing of preset {PRESET}; ask for one that it names")
     whole = [study for study, (tables, _) in STUDY_STEMS.items() if study in tables and kept(study)]
     stems = whole + [stem for stem in KEPT if stem.split("_")[0] not in whole]
+    for stem in stems[len(whole) :]:
+        if (protocol := stem.partition("_")[2]) not in POSGEN.protocols:
+            raise WorkflowError(
+                f"results-published/{PRESET}/{stem}.parquet is of protocol {protocol}, which preset {PRESET} does not "
+                "name, so there is no table to draw it in; resonance trace and docs/ read it"
+            )
     drawn = whole + (["verdict"] if published_cells(wildcards) else [])
     lines = [
         f"fig4_perplexity_{name}"
@@ -255,7 +263,9 @@ DRAWINGS = {
     ),
     **collected("rounding", "Rules of rounding"),
     **collected("ablation", "Ablation of the protocols"),
+    **collected("ends", "YaRN's ramp from both protocols", "ablation"),
     **collected("aliases", "Why models fail past L"),
+    **collected("leaks", "Why rules of rounding differ past L", "aliases"),
     **foretold("falls", "First falls"),
     **foretold("lengths", "First falls at other lengths"),
     **foretold("fastest", "First falls, the fastest wavelength moved"),

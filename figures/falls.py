@@ -52,7 +52,9 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
     fall, own, leak, ood = (probes.by_model(rows, "none", name) for name in names)
     masked = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
     lines = []
-    for model in ood:
+    tasks = style.in_order({task for _, task, *_ in ood})
+    # Whichever file is first: RoPE before YaRN.
+    for model in sorted(ood, key=lambda model: (tasks.index(model[1]), model[0], "yarn" in model[2])):
         if (said := before.get(model)) is None:
             raise ValueError(f"predictions must hold {', '.join(map(str, model))}, got none; add it before a run")
         lines.append(

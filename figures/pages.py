@@ -121,7 +121,9 @@ def hidden(tables: Path, *tasks: str) -> str:
     shown = {"none": "as it is", "window_trained": "trained distances alone"}
     rows = [["", *(f"{style.task_title(task)}, {what}" for task in tasks for what in shown.values())]]
     for protocol, encoding in dict.fromkeys(key[:2] for key in found):
-        cells = [found[protocol, encoding, task] for task in tasks]
+        cells = [found[protocol, encoding, task] for task in tasks if (protocol, encoding, task) in found]
+        if len(cells) < len(tasks):
+            continue
         texts = [number(cell[f"{mask}_percent"], decimals=1) for cell in cells for mask in shown]
         rows.append([f"{style.encoding_title(encoding)}, `{protocol}`", *texts])
     return _markdown(rows)

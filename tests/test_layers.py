@@ -43,6 +43,7 @@ WITH_TORCH = {
         "record": ("checkpoint",),
         "posgen": (
             "decoder",
+            "draws",
             "evaluate",
             "probe",
             "step",

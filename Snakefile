@@ -43,15 +43,6 @@ TARGETS = {
 }
 
 
-def nothing_of(target):
-    """The input of a target that this preset has nothing for: whoever asks for it is told, in place of an empty success."""
-
-    def refuse(wildcards):
-        raise WorkflowError(f"preset {PRESET} has nothing of {target}; say in config/{PRESET}.yaml what it is to run")
-
-    return refuse
-
-
 rule all:
     default_target: True
     input:

@@ -99,3 +99,12 @@ wildcard_constraints:
     train_encoding="[^/]+",
     encoding="[^/]+",
     seed="[0-9]+",
+
+
+def nothing_of(target):
+    """The input of a target that this preset has nothing for: whoever asks for it is told, in place of an empty success."""
+
+    def refuse(wildcards):
+        raise WorkflowError(f"preset {PRESET} has nothing of {target}; say in config/{PRESET}.yaml what it is to run")
+
+    return refuse

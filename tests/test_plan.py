@@ -226,7 +226,7 @@ def test_the_plan_asks_snakemake_itself(nothing_made: Path) -> None:
 
 
 def test_a_target_that_is_none_is_an_error(planned) -> None:
-    with pytest.raises(SettingsError, match="snakemake --dry-run: preset smoke has nothing of passkey; say in config/"):
+    with pytest.raises(SettingsError, match="snakemake --dry-run: preset laptop has nothing of passkey; say in"):
         plan.dry_run("laptop", ["passkey"])
     with pytest.raises(SettingsError, match=r"snakemake --dry-run: .*tabel1"):
         planned("smoke", "tabel1")

@@ -21,6 +21,8 @@ from resonance.record.tables import Groups, Table, grouped, number, write_csv, w
 WITHIN = 2
 """Positions: a prediction that is this near holds."""
 MASKS = {"aliases": "Aliases hidden", "control": "As many others hidden", "window_trained": "Trained distances alone"}
+_MOVED = re.compile(r"\+([Lk])(\d+)")
+"""L or k in a protocol's name, where it is the protocol's own."""
 BY = {"predicted": "predicted before training", "own": "by the model's own kernel"}
 
 
@@ -78,13 +80,13 @@ def in_groups(lines: list[dict]) -> Groups:
 
 def model_title(line: dict) -> str:
     """The encoding, and L or k where they are the protocol's own."""
-    own = re.findall(r"\+([Lk])(\d+)", line["protocol"])
+    own = _MOVED.findall(line["protocol"])
     return ", ".join([style.encoding_title(line["encoding"]), *(f"{name} = {value}" for name, value in own)])
 
 
 def base_of(line: dict) -> str:
     """The protocol, L and k left out."""
-    return re.sub(r"\+[Lk]\d+", "", line["protocol"])
+    return _MOVED.sub("", line["protocol"])
 
 
 def share(lines: list[dict], guesses: list[float | None]) -> float:

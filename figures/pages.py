@@ -5,7 +5,7 @@ stands between is made of the files that `snakemake published` writes, so no num
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +40,7 @@ _ALIKE = [
     ("`paper`, RoPE and YaRN", ("paper", "rope"), ("paper", "yarn")),
     ("YaRN, `paper` and `paper+beta32`", ("paper", "yarn"), (BETA32, "yarn")),
 ]
-_PROBED = {"first_fall": "first fall", "predicted_leak": "attention on untrained distances, by the kernel"}
+_PROBED = {"first_fall": "first fall", "predicted_leak": _ORDERS["leak_percent"]}
 _DIFFERENCE, _FROM_NONE = ([f"{name}{part}_points" for part in PARTS] for name in ("difference", f"minus_{NONE}"))
 """Columns of a difference and of its interval's ends."""
 
@@ -153,8 +153,7 @@ def alike(tables: Path) -> str:
         rows.append([title])
         for task in tasks:
             added = ([found[*place, task, rule][f"minus_{NONE}_points"] for rule in RULES[1:]] for place in places)
-            r, *between = correlation(*added)
-            rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
+            rows[-1].append(_r(*added))
     return _markdown(rows)
 
 
@@ -170,8 +169,7 @@ def ordered(tables: Path) -> str:
         for task in tasks:
             each = [found[protocol, task, _encoding_of(method, rule)][column] for rule in RULES]
             reached = [accuracy[protocol, method, task, rule]["ood_accuracy_percent"] for rule in RULES]
-            r, *between = correlation(each, reached)
-            rows[-1].append(f"{number(r, '+')} {interval(*between, '+')}")
+            rows[-1].append(_r(each, reached))
     return _markdown(rows)
 
 
@@ -187,12 +185,11 @@ def leaks(tables: Path) -> str:
         models = pl.DataFrame(pairs, ["task", "rule", "x", "y"], orient="row")
         means = models.group_by("task", "rule", maintain_order=True).mean()
         apart = models.with_columns(pl.col("x", "y") - pl.col("x", "y").mean().over("task", "rule"))
-        for which, every in (("over the rules", means), ("within a rule", apart)):
-            lines.append([f"{title}, {which}"])
-            for task in tasks:
-                of = every.filter(task=task)
-                r, *between = correlation(of["x"], of["y"], lost=0 if every is means else of["rule"].n_unique() - 1)
-                lines[-1].append(f"{number(r, '+')} {interval(*between, '+')}, {len(of)} pairs")
+        for which, every, lost in (("over the rules", means, 0), ("within a rule", apart, len(RULES) - 1)):
+            of = [every.filter(task=task) for task in tasks]
+            lines.append(
+                [f"{title}, {which}", *(f"{_r(each['x'], each['y'], lost)}, {len(each)} pairs" for each in of)]
+            )
     return _markdown(lines)
 
 
@@ -256,6 +253,12 @@ def flipped(tables: Path, task: str, protocol: str, resonance: str, plain: str) 
     )
     moved = f"{style.task_title(task)}, `{protocol}`: the flip moves {ablation.column_title(pair)}"
     return f"{moved} by {change}, to {after}.\n"
+
+
+def _r(ours: Sequence[float], theirs: Sequence[float], lost: int = 0) -> str:
+    """A correlation with its interval."""
+    r, *between = correlation(ours, theirs, lost)
+    return f"{number(r, '+')} {interval(*between, '+')}"
 
 
 def _p_value(row: dict, mean: str, low: str, high: str) -> float:

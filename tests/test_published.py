@@ -17,7 +17,7 @@ from figures import (
     rounding,
     table1_posgen,
     verdict,
-)  # fmt: skip
+)
 from resonance.posgen import stages
 from resonance.posgen.preset import PROBED, Posgen
 from resonance.posgen.probe_rows import PROBES
@@ -218,8 +218,7 @@ def test_first_falls_are_drawn_where_a_task_or_a_block_has_none(tmp_path) -> Non
 
 def test_what_is_said_of_hidden_distances_is_so(tables) -> None:
     """README and docs/results.md: 97 to 100 % with the trained distances alone; a control changes next to nothing."""
-    every = pl.read_csv(tables / "aliases.csv")
-    cells = every.filter(pl.col("task").is_in(["recursive", "cot"]))
+    cells = pl.read_csv(tables / "aliases.csv").filter(pl.col("task").is_in(["recursive", "cot"]))
     assert cells["window_trained_percent"].min() >= 97 and cells["window_trained_percent"].max() <= 100
     assert (cells["control_percent"] - cells["none_percent"]).abs().max() < 2
     paper = cells.filter(pl.col("protocol") != "released")

@@ -345,8 +345,9 @@ def test_the_kept_leaderboard_is_of_the_code_that_is_here() -> None:
 
 
 def test_a_file_is_known_by_what_it_imports_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    (mine := tmp_path / "mine.py").write_text(
+    (folder := tmp_path / "resonance").mkdir()  # as a checkout may be called
+    monkeypatch.syspath_prepend(folder)
+    (mine := folder / "mine.py").write_text(
         "import slopes\nfrom resonance.posgen.ranking.encoding import PositionEncoding\n"
         "class Mine(PositionEncoding):\n    slope = slopes.SLOPE\n"
     )
@@ -354,7 +355,7 @@ def test_a_file_is_known_by_what_it_imports_too(tmp_path: Path, monkeypatch: pyt
     for slope in ("0.1", "0.9"):
         monkeypatch.delitem(sys.modules, "slopes", raising=False)
         importlib.invalidate_caches()
-        (tmp_path / "slopes.py").write_text(f"SLOPE = {slope}  # {len(known) * 'x'}\n")
+        (folder / "slopes.py").write_text(f"SLOPE = {slope}  # {len(known) * 'x'}\n")
         known.append(rank._made_of(str(mine), named(str(mine))[1], 1.0))
     monkeypatch.delitem(sys.modules, "slopes")
     assert known[0]["encoding.beside"] != known[1]["encoding.beside"] and "slopes " in known[0]["encoding.beside"]

@@ -155,9 +155,9 @@ def compare(ours: Path, theirs: Path, task: str | None, seed: int) -> None:
     for parser in PARSERS:
         credits = [counts.credits_of(frame, parser) for frame in frames]
         groups = [{name: credits[0][name]} for name in credits[0]]
-        theirs = {name: credit for name, credit in credits[0].items() if name in TASKS}  # ours are in no average
-        if len(theirs) > 1:
-            groups.append(theirs)
+        averaged = {name: credit for name, credit in credits[0].items() if name in TASKS}  # ours are in no average
+        if len(averaged) > 1:
+            groups.append(averaged)
         for group in groups:
             found = paired_tasks(group, {name: credits[1][name] for name in group}, seed)
             label = "average" if len(group) > 1 else next(iter(group))

@@ -103,7 +103,8 @@ def _of_file(path: Path) -> dict[str, list[str]]:
         f"{name} {sha256(file)[:8]}"
         for name, file in loaded.items()
         if file.is_relative_to(path.resolve().parent)
-        and not {"resonance", "site-packages"} & {name.split(".")[0], *file.parts}
+        and name.partition(".")[0] != "resonance"
+        and "site-packages" not in file.parts
     }
     return {"file": [sha256(path)], "beside": sorted(beside), "code": code_of(*ours)}
 

@@ -153,7 +153,7 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
     bases, tasks = inputs.distinct(flips, "base"), inputs.distinct(flips, "task")
     choices = {base: choices_from(base, flips) for base in bases}
     encodings = [column for column in columns if " - " not in column]
-    height = 1.0 + sum(0.45 + 0.3 * len(flipped) for flipped in choices.values())
+    height = 1.0 + sum(0.6 + 0.3 * len(flipped) for flipped in choices.values())
     figure = Figure(figsize=(style.TEXT_WIDTH, height), layout="constrained")
     panels = figure.subplots(len(bases), len(tasks), squeeze=False, sharey="row")
     for axes, (base, task) in zip(panels.flat, product(bases, tasks), strict=True):
@@ -162,7 +162,7 @@ def drawing(lines: list[dict], columns: list[str], preset: str, rows: pl.DataFra
             shown = inputs.where(flips, base=base, task=task, column=encoding)
             points = [(line["choice"], line["value"], line["low95"], line["high95"]) for line in shown]
             series[style.encoding_title(encoding)] = style.line(encoding)["color"], marker, points
-        style.differences(axes, titles, f"{style.task_title(task)}, from {base}", series, apart=0.16)
+        style.differences(axes, titles, f"{style.task_title(task)},\nfrom {base}", series, apart=0.16)
         axes.set_ylim(-0.6, len(titles) - 0.4)
         axes.set_xscale("symlog", linthresh=10)
         axes.set_xticks([-50, -10, 0, 10, 50], ["−50", "−10", "0", "10", "50"])

@@ -34,7 +34,7 @@ def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw
     lines = [{"preset": preset} | line for line in cells(rows)]
     write_csv(output, lines)
     masks = [title[0].upper() + title[1:] for title in MASKS.values()]
-    header = ["", "Seeds", *masks, "Hidden", "First alias", "First fall", "Predicted leak"]
+    header = ["", "Seeds", "In L", *masks, "Hidden", "First alias", "First fall", "Predicted leak"]
     table = Table("aliases", caption(preset, rows, made), header, in_groups(lines), notes())
     write_tables(output, f"Why models fail past L, preset {preset}", [table])
     style.save(drawing(rows, lines, made, preset), draw, f"Why models fail past L (preset {preset})")
@@ -45,12 +45,14 @@ def cells(rows: pl.DataFrame) -> list[dict]:
     values = {mask: probes.by_model(rows, mask, "ood_accuracy") for mask in MASKS}
     places = {name: probes.by_model(rows, mask, name) for name, mask in _PLACES.items()}
     leak = probes.by_model(rows, "none", "predicted_leak")
+    trained = probes.by_model(rows, "none", "in_distribution_accuracy")
     encodings = style.encodings_in_order(set(rows["encoding"]))
     lines = []
     for cell in product(sorted(rows["protocol"].unique()), style.in_order(set(rows["task"])), encodings):
         if not (models := [model for model in values["none"] if model[:-1] == cell]):
             continue
         line = dict(zip(probes.MODEL, (*cell, None), strict=True)) | {"num_seeds": len(models)}
+        line["in_distribution_percent"] = 100 * fmean(trained[model] for model in models)
         line |= {f"{mask}_percent": 100 * fmean(values[mask][model] for model in models) for mask in MASKS}
         line["leak_percent"] = 100 * fmean(leak[model] for model in models)
         for name, place in places.items():
@@ -66,7 +68,7 @@ def in_groups(lines: list[dict]) -> Groups:
     rows = []
     for line in lines:
         title = f"{style.task_title(line['task'])}, protocol {line['protocol']}"
-        texts = [number(line[f"{mask}_percent"], decimals=1) for mask in MASKS]
+        texts = [number(line[f"{name}_percent"], decimals=1) for name in ("in_distribution", *MASKS)]
         places = [number(line.get(name), decimals=0) for name in _PLACES]
         places.append(f"{line['leak_percent']:.0f}")
         rows.append((title, [style.encoding_title(line["encoding"]), str(line["num_seeds"]), *texts, *places]))
@@ -82,8 +84,8 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
 
 def notes() -> str:
     return (
-        "Aliases: untrained distances where the mean logit of a head that looks somewhere stands at most "
-        f"{MARGIN:g} nat below its best at a trained one, by the weights alone; Hidden: how many of some 190 they are. "
+        "In L: accuracy at trained positions. Aliases: untrained distances where the mean logit of a head that looks "
+        f"somewhere stands at most {MARGIN:g} nat below its best at a trained one, by the weights alone; Hidden: how many of some 190 they are. "
         "As many others hidden: a control, drawn among the untrained distances that are no alias (where fewer are "
         "left, all of them). Trained distances alone: every untrained one hidden. The start token of protocol released "
         "is never hidden. First alias, first fall: distances in tokens, means over the seeds that have one; on "

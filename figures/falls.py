@@ -122,7 +122,7 @@ def drawing(lines: list[dict], preset: str) -> Figure:
     figure = Figure(figsize=(style.TEXT_WIDTH, 3.2), layout="constrained")
     tasks = style.in_order({line["task"] for line in lines})
     least = min((line[name] for line in lines for name in ("fall", *BY) if line[name] is not None), default=60)
-    most = max(line["fall"] or 0 for line in lines)
+    most = max((line[name] for line in lines for name in ("fall", *BY) if line[name] is not None), default=0)
     ends = np.array([60 if least >= 60 else least - 5, max(150, most + 5)])
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         of = [line for line in inputs.where(lines, task=task) if line["fall"] is not None]
@@ -131,9 +131,9 @@ def drawing(lines: list[dict], preset: str) -> Figure:
             known = [(line[name], line["fall"]) for line in of if line[name] is not None]
             x, y = zip(*known, strict=True) if known else ((), ())
             axes.plot(x, y, marker, color=color, markersize=4, alpha=0.7, label=BY[name])
-        axes.set(title=style.task_title(task), xlabel="predicted distance", xlim=ends, ylim=ends)
+        axes.set(title=style.task_title(task), xlabel="predicted distance (tokens)", xlim=ends, ylim=ends)
         axes.grid(axis="both")
-    figure.axes[0].set_ylabel("first fall (distance)")
+    figure.axes[0].set_ylabel("first fall (tokens)")
     style.legend(figure)
     style.note(figure, f"Preset {preset}. Where accuracy first falls by 5 points; one mark a model and prediction.")
     return figure

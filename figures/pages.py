@@ -116,9 +116,9 @@ def pairs(tables: Path, study: str) -> str:
 
 
 def hidden(tables: Path, *tasks: str) -> str:
-    """What hiding all untrained distances from attention does: a row a protocol and encoding, two columns a task."""
+    """What hiding all untrained distances from attention does: a row a protocol and encoding, three columns a task."""
     found = _by(tables / "aliases.csv", "protocol", "encoding", "task")
-    shown = {"none": "as it is", "window_trained": "trained distances alone"}
+    shown = {"in_distribution": "in L", "none": "past L", "window_trained": "past L, trained distances alone"}
     rows = [["", *(f"{style.task_title(task)}, {what}" for task in tasks for what in shown.values())]]
     for protocol, encoding in dict.fromkeys(key[:2] for key in found):
         cells = [found[protocol, encoding, task] for task in tasks if (protocol, encoding, task) in found]

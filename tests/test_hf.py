@@ -11,6 +11,8 @@ import torch
 
 pytest.importorskip("transformers")
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPTNeoXConfig,
@@ -31,6 +33,8 @@ from resonance.encoding.frequencies import depends_on_length, frequency_table
 from resonance.encoding.methods import method_names
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.attention import ROTATIONS, restore_attention
+from resonance.hf.export import export_transformers
+from resonance.hf.inspect import inspect
 from resonance.hf.module import ONLY, RotaryEmbedding
 from resonance.hf.parameters import read_specs
 from resonance.hf.swap import (
@@ -38,6 +42,7 @@ from resonance.hf.swap import (
     check_table,
     describe,
     load_pretrained,
+    original_length,
     spec_of,
     swap_rotary,
 )
@@ -205,6 +210,122 @@ def test_a_cast_leaves_the_table_alone(cast):
     cast(model)
     assert torch.equal(model.model.rotary_emb.angles[ONLY][0].packed_cos, before)
     check_table(model, spec())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_model_that_was_cast_can_be_swapped(kind):
+    model = swap_rotary(llama().to(kind), spec())
+    check_table(model, spec())
+    edited = llama().to(kind)
+    edited.model.rotary_emb.inv_freq *= 1.1
+    with pytest.raises(ValueError, match="must be that of its own config, but its inv_freq is another"):
+        swap_rotary(edited, spec())
+
+
+def test_a_swap_asks_for_no_default_of_torch():
+    with torch.device("meta"):
+        empty = llama()
+    model = llama()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            check_table(swap_rotary(model, spec()), spec())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(ValueError, match="must have its weights"):
+        swap_rotary(empty, spec())
+
+
+LATENT = {
+    "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "kv_lora_rank": 16, "q_lora_rank": 16,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+TEMPERATURES = {"mscale": 1.0, "mscale_all_dim": 1.0}
+
+
+def of_family(family: str, **changes: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SIZES, **changes})).eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "kept"),
+    [
+        ("deepseek_v3", LATENT, TEMPERATURES),
+        ("ministral3", {"head_dim": 8}, {**TEMPERATURES, "llama_4_scaling_beta": 0.1}),
+    ],
+)
+def test_what_attention_itself_reads_of_the_parameters_stays(tmp_path, family, changes, kept):
+    """Latent attention scales its logits by a factor of its own, whatever turns q and k."""
+    rope = THEIRS["yarn"] | kept
+    of_family(family, rope_parameters=rope, max_position_embeddings=4 * L, **changes).save_pretrained(tmp_path / "in")
+    model = load_pretrained(tmp_path / "in", EncodingSpec(resonance=True))
+    model.save_pretrained(tmp_path / "ours")
+    export_transformers(tmp_path / "in", tmp_path / "out", EncodingSpec(resonance=True))
+    for folder in ("ours", "out"):
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / folder)
+        assert loaded.config.rope_parameters.items() >= kept.items()
+        assert torch.allclose(logits(model, tokens()), logits(loaded, tokens()), atol=2e-6)
+    assert torch.equal(logits(model, tokens()), logits(load_pretrained(tmp_path / "ours"), tokens()))
+
+
+def test_longrope_changes_its_table_past_L_in_transformers_too(tmp_path):
+    model = swap_rotary(llama(rope_parameters=dict(THEIRS["longrope"]), max_position_embeddings=4 * L), EncodingSpec())
+    model.save_pretrained(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for length in (L, 3 * L):
+        x = tokens(length=length)
+        assert torch.allclose(logits(model, x), logits(plain, x), atol=2e-6)
+
+
+def test_a_swap_that_extends_nothing_keeps_the_pretrained_length(tmp_path):
+    """Llama 3.1's factor is 8, and its length 16 times L."""
+    swap_rotary(
+        llama(rope_parameters=dict(THEIRS["llama3"]), max_position_embeddings=16 * L), EncodingSpec()
+    ).save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path)
+    assert model.config.max_position_embeddings == 16 * L and inspect(tmp_path)["findings"] == []
+    swap_rotary(model, spec(scale=8.0), override=["method", "scale"])
+    assert model.config.max_position_embeddings == 8 * L
+    assert swap_rotary(model, EncodingSpec()).config.max_position_embeddings == 16 * L
+
+
+def test_a_model_is_as_long_as_its_shortest_encoding(tmp_path):
+    """OLMo 3: its windows have no length of their own, so that of its full attention is the model's."""
+    layers = ["sliding_attention", "full_attention"]
+    rope = {"sliding_attention": dict(THEIRS["rope"]), "full_attention": dict(THEIRS["yarn"])}
+    model = of_family("olmo3", layer_types=layers, max_position_embeddings=4 * L, rope_parameters=rope)
+    swap_rotary(model, EncodingSpec()).save_pretrained(tmp_path)
+    assert original_length(model.config) == L and inspect(tmp_path)["findings"] == []
+
+
+def test_hunyuans_alpha_is_a_base(tmp_path):
+    """`dynamic` with `alpha` does not follow the length."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0}
+    plain, ours = (of_family("hunyuan_v1_dense", head_dim=8, rope_parameters=dict(rope)) for _ in range(2))
+    swap_rotary(ours, EncodingSpec())
+    assert spec_of(ours.config).method == "ntk" and ours.config.max_position_embeddings == L
+    assert torch.allclose(logits(plain, tokens()), logits(ours, tokens()), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "said"),
+    [
+        (lambda: of_family("falcon", alibi=True), spec(), "has ALiBi"),
+        (llama, {"resonance": True}, "spec must be an EncodingSpec, or one for each layer type, got bool"),
+        (llama, None, "spec must be an EncodingSpec, or one for each layer type, got NoneType"),
+        (lambda: torch.nn.DataParallel(llama()), spec(), "must be a transformers model, got DataParallel"),
+    ],
+)
+def test_what_no_encoding_can_be_put_into_says_so(make, given, said):
+    with pytest.raises(ValueError, match=said):
+        swap_rotary(make(), given)
+
+
+def test_a_constant_at_its_default_can_be_meant():
+    model = llama(rope_parameters=THEIRS["yarn"] | {"beta_fast": 16.0}, max_position_embeddings=4 * L)
+    assert spec_of(swap_rotary(model, EncodingSpec(beta_fast=32.0)).config).beta_fast == 16.0
+    assert spec_of(swap_rotary(model, EncodingSpec(beta_fast=32.0), override=["beta_fast"]).config).beta_fast == 32.0
 
 
 def test_a_model_in_a_subfolder_loads_as_from_pretrained_loads_it(tmp_path):

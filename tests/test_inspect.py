@@ -176,6 +176,7 @@ WRONG = {
     "two places that differ": (
         llama2(rope_scaling={"type": "linear", "factor": 2.0}, rope_parameters={
             "rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}), "two_places"),
+    "ALiBi": (config("falcon", 4544, 71, 2048, 65024, alibi=True), "alibi: "),
     "no maximal length": (llama2(0), "max_length_invalid"),
     "a type of ours without its encoding": (
         llama2(rope_parameters={"rope_type": "resonance_yarn", "rope_theta": 1e4}), "encoding_missing"),
@@ -223,6 +224,19 @@ def test_a_config_of_another_form_is_one_line(tmp_path, name, wrong):
     (tmp_path / "config.json").write_text(json.dumps({name: wrong}))
     with pytest.raises(ValueError, match=rf"config\.json: {name} must be (text|a mapping), got (list|str); mend it"):
         inspect(tmp_path)
+
+
+@pytest.mark.parametrize("values", [{"model_type": "internvl_chat", "llm_config": {}}, {}])
+def test_a_type_that_transformers_does_not_have_is_one_line(tmp_path, values):
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"model_type must be one of transformers', got (None|'internvl_chat')"):
+        inspect(tmp_path)
+
+
+def test_heads_whose_size_is_said_otherwise_have_no_finding(tmp_path):
+    assert found(tmp_path, {"model_type": "gemma4_text"}) == []  # its layers' heads differ
+    latent = config("glm4_moe_lite", 2048, 20, 131072, 154880, qk_rope_head_dim=64, qk_nope_head_dim=192)
+    assert found(tmp_path, latent) == []
 
 
 def test_every_rule_has_a_case():

@@ -102,8 +102,9 @@ def _takes_angles(kind: type) -> bool:
 
 def _layout_of(theirs, form: str) -> str | None:
     """The pair layout by which a model's rotation is ours in other words; None where it is none of them."""
-    draw = torch.Generator().manual_seed(0)
-    q, k, cos, sin = (torch.randn(shape, generator=draw) for shape in ((1, 2, 3, 8),) * 2 + ((1, 3, 4),) * 2)
+    draw = torch.Generator("cpu").manual_seed(0)
+    shapes = ((1, 2, 3, 8),) * 2 + ((1, 3, 4),) * 2
+    q, k, cos, sin = (torch.randn(s, generator=draw, dtype=torch.float32, device="cpu") for s in shapes)
     try:
         expected = theirs(q, k, *FORMS[form](cos, sin, q.dtype))
     except (TypeError, RuntimeError, IndexError):  # another signature: another structure

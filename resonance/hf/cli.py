@@ -33,6 +33,8 @@ def inspect(
     """Print a model's rotary encoding, what Resonance does to it, and what is wrong with its config (status 1)."""
     from resonance.hf import inspect as inspection
 
+    if plot is not None and (plot.is_dir() or not plot.suffix):
+        raise ValueError(f"--plot must be a file whose ending says its kind (.png, .svg, .pdf), got {plot}")
     report = inspection.inspect(target, download)
     print(json.dumps(report, indent=2) if as_json else inspection.as_text(report))
     if plot is not None:
@@ -49,14 +51,18 @@ def export(
         str | None, typer.Option(metavar="FILE|JSON", help="The encoding; default: the one in the model's config.")
     ] = None,
     converter: Annotated[Path | None, typer.Option(help="llama.cpp's convert_hf_to_gguf.py; default: on PATH.")] = None,
-    outtype: Annotated[str, typer.Option(help="What the converter makes of weights: f32, f16, bf16, q8_0.")] = "auto",
+    outtype: Annotated[
+        str | None, typer.Option(help="What the converter makes of weights: f32, f16, bf16, q8_0; default: auto.")
+    ] = None,
 ) -> None:
     """Write a model with our encoding for programs that do not know it, read it back, and say what is lost."""
     asked = None if spec is None else _spec(spec)
     if to is Form.gguf:
         from resonance.hf.gguf_file import export_gguf
 
-        print(export_gguf(model, out, asked, converter=converter, outtype=outtype))
+        print(export_gguf(model, out, asked, converter=converter, outtype=outtype or "auto"))
+    elif converter or outtype:
+        raise ValueError("--converter and --outtype must go with --to gguf, got --to transformers; leave them out")
     else:
         from resonance.hf.export import export_transformers
 

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,22 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from resonance.encoding.frequencies import FrequencyTable, frequency_table
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.module import ONLY
-from resonance.hf.parameters import as_longrope, fill, original_length, own_specs, rope_type, rotary_dim, spec_of
+from resonance.hf.parameters import (
+    as_longrope,
+    fill,
+    keys_of_model,
+    length_of,
+    original_length,
+    own_specs,
+    read_specs,
+    rope_type,
+    rotary_dim,
+)
 
 _TOLERANCE = 1e-5  # of theta, relative: five times what float32 loses on the way through llama.cpp's chain of products
 _SAMPLE = 2048  # the last positions of L', where float32 loses most
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_SAID = ("rope_theta", "original_max_position_embeddings")  # for every model, by the export itself
 _BASE_NAMES = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
 """What transformers before 5 calls rope_theta and partial_rotary_factor where it has names of their own."""
 
@@ -69,13 +80,13 @@ class Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model to export: its encoding, R, L and L' in positions, and the part of its config that says more."""
+    """A model to export: its encoding, R, L and L' in positions, and the rope parameters that its other code reads."""
 
     spec: EncodingSpec
     head_dim: int
     train_length: int
     length: int
-    partial_rotary_factor: float | None = None
+    others: Mapping[str, object] = field(default_factory=dict)
 
     def table(self, seq_len: int | None = None) -> FrequencyTable:
         return frequency_table(self.spec, self.head_dim, seq_len)
@@ -95,7 +106,7 @@ def export_transformers(model: str | Path, out: str | Path, spec: EncodingSpec |
     source = read_source(model, spec)
     rope = as_longrope(source.spec, source.head_dim) | {
         "rope_theta": source.spec.base,
-        "factor": max(1.0, source.length / source.train_length),
+        "factor": source.others.get("factor", max(1.0, source.length / source.train_length)),
         "original_max_position_embeddings": source.train_length,
     }
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -116,14 +127,17 @@ def read_source(model: Path, spec: EncodingSpec | None) -> Source:
     if not (model / "config.json").is_file():
         raise ValueError(f"model must be a folder with config.json, got {model}; save_pretrained writes one")
     config = AutoConfig.from_pretrained(model).get_text_config()
-    now, train_length = spec_of(config), original_length(config)
+    specs, train_length = read_specs(config), original_length(config)
+    if ONLY not in specs:
+        raise ValueError(f"the model must have one encoding for all layers, got one for each of {', '.join(specs)}")
+    now = specs[ONLY]
     asked = now if spec is None or spec == now else fill(spec, own_specs(config)[ONLY])
     return Source(
         spec=asked,
         head_dim=rotary_dim(config),
         train_length=train_length,
-        length=config.max_position_embeddings if asked == now else round(asked.scale * train_length),
-        partial_rotary_factor=config.rope_parameters.get("partial_rotary_factor"),
+        length=config.max_position_embeddings if asked == now else length_of(config, {ONLY: asked}),
+        others=keys_of_model(config.rope_parameters),
     )
 
 
@@ -134,17 +148,19 @@ def write_config(model: Path, out: Path, source: Source, rope: Mapping[str, obje
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
-    partial = source.partial_rotary_factor
+    others = {key: value for key, value in source.others.items() if key not in _SAID}
+    partial = others.get("partial_rotary_factor")
     names = _BASE_NAMES.get(text.get("model_type"), ("rope_theta", "partial_rotary_factor"))
     text.pop("rope_parameters", None)
     text.pop("rope_scaling", None)
     text[names[0]] = source.spec.base
     text["max_position_embeddings"] = source.length
-    shared = {} if partial is None else {"partial_rotary_factor": partial}
     if partial is not None:
         text[names[1]] = partial
+    if rope is None and others.keys() - {"partial_rotary_factor"}:
+        text["rope_scaling"] = {"rope_type": "default", **others}
     if rope is not None:
-        text["rope_scaling"] = {**rope, **shared}
+        text["rope_scaling"] = {**others, **rope}
         # Phi-3 reads L from here, and takes a default of its own for a config's silence.
         text["original_max_position_embeddings"] = source.train_length
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -13,6 +13,10 @@ from resonance.encoding.spec import EncodingSpec
 
 ENCODING = "encoding"
 """The key that holds a spec of ours."""
+OWN = "own_encoding"
+"""The key that holds the encoding that the model was pretrained with, where the spec does not tell it."""
+OWN_LENGTH = "own_max_position_embeddings"
+"""The key that holds the pretrained model's max_position_embeddings, where L and its encoding do not tell it."""
 
 USES = {
     "default": (),

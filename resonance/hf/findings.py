@@ -15,7 +15,19 @@ import numpy as np
 
 from resonance.encoding.frequencies import frequency_table
 from resonance.encoding.methods import powers
-from resonance.hf.facts import CONSTANTS, ENCODING, LISTS, NEED_LENGTH, NEEDS, USES, Facts, known_types, number
+from resonance.hf.facts import (
+    CONSTANTS,
+    ENCODING,
+    LISTS,
+    NEED_LENGTH,
+    NEEDS,
+    OWN,
+    OWN_LENGTH,
+    USES,
+    Facts,
+    known_types,
+    number,
+)
 
 _SHARED = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
 _POSITIVE = ("attention_factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor")
@@ -64,7 +76,7 @@ def _types(facts: Facts) -> Iterator[Finding]:
 
 def _keys(facts: Facts) -> Iterator[Finding]:
     known = sorted({*CONSTANTS, *_SHARED, ENCODING})
-    for name in set(facts.rope) - set(known):
+    for name in set(facts.rope) - {*known, OWN, OWN_LENGTH}:
         if near := get_close_matches(name, known, 1, cutoff=0.85):
             yield Finding("unknown_key", f"{name} is read by nobody; did you mean {near[0]}?")
 
@@ -98,7 +110,10 @@ def _values(facts: Facts) -> Iterator[Finding]:
             yield Finding("not_positive", f"{name} must be > 0, it is {value:g}; leave it out for the default")
     if (factor := facts.number("factor")) is not None and factor < 1:
         yield Finding("factor_below_one", f"factor is L'/L and must be >= 1, it is {factor:g}; write its inverse")
-    if (number(facts.max_length) or 0) < 1:
+    if facts.raw.get("alibi"):
+        yield Finding("alibi", "alibi is true, so the model turns nothing; leave it as it is")
+    given = "max_position_embeddings" in facts.raw or facts.max_length is not None
+    if given and (number(facts.max_length) or 0) < 1:
         yield Finding(
             "max_length_invalid", f"max_position_embeddings must be >= 1, it is {facts.max_length!r}; mend it"
         )
@@ -183,7 +198,8 @@ def _factors(facts: Facts) -> Iterator[Finding]:
 
 def _dimensions(facts: Facts) -> Iterator[Finding]:
     hidden, heads, partial = facts.raw.get("hidden_size"), facts.raw.get("num_attention_heads"), number(facts.partial)
-    if facts.raw.get("head_dim") is None and number(hidden) and number(heads) and hidden % heads:
+    named = any(facts.raw.get(name) is not None for name in ("head_dim", "qk_rope_head_dim"))
+    if not named and number(hidden) and number(heads) and hidden % heads:
         said = f"hidden_size {hidden} is no multiple of num_attention_heads {heads} and there is no head_dim; add it"
         yield Finding("head_dim_undefined", said)
     if partial is None or not 0 < partial <= 1:
@@ -230,6 +246,9 @@ def _encoding(facts: Facts) -> Iterator[Finding]:
         said = f"its train_length is {spec.train_length}, original_max_position_embeddings {original:g}"
         yield Finding("encoding_contradicts_length", f"{said}; {cure}")
         return
+    own = rope.get(OWN) or {}
+    if (own.get("method"), own.get("scale")) == (spec.method, spec.scale):
+        return  # the pretrained model's own L', which its scale need not tell
     reach = original if spec.method == "dynamic_ntk" else spec.scale * (spec.train_length or original)
     if reach - longest > _RATIO * reach or (longest - reach > _RATIO * reach and not facts.by_layer):
         said = f"max_position_embeddings is {longest:g} and the encoding's s*L {reach:g}"

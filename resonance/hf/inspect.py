@@ -36,6 +36,11 @@ def inspect(target: str | Path, download: bool = False) -> dict:
     """
     raw = read_config(target, download)
     text = {"model_type": raw.get("model_type"), **(raw.get("text_config") or raw)}
+    if text["model_type"] not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{target}: model_type must be one of transformers', got {text['model_type']!r}; code that comes with a "
+            "model is not run"
+        )
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what transformers has to say of a config is among the findings
     try:
@@ -108,11 +113,19 @@ def _facts(text: Mapping, rope: Mapping, plain: object, added: Mapping, by_layer
         model_type=str(text["model_type"]),
         base=used("rope_theta", 10_000.0),
         max_length=text.get("max_position_embeddings", getattr(plain, "max_position_embeddings", None)),
-        head_dim=text.get("head_dim") or getattr(plain, "head_dim", None) or derived,
+        head_dim=text.get("head_dim") or _head_dim(plain) or derived,
         partial=used("partial_rotary_factor", 1.0),
         original=getattr(plain, "original_max_position_embeddings", None),
         by_layer=by_layer,
     )
+
+
+def _head_dim(config: object) -> int | None:
+    """Of a config's class; None where its layers differ in it."""
+    try:
+        return getattr(config, "head_dim", None)
+    except Exception:  # Gemma 4's raises one of transformers' own
+        return None
 
 
 def _config(values: Mapping[str, object]) -> object | None:

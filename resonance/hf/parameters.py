@@ -14,12 +14,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddin
 from resonance.encoding.frequencies import depends_on_length, frequency_table
 from resonance.encoding.methods import method_names, method_of, powers
 from resonance.encoding.spec import EncodingSpec
-from resonance.hf.facts import CONSTANTS
+from resonance.hf.facts import CONSTANTS, OWN, OWN_LENGTH
 from resonance.hf.facts import ENCODING as FIELD
 from resonance.hf.module import ONLY
-
-OWN = "own_encoding"
-"""The key that holds the encoding that the model was pretrained with, where the spec does not tell it."""
 
 _CONSTANTS = {
     field.name: field.default
@@ -27,8 +24,10 @@ _CONSTANTS = {
     if field.name not in ("method", "resonance", "rounding", "base", "train_length", "parameters")
 }
 """The fields that say how a method scales, and their defaults."""
-_OF_TYPES = {"rope_type", "type", FIELD, OWN, *CONSTANTS}
+_OF_TYPES = {"rope_type", "type", FIELD, OWN, OWN_LENGTH, *CONSTANTS}
 """Keys of a config that belong to a rope type; a model may keep others of its own beside them."""
+_OF_MLA = {"factor", "mscale", "mscale_all_dim"}
+"""What multi-head latent attention scales its logits by, whatever its rope type (DeepSeek and its kin)."""
 _THEIRS = {
     "default": "rope", "linear": "linear", "dynamic": "dynamic_ntk", "yarn": "yarn", "llama3": "llama3",
     "longrope": "longrope",
@@ -44,7 +43,7 @@ def rope_type(spec: EncodingSpec) -> str:
 def original_length(config) -> int:
     """L of the pretrained model in positions, however often its encoding was exchanged since."""
     config = config.get_text_config()
-    return _length(config, next(iter(_by_layer(config).values())))
+    return min(_length(config, given) for given in _by_layer(config).values())
 
 
 def _length(config, given: dict) -> int:
@@ -110,8 +109,9 @@ def fill(spec: EncodingSpec, own: EncodingSpec, override: Collection[str] = ()) 
     if own.method != "rope":
         checked.append("method")
         if spec.method in (None, own.method):
-            checked += [name for name in _CONSTANTS if given[name] != _CONSTANTS[name]]
-            given |= {name: facts[name] for name in _CONSTANTS if given[name] == _CONSTANTS[name]}
+            left_out = [name for name in _CONSTANTS if given[name] == _CONSTANTS[name] and name not in override]
+            checked += [name for name in _CONSTANTS if name not in left_out]
+            given |= {name: facts[name] for name in left_out}
             for name, value in spec.parameters.items():
                 _check_fact(f"parameters.{name}", value, own.parameters[name], override)
             given["parameters"] = own.parameters | spec.parameters
@@ -131,19 +131,57 @@ def _check_fact(name: str, given: object, own: object, override: Collection[str]
         )
 
 
+def length_of(config, specs: Mapping[str, EncodingSpec]) -> int:
+    """L' of a config's model with these encodings: the pretrained one's own, except where they extend otherwise.
+
+    A method's scale need not tell it: Llama 3.1's factor of 8 goes with 16 times its L.
+    """
+    own, original, unchanged = own_specs(config), original_length(config), _own_length(config)
+    return max(
+        unchanged if (spec.method, spec.scale) == (own[name].method, own[name].scale) else round(spec.scale * original)
+        for name, spec in specs.items()
+    )
+
+
+def _own_length(config) -> int:
+    """The pretrained model's max_position_embeddings, whatever the config says now."""
+    given = next(iter(_by_layer(config).values()))
+    if FIELD in given:
+        return given.get(OWN_LENGTH) or _derived_length(config)
+    return getattr(config, "max_position_embeddings", None) or original_length(config)
+
+
+def _derived_length(config) -> int:
+    return round(max(spec.scale for spec in own_specs(config).values()) * original_length(config))
+
+
+def keys_of_model(given: Mapping[str, object]) -> dict[str, object]:
+    """What a model's other code reads of its rope parameters, whatever their type: no encoding may take it away."""
+    of_types = _OF_TYPES - _OF_MLA if given.get("mscale_all_dim") else _OF_TYPES
+    return {key: value for key, value in given.items() if key not in of_types}
+
+
 def write_specs(config, specs: Mapping[str, EncodingSpec], length: int) -> None:
     """Say in a config what its model now turns by."""
-    own, before, original = own_specs(config), _by_layer(config), original_length(config)
+    own, before, original, own_length = (
+        own_specs(config),
+        _by_layer(config),
+        original_length(config),
+        _own_length(config),
+    )
     written = {}
     for name, spec in specs.items():
         derived = EncodingSpec(base=spec.base, train_length=original).filled()
-        written[name] = {key: value for key, value in before[name].items() if key not in _OF_TYPES} | {
+        written[name] = keys_of_model(before[name]) | {
             "rope_type": rope_type(spec),
             "rope_theta": spec.base,
             "original_max_position_embeddings": original,
             FIELD: spec.to_dict(),
         }
         written[name] |= {} if own[name] == derived else {OWN: own[name].to_dict()}
+        written[name] |= {} if own_length == _derived_length(config) else {OWN_LENGTH: own_length}
+        if spec.method == "longrope":  # transformers' module follows the length for a type of this name alone
+            written[name] |= as_longrope(spec, rotary_dim(config))
     config.rope_parameters = written.get(ONLY, {**config.rope_parameters, **written})
     # transformers' module for "dynamic" types reads L from here; ours reads the spec.
     follows = any(spec.method == "dynamic_ntk" for spec in specs.values())
@@ -210,7 +248,11 @@ def _read_theirs(config, given: dict) -> EncodingSpec:
     kind = given.get("rope_type", "default")
     if kind not in _THEIRS:
         _unknown_type(kind)
-    method, original = _THEIRS[kind], _length(config, given)
+    method, original = _THEIRS[kind], original_length(config)
+    if kind == "dynamic" and given.get("alpha"):  # HunYuan: one table, whatever the length
+        return EncodingSpec(
+            method="ntk", base=given["rope_theta"], scale=given["alpha"], train_length=original
+        ).filled()
     spec = {"method": method, "base": given["rope_theta"], "train_length": original}
     spec["parameters"] = {name: given[name] for name in getattr(method_of(method), "parameters", ())}
     if kind != "default":

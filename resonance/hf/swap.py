@@ -32,6 +32,7 @@ from resonance.hf.module import FORMS, ONLY, RotaryEmbedding
 from resonance.hf.parameters import (
     check_type,
     fill,
+    length_of,
     original_length,
     own_specs,
     read_specs,
@@ -72,12 +73,16 @@ def swap_rotary(
 
     Raises ValueError for a spec that contradicts the model, and for a model of another structure.
     """
+    if not hasattr(getattr(model, "config", None), "get_text_config"):
+        raise ValueError(f"model must be a transformers model, got {type(model).__name__}; swap before it is wrapped")
     config = model.config.get_text_config()
+    if getattr(config, "alibi", False):
+        raise ValueError(f"{type(model).__name__} has ALiBi (alibi is true in its config) and turns nothing")
     owner, name, old = _find_rotary(model, config)
     specs = _specs(spec, config, override)
     form, dim, axes, device = _structure(old, config)
     before = copy.deepcopy(config.rope_parameters), config.max_position_embeddings
-    length = max(round(s.scale * (s.train_length or original_length(config))) for s in specs.values())
+    length = length_of(config, specs)
     patched = False
     try:
         write_specs(config, specs, length)
@@ -118,6 +123,8 @@ def load_pretrained(
     Raises ValueError for a rope type that is neither ours nor one that a spec can express: nothing falls back to
     plain RoPE.
     """
+    if options.get("output_loading_info"):
+        raise ValueError("output_loading_info must be left out, got True: load_pretrained returns the model alone")
     known = {name: options[name] for name in _OF_A_CONFIG if name in options}
     config = AutoConfig.from_pretrained(folder, **known).get_text_config()
     check_type(config)
@@ -146,7 +153,9 @@ def check_table(model: torch.nn.Module, spec: EncodingSpec | Mapping[str, Encodi
         reduced = np.where(table.period > 0, positions[:, None] % np.maximum(table.period, 1), positions[:, None])
         angle = reduced * table.theta
         on_device = torch.from_numpy(positions)[None].to(module.angles[key][0].order.device)
-        got = module(torch.zeros(1, dtype=torch.float32), on_device, None if key == ONLY else key)
+        got = module(
+            torch.zeros(1, dtype=torch.float32, device=on_device.device), on_device, None if key == ONLY else key
+        )
         got = _real(got)
         half = angle.shape[-1]
         for what, ours, wanted in zip(("cos", "sin"), got, (np.cos(angle), np.sin(angle)), strict=True):
@@ -189,6 +198,11 @@ def _specs(
     spec: EncodingSpec | Mapping[str, EncodingSpec], config, override: Collection[str]
 ) -> dict[str, EncodingSpec]:
     """A spec for every layer type of the model, filled from the model's own."""
+    given = spec.values() if isinstance(spec, Mapping) else [spec]
+    if wrong := [type(one).__name__ for one in given if not isinstance(one, EncodingSpec)]:
+        raise ValueError(
+            f"spec must be an EncodingSpec, or one for each layer type, got {wrong[0]}; from_dict reads one"
+        )
     own = own_specs(config)
     if spec == read_specs(config):
         return dict(spec)  # what the config says is no contradiction
@@ -239,6 +253,8 @@ def _structure(module: torch.nn.Module, config) -> _Structure:
     Raises ValueError for a module that is called otherwise or returns something else.
     """
     device = next((b.device for b in module.buffers()), None)
+    if device is not None and device.type == "meta":
+        raise ValueError("the model must have its weights, they are on the device meta; load them first")
     if isinstance(module, RotaryEmbedding):  # the form "op" stays so: the attention is patched
         return _Structure(module.form, module.head_dim, module.axes, device)
     kind, dim = type(module).__name__, rotary_dim(config)
@@ -249,13 +265,14 @@ def _structure(module: torch.nn.Module, config) -> _Structure:
         )
     if dim % 2:
         raise ValueError(f"the model's rotary dimension must be even, got {dim}")
+    module, asked_on = _in_float32(module, config)
     form = axes = None
     for name, spec in read_specs(config).items():
 
         def ask(positions: torch.Tensor, layer: tuple = () if name == ONLY else (name,)):
-            return module(torch.zeros(1, device=device), positions.to(device), *layer)
+            return module(torch.zeros(1, dtype=torch.float32, device=asked_on), positions.to(asked_on), *layer)
 
-        table, positions = frequency_table(spec, dim, 1), torch.arange(32)[None]
+        table, positions = frequency_table(spec, dim, 1), torch.arange(32, device="cpu")[None]
         cos, sin = _cos_sin(table, positions)
         got = ask(positions)
         form = next((f for f in FORMS if f != "op" and _equal(FORMS[f](cos, sin, cos.dtype), got)), None)
@@ -272,6 +289,25 @@ def _structure(module: torch.nn.Module, config) -> _Structure:
             if form != "halves" or gaps.min(dim=0).values.max() > 10 * _THEIR_TOLERANCE:
                 raise ValueError(f"the model's rotary module mixes the positions of a token in its own way: {kind}")
     return _Structure(form, dim, axes, device)
+
+
+def _in_float32(module: torch.nn.Module, config) -> tuple[torch.nn.Module, torch.device | None]:
+    """The module and where it is; or one made anew on the CPU, where a cast of the model took its frequencies along.
+
+    Raises ValueError where the cast ones are not those of the config.
+    """
+    buffers = dict(module.named_buffers())
+    device = next((b.device for b in buffers.values()), None)
+    if all(b.dtype == torch.float32 for b in buffers.values() if b.is_floating_point()):
+        return module, device
+    with torch.device("cpu"):
+        anew = type(module)(config)
+    for name, buffer in anew.named_buffers():
+        if not torch.allclose(
+            buffers[name].float().cpu(), buffer.float(), rtol=2 * torch.finfo(buffers[name].dtype).eps
+        ):
+            raise ValueError(f"the model's rotary module must be that of its own config, but its {name} is another")
+    return anew, torch.device("cpu")
 
 
 def _cos_sin(table: FrequencyTable, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -84,13 +84,14 @@ def caption(preset: str, rows: pl.DataFrame, made: list[dict]) -> str:
 
 def notes() -> str:
     return (
-        "In L: accuracy at trained positions. Aliases: untrained distances where the mean logit of a head that looks "
-        f"somewhere stands at most {MARGIN:g} nat below its best at a trained one, by the weights alone; Hidden: how many of some 190 they are. "
-        "As many others hidden: a control, drawn among the untrained distances that are no alias (where fewer are "
-        "left, all of them). Trained distances alone: every untrained one hidden. The start token of protocol released "
-        "is never hidden. First alias, first fall: distances in tokens, means over the seeds that have one; on "
-        "semi-recursive, where every second position is at chance, no fall is told. Predicted leak: percent of "
-        "attention that goes to untrained distances if logits are their means."
+        "In L: accuracy at trained positions. Aliases: untrained distances at which, by the weights alone, some "
+        f"head with a preferred distance has a mean logit within {MARGIN:g} nat of its best trained one; Hidden: "
+        "how many of some 190 they are. As many others hidden: a control, drawn among the untrained distances that "
+        "are no alias (where fewer are left, all of them). Trained distances alone: every untrained one hidden. "
+        "The start token of protocol released is never hidden. First alias, first fall: distances in tokens, means "
+        "over the seeds that have one; on semi-recursive, where every second position is at chance, no fall is "
+        "reported. Predicted leak: percent of attention that goes to untrained distances if logits are their "
+        "means."
     )
 
 

@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """STEM.csv for machines; .md, .tex and .html for people; and the figure."""
     rows, made = probes.read(study)
-    lines = [{"preset": preset} | line for line in cells(rows, pl.read_csv(predictions))]
+    lines = [{"preset": preset} | line for line in cells(rows, pl.read_csv(predictions).filter(preset=preset), preset)]
     write_csv(output, lines)
     header = ["", "OOD accuracy", "First fall", "Predicted", "Own kernel", "Predicted leak", *MASKS.values()]
     said = (
@@ -47,8 +47,8 @@ def main(
     style.save(drawing(lines, preset), draw, f"First falls (preset {preset})")
 
 
-def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
-    """A model a row. Raises ValueError for one without a prediction."""
+def cells(rows: pl.DataFrame, predictions: pl.DataFrame, preset: str) -> list[dict]:
+    """A model a row. Raises ValueError for one without a prediction, for those of another preset are of other sizes."""
     before = {tuple(row[name] for name in probes.MODEL): row for row in predictions.iter_rows(named=True)}
     names = ("first_fall", "predicted_fall", "predicted_leak", "ood_accuracy")
     fall, own, leak, ood = (probes.by_model(rows, "none", name) for name in names)
@@ -58,7 +58,8 @@ def cells(rows: pl.DataFrame, predictions: pl.DataFrame) -> list[dict]:
     # Whichever file is first: RoPE before YaRN.
     for model in sorted(ood, key=lambda model: (tasks.index(model[1]), model[0], "yarn" in model[2])):
         if (said := before.get(model)) is None:
-            raise ValueError(f"predictions must hold {', '.join(map(str, model))}, got none; add it before a run")
+            cell = ", ".join(map(str, (preset, *model)))
+            raise ValueError(f"predictions must hold {cell}, got none; add it before a run")
         lines.append(
             dict(zip(probes.MODEL, model, strict=True))
             | {"by": said["by"], "predicted": said["predicted_fall"], "fall": fall.get(model)}

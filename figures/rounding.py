@@ -65,11 +65,19 @@ def main(output: inputs.Output, preset: inputs.Preset, study: inputs.Study, draw
 def rules_of(specs: dict[str, dict]) -> dict[str, tuple[str, str]]:
     """Encoding -> (method, rule), by the specs that the rows were made with.
 
-    Raises ValueError where two encodings differ in neither.
+    Raises ValueError where two encodings differ in neither, or two of one method in anything else.
     """
     found = {name: (spec["method"], spec["rounding"] if spec["resonance"] else NONE) for name, spec in specs.items()}
     if len(set(found.values())) < len(found):
         raise ValueError(f"the study's encodings must differ in method or rule, got {', '.join(found)}")
+    first: dict[str, tuple[str, dict]] = {}
+    for name, spec in specs.items():
+        rest = {key: value for key, value in spec.items() if key not in ("resonance", "rounding")}
+        other, theirs = first.setdefault(spec["method"], (name, rest))
+        if differing := [key for key in rest if rest[key] != theirs[key]]:
+            raise ValueError(
+                f"{name} and {other} must differ in the rule of rounding alone, got another {differing[0]}"
+            )
     return found
 
 

@@ -391,6 +391,13 @@ def test_score_prints_and_writes_a_row_a_question_and_parser(tmp_path: Path) -> 
     assert read_run(output)["files"] == [str(path)]
 
 
+def test_score_does_not_write_over_what_it_scores(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "m.tpo.jsonl", ["A"], ["A"])
+    before, done = path.read_bytes(), cli("score", path, "--output", tmp_path / "." / path.name)
+    assert done.returncode == 2 and "--output must be another file than what is scored" in done.stderr
+    assert path.read_bytes() == before
+
+
 def test_score_says_how_many_lines_of_a_torn_file_are_used(tmp_path: Path) -> None:
     path = write_predictions(tmp_path / "m.tpo.jsonl", ["A", "B", "C"], ["A", "B", "C"], end="")
     path.write_bytes(path.read_bytes()[:-3])

@@ -212,6 +212,8 @@ def test_first_falls_are_drawn_where_a_task_or_a_block_has_none(tmp_path) -> Non
     write_rows(tmp_path / "falls.parquet", PROBES, kept.to_dicts(), read_run(path))
     files = [tmp_path / "falls.parquet"], ROOT / "results-published/predictions/falls.csv"
     falls.main(tmp_path / "out", "laptop", *files, tmp_path / "figure")
+    with pytest.raises(ValueError, match=r"predictions must hold mine, .*add it before a run"):
+        falls.main(tmp_path / "out", "mine", *files, tmp_path / "figure")
     assert "+nan" not in (tmp_path / "out.md").read_text()
     assert (tmp_path / "figure.svg").read_text().count('id="ytick_') > 4
 

@@ -217,9 +217,13 @@ def test_a_training_that_fails_is_one_line_with_encoding_task_and_seed(tmp_path:
         rank.rank([str(tmp_path / "mine.py"), "rope"], tmp_path / "out", tmp_path / "none", (0,), 1, None, 0.01)
 
 
-def test_a_class_of_several_is_named() -> None:
+def test_a_class_of_several_is_named(tmp_path: Path) -> None:
     template = Path(rank.__file__).with_name("template.py")
     assert named(f"{template}:LogBias")[0] == named(str(template))[0] == "LogBias"
+    (colon := tmp_path / "a:b").mkdir()
+    marked = colon / "mine.py"  # by an editor that begins a file with a mark
+    marked.write_bytes(b"\xef\xbb\xbf" + template.read_bytes())
+    assert named(str(marked))[0] == "LogBias" and rank._of_file(marked)["code"]
     for wrong, said in (
         (f"{template}:Log", "must hold the class Log"),
         ("roep", "must be a file"),
@@ -401,6 +405,16 @@ def test_one_seed_says_that_it_decides_nothing(tmp_path: Path, capsys: pytest.Ca
     assert "+40.0 too few seeds" in capsys.readouterr().out
 
 
+def test_nothing_is_significant_of_two_seeds_or_beside_a_reference_of_one(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.parquet"
+    for seeds in ({"rope": [0, 1], "mine": [0, 1]}, {"rope": [0], "mine": [0, 1, 2]}):
+        a_ranking(kept, **{name: dict.fromkeys(of, 0.9 if name == "mine" else 0.4) for name, of in seeds.items()})
+        write_board(tmp_path / "board", read_rows(kept, RANKING), [])
+        text = (tmp_path / "board.md").read_text()
+        assert "**" not in text.replace("**mine", "") and "6 / 0" not in text and ". With " in text
+        assert pl.read_csv(tmp_path / "board.csv")["p_holm"].is_null().all()
+
+
 def test_one_seed_beside_three_is_named(tmp_path: Path) -> None:
     kept = tmp_path / "kept.parquet"
     a_ranking(kept, rope={0: 0.5, 1: 0.6, 2: 0.5}, mine={0: 0.9})
@@ -431,3 +445,7 @@ def test_a_tasks_files_can_be_scored_without_this_package(form: str, tmp_path: P
     assert "Chance: 12.5 %" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="task must be one of look_back"):
         write_data("remember", tmp_path, form)
+    write_data("recall", tmp_path, form)  # its own files are replaced
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"README\.md must be absent or this command's own"):
+        write_data("recall", tmp_path, form)

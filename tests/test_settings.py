@@ -211,6 +211,19 @@ def test_training_unscaled_needs_the_unscaled_encoding_to_be_named(folder: Path)
     assert load(folder, "tiny").posgen.train_encoding("released", "yarn") == "slow_rope"
 
 
+def test_what_is_trained_unscaled_differs_in_nothing_else(folder: Path) -> None:
+    path = folder / "encodings.yaml"
+    path.write_text("rope_hot: {method: rope, attention_factor: 1.2}\n" + path.read_text())
+    loaded = load(folder, "tiny").posgen
+    assert [loaded.train_encoding("released", name) for name in ("rope", "yarn")] == ["rope", "rope"]
+
+
+@pytest.mark.parametrize("name", ["paper+P2+P2", "paper+L56+L48"])
+def test_a_choice_given_twice_is_refused(name: str, protocols: dict[str, Protocol]) -> None:
+    with pytest.raises(SettingsError, match="a choice must be given once"):
+        with_choices(name, protocols)
+
+
 # One bad thing at a time
 
 

@@ -77,6 +77,12 @@ def draw_rules(path: Path, stem: str = "out") -> pl.DataFrame:
     return pl.read_csv(f"{out}.csv")
 
 
+def test_rules_are_compared_where_nothing_else_differs() -> None:
+    plain = {"method": "rope", "resonance": False, "rounding": "nearest", "base": 1e4}
+    with pytest.raises(ValueError, match="half and fast must differ in the rule of rounding alone, got another base"):
+        rounding.rules_of({"fast": plain | {"base": 5e5}, "half": plain | {"resonance": True, "rounding": "half"}})
+
+
 def test_a_rule_is_compared_seed_by_seed_with_none_and_with_nearest(rules: Path) -> None:
     found = {row["rounding"]: row for row in draw_rules(rules).iter_rows(named=True)}
     assert list(found) == ["none", "nearest", "half"]

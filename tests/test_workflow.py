@@ -22,6 +22,7 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from resonance import cli
 from resonance.posgen.rows import EVALUATION, TRAINING
 from resonance.record.rows import read_rows, read_run
+from resonance.workflow import crate as crates
 from resonance.workflow import scheduler
 from workflow_copy import ENVIRONMENT, ROOT, copy_of_run, environment_of, jobs_of, run_snakemake, snakemake, wanted
 
@@ -188,6 +189,13 @@ def test_a_crate_holds_a_runs_tables_figures_and_rows_and_what_made_them(smoke_r
     assert run["startTime"] <= run["endTime"] and about["#torch"]["softwareVersion"] == torch.__version__
 
 
+def test_a_run_without_its_summary_is_not_packed(smoke_run, tmp_path):
+    part = tmp_path / "results/smoke/posgen/studies"
+    shutil.copytree(smoke_run / "results/smoke/posgen/runs", part)
+    with pytest.raises(ValueError, match=r"results/smoke must hold a whole run, got no summary\.html"):
+        crates.write(tmp_path / "run.zip", "smoke", tmp_path)
+
+
 def test_a_crate_is_a_workflow_run_crate(crate):
     """By its own validator, in the environment that .ci/run makes for it."""
     python = ROOT / ".venv/crate/bin/python"
@@ -323,6 +331,9 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
          "preset must be one of laptop, paper, paper_cpu, smoke, smollm2, got 'larptop'"),
         (["posgen", "generate", "absent.json", *(f"--output={s}.parquet" for s in ("train", "validation", "test"))],
          "absent.json"),
+        (["posgen", "generate", "results/smoke/posgen/settings/paper/cot/data.json",
+          *(f"--output={s}.parquet" for s in ("a/train", "b/train", "test", "validation"))],
+         "one each, got a/train.parquet, b/train.parquet"),
         (["posgen", "train", "config/smoke.yaml", "e.json", "t.parquet", "v.parquet", "out", "--seed=1"],
          "config/smoke.yaml: not valid JSON"),
         (["llm", "pack", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
@@ -331,9 +342,15 @@ def test_killed_trainings_go_on_and_the_workflow_ends_with_the_same_files(finish
         (["plan", "--preset=larptop"], "preset must be one of"),
         (["plan", "--preset=smoke", "--device=v100"], "--device must be one of cpu, a100, h100, got 'v100'"),
         (["plan", "--preset=smokey"], "; did you mean smoke?"),
+        (["plan", "--preset=smoke", "--brief", "--check"], "--brief and --check must be asked one at a time"),
+        (["crate", "--preset=paper"], "results/paper must hold a whole run, got no rows"),
+        (["trace", "44.81", "--rows=config"], "--rows must be a folder of kept rows, got config without any"),
+        (["inspect", "config/smoke.yaml", "--plot=config"], "--plot must be a file whose ending says its kind"),
+        (["export", "config", "out", "--to=transformers", "--outtype=f32"], "--outtype must go with --to gguf"),
         (["collect", "smoke", "tabel1", "out.parquet"], "; did you mean table1?"),
         (["leval", "tasks", "config/smoke.yaml", "out"], "config/smoke.yaml: not valid JSON"),
         (["leval", "score", "config"], "config must hold predictions as .jsonl, got none"),
+        (["leval", "compare", "config", "config"], "config: not a file"),
     ],
 )  # fmt: skip
 def test_a_command_line_mistake_is_one_line(finished, arguments, said, monkeypatch, capfd):

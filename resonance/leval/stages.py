@@ -85,6 +85,8 @@ def score(
 ) -> None:
     """Score predictions under both parsers: L-Eval's own rules, and a parser that reads the answer."""
     rows, seen, given = [], {}, _predictions(predictions)
+    if output and output.resolve() in {path.resolve() for path in (*given, *([record] if record else []))}:
+        raise ValueError(f"--output must be another file than what is scored, got {output}")
     answered = read_record(record, "answers") if record else None
     if answered:
         _check_answered(answered, record, given, {"model": model, "encoding": encoding, "strategy": strategy})

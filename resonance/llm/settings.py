@@ -85,8 +85,8 @@ class TinyModel(Settings):
 class Strategy(Settings):
     """A way to spend the fine-tuning tokens (appendix C.2)."""
 
-    length: Count
-    """Tokens of a training sequence."""
+    length: int = Field(ge=2)
+    """Tokens of a training sequence; the first is not predicted."""
     steps: Count
     """Optimizer steps."""
     seed: Seed | None = None

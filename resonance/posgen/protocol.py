@@ -83,14 +83,15 @@ class Protocol(TrainChoices, YarnChoices):
         """The encoding that is in the model while `name` is trained for (P2)."""
         if self.train_encoding == "evaluated":
             return name
-        wanted = _unscaled(encodings[name])
+        of = {key: encodings[name][key] for key in ("resonance", "rounding", "base") if key in encodings[name]}
+        wanted = EncodingSpec.from_dict(of).filled()
         for candidate, fields in encodings.items():
-            if fields.get("method", "rope") == "rope" and _unscaled(fields) == wanted:
+            if fields.get("method", "rope") == "rope" and EncodingSpec.from_dict(fields).filled() == wanted:
                 return candidate
         raise SettingsError(
             f"config/encodings.yaml: train_encoding `unscaled` (P2) trains {name} with its unscaled encoding "
-            f"(method rope, base {wanted['base']:g}, resonance {str(wanted['resonance']).lower()}, rounding "
-            f"{wanted['rounding']}), which no entry is; add one"
+            f"(method rope, base {wanted.base:g}, resonance {str(wanted.resonance).lower()}, rounding "
+            f"{wanted.rounding}, nothing else), which no entry is; add one"
         )
 
 
@@ -111,6 +112,9 @@ def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
             "with choice P5 of released"
         )
     fields, other = protocols[base].model_dump(), protocols[others[base]]
+    given = [choice[0] if re.fullmatch(r"[Lk]\d+", choice) else choice for choice in flipped]
+    if len(set(given)) < len(given):
+        raise SettingsError(f"{name!r}: a choice must be given once, got {', '.join(flipped)}")
     for choice in flipped:
         if length := re.fullmatch(r"([Lk])([1-9]\d{0,5})", choice):
             fields[LENGTHS[length[1]]] = int(length[2])
@@ -122,11 +126,3 @@ def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
             known = ", ".join([*CHOICES, *VARIANTS])
             raise SettingsError(f"{name!r}: a choice must be one of {known}, L56 or k5, say, got {choice!r}")
     return parse(Protocol, fields, name)
-
-
-def _unscaled(fields: dict) -> dict:
-    return {
-        "resonance": fields.get("resonance", False),
-        "rounding": fields.get("rounding", EncodingSpec.rounding),
-        "base": EncodingSpec(base=fields.get("base")).filled().base,
-    }

@@ -29,9 +29,10 @@ def generate(settings: Path, outputs: list[Path]) -> None:
     """Draw the prefixes of a task and write the sequences of every split, a file each."""
     run = read_settings(DataRun, settings)
     data, by_split = run.data, {path.stem: path for path in outputs}
-    if sorted(by_split) != sorted(SPLITS):
+    if sorted(path.stem for path in outputs) != sorted(SPLITS):
         raise SettingsError(
-            f"output must name {', '.join(f'{s}.parquet' for s in SPLITS)}, one each, got {sorted(by_split)}"
+            f"output must name {', '.join(f'{s}.parquet' for s in SPLITS)}, one each, got "
+            f"{', '.join(map(str, outputs))}"
         )
     rule = Rule(task=run.task, modulus=data.modulus, j=data.j, k=data.k)
     counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}

@@ -200,7 +200,7 @@ def read_json_lines(path: Path) -> tuple[list[tuple[int, dict]], bool]:
     Blank lines are passed over. Raises ValueError for a line that is no object, unless it is a torn last one.
     """
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
+        raise ValueError(f"{path}: {'not a file; name one' if Path(path).exists() else 'no such file'}")
     raw = Path(path).read_bytes()
     rows: list[tuple[int, dict]] = []
     pieces = raw.split(b"\n")

@@ -55,6 +55,8 @@ def plan(
         raise SettingsError(
             f"--device must be one of {', '.join(DEVICES)}, got {device!r}{did_you_mean(device, DEVICES)}"
         )
+    if brief and check:
+        raise SettingsError("--brief and --check must be asked one at a time: what is left, and what a run took")
     targets = list(dict.fromkeys(target))
     config = load(planning.ROOT / "config", preset)
     if brief:

@@ -36,7 +36,7 @@ def write(output: Path, preset: str, root: Path = Path()) -> None:
 
     root  the folder of the Snakefile and of results/
 
-    Raises ValueError where no rows are there: nothing else says what made the rest.
+    Raises ValueError for a run that has not ended: without its summary, or without rows.
     """
     from rocrate.model.contextentity import ContextEntity
     from rocrate.rocrate import ROCrate
@@ -44,9 +44,10 @@ def write(output: Path, preset: str, root: Path = Path()) -> None:
     found = _files(root, [pattern.format(preset=preset) for pattern in RUN])
     made = [path for path in found if f"/{SEQUENCES}/" not in path.as_posix()]
     runs = [run for path in made if path.suffix == ".parquet" and "provenance" in (run := read_run(path))]
-    if not runs:
-        results = root / paths.RESULTS.format(preset=preset)
-        raise ValueError(f"{results} must hold the rows of a run, got none; say make reproduce PRESET={preset}")
+    summary = root / paths.SUMMARY.format(preset=preset)
+    if not runs or not summary.is_file():
+        lacking = f"no {summary.name}" if runs else "no rows"
+        raise ValueError(f"{summary.parent} must hold a whole run, got {lacking}; say make reproduce PRESET={preset}")
     crate = ROCrate(version="1.1")  # which the profiles speak of
 
     def add(path: Path) -> object:

@@ -50,6 +50,8 @@ def trace(number: str, folder: Path) -> list[Found]:
         raise ValueError(f"a number must be as a table prints it (44.81, -11.30), got {number!r}")
     decimals = len(text.partition(".")[2])
     files = sorted(folder.glob("*/*.parquet"))
+    if not files:
+        raise ValueError(f"--rows must be a folder of kept rows, got {folder} without any; the checkout has one")
     found = [each for path in files for each in _means(path) if f"{each.mean + 0.0:.{decimals}f}" == text]
     if not found:
         raise ValueError(

@@ -63,8 +63,8 @@ def _compared(by_seed: dict) -> dict[tuple[str, str], tuple[Estimate, float]]:
     found = [
         paired_difference(by_seed[encoding, task, LAST], by_seed[REFERENCE, task, LAST]) for encoding, task in cells
     ]
-    # Equal values at every seed differ by nothing; one seed has no p at all.
-    p_values = [1.0 if np.isnan(p := p_value(each)) else p for each in found]
+    # Equal values at every seed differ by nothing; of too few seeds nothing is tested.
+    p_values = [1.0 if each.n < LEAST_RUNS or np.isnan(p := p_value(each)) else p for each in found]
     return {cell: (each, p) for cell, each, p in zip(cells, found, holm(p_values), strict=True)}
 
 
@@ -93,7 +93,7 @@ def _families(by_seed: dict, compared: dict, frame: pl.DataFrame, own: list[str]
         learned = sum(_mean(by_seed, encoding, [task], "in_distribution") >= 100 * LEARNED for task in TASKS)
         parameters = next(iter(by_seed[encoding, next(iter(TASKS)), "parameters"].values()))
         cells += [
-            "–" if encoding == REFERENCE else f"{better} / {worse}",
+            "–" if all(each.n < LEAST_RUNS for each, _ in against) else f"{better} / {worse}",
             f"{learned} of {len(TASKS)}",
             number(next(iter(first.values())), decimals=1),
             f"{parameters:,.0f}",
@@ -118,7 +118,8 @@ def _families(by_seed: dict, compared: dict, frame: pl.DataFrame, own: list[str]
         "turns on one core. Parameters: of the encoding."
     )
     if min(seeds.values()) < LEAST_RUNS:
-        whose = f"{', '.join(name for name, n in fewer.items() if n < LEAST_RUNS)}: " if most >= LEAST_RUNS else ""
+        alone = most >= LEAST_RUNS and seeds.get(REFERENCE, 0) >= LEAST_RUNS  # all are compared with the reference
+        whose = f"{', '.join(name for name, n in fewer.items() if n < LEAST_RUNS)}: " if alone else ""
         notes += f" {whose}With {min(seeds.values())} seed(s) nothing is tested: this decides nothing."
     return Table("leaderboard", caption, header, [("", rows)], notes)
 
@@ -159,7 +160,8 @@ def _for_machines(by_seed: dict, compared: dict) -> list[dict]:
             row |= {"seeds": found.n, metric: found.mean, f"{metric}_sd": found.known("sd")}
         each, p = compared.get((encoding, task), (None, None))
         row |= {name: each and each.known(name) for name in ("low", "high")}
-        rows.append(row | {"minus_rope": each and each.mean, "p_holm": p, "detectable": each and detectable(each)})
+        tested = p if each and each.n >= LEAST_RUNS else None
+        rows.append(row | {"minus_rope": each and each.mean, "p_holm": tested, "detectable": each and detectable(each)})
     return rows
 
 

@@ -16,11 +16,14 @@ def write_data(task: str, folder: Path, form: str) -> None:
     for name, known, asked in (("task", TASKS, task), ("format", FORMATS, form)):
         if asked not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {asked!r}")
+    card = folder / "README.md"
+    if card.exists() and not card.read_text(encoding="utf-8", errors="replace").startswith("# PosGen: "):
+        raise ValueError(f"{card} must be absent or this command's own, got another; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {split: drawn_for(task, split) for split in SPLITS}
     for split, each in drawn.items():
         _write(folder / f"{split}.{form}", each)
-    write_text(folder / "README.md", _card(task, folder, form, drawn))
+    write_text(card, _card(task, folder, form, drawn))
     print(f"{folder}: {', '.join(f'{split}.{form}' for split in SPLITS)} and README.md")
 
 

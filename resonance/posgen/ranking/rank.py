@@ -22,7 +22,7 @@ from resonance.posgen.ranking import tasks
 from resonance.posgen.ranking.board import write_board
 from resonance.posgen.ranking.check import checked
 from resonance.posgen.ranking.cost import step_ratio
-from resonance.posgen.ranking.encodings import encodings, named
+from resonance.posgen.ranking.encodings import encodings, file_of, named
 from resonance.posgen.ranking.rows import RANKING
 from resonance.posgen.ranking.train import BATCH, LEARNING_RATE, MODEL, SIZES, WEIGHT_DECAY, config_of, train
 from resonance.posgen.step import tune_allocator
@@ -79,8 +79,8 @@ def rank(
 
 def _made_of(asked: str, encoding: type, share: float) -> dict[str, str]:
     """What the rows of an encoding depend on."""
-    path = asked.partition(":")[0]
-    source = _of_file(Path(path)) if path.endswith(".py") else {"code": code_of(encoding.__module__)}
+    path = file_of(asked)[0]
+    source = _of_file(Path(path)) if path else {"code": code_of(encoding.__module__)}
     settings = {
         "ranking": {"steps": {name: _steps(name, share) for name in tasks.TASKS}, "model": MODEL, "sets": tasks.SPLITS,
                     "batch": BATCH, "rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY},
@@ -94,7 +94,7 @@ def _made_of(asked: str, encoding: type, share: float) -> dict[str, str]:
 def _of_file(path: Path) -> dict[str, list[str]]:
     """What a file of one's own computes with: itself, what it imports of its folder, and what of this project."""
     ours = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         ours |= {name for name in names if name.startswith("resonance.")}

@@ -4,6 +4,7 @@ A package of yours registers a class by the entry point group `resonance.encodin
 """
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -36,8 +37,21 @@ def encodings() -> dict[str, type[PositionEncoding]]:
     for info in iter_modules(__path__):
         import_module(f"{__name__}.{info.name}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        register(point.name)(point.load())
+        try:
+            made = point.load()
+        except Exception as error:  # whatever a stranger's code raises
+            raise ValueError(
+                f"encoding {point.name} = {point.value}, which {point.dist.name} registers, does not load "
+                f"({type(error).__name__}: {error}); mend or uninstall that package"
+            ) from error
+        register(point.name)(made)
     return _ENCODINGS
+
+
+def file_of(asked: str) -> tuple[str, str]:
+    """The file and the class, or "", of FILE.py[:NAME]; twice "" for a name."""
+    found = re.fullmatch(r"(.*\.py)(?::(\w+))?", asked)
+    return (found[1], found[2] or "") if found else ("", "")
 
 
 def named(asked: str) -> tuple[str, type[PositionEncoding]]:
@@ -45,8 +59,8 @@ def named(asked: str) -> tuple[str, type[PositionEncoding]]:
 
     Raises ValueError, one line: an unknown name, a file that does not run, or one that holds none or several.
     """
-    path, _, wanted = asked.partition(":")
-    if not path.endswith(".py"):
+    path, wanted = file_of(asked)
+    if not path:
         if asked not in encodings():
             raise ValueError(
                 "an encoding must be a file (NAME.py or NAME.py:CLASS) or one of "

@@ -132,11 +132,14 @@ def read_source(model: Path, spec: EncodingSpec | None) -> Source:
         raise ValueError(f"the model must have one encoding for all layers, got one for each of {', '.join(specs)}")
     now = specs[ONLY]
     asked = now if spec is None or spec == now else fill(spec, own_specs(config)[ONLY])
+    length = config.max_position_embeddings if asked == now else length_of(config, {ONLY: asked})
+    if length >= 2**31:
+        raise ValueError(f"scale * L must be below 2^31 positions, got {length:,}; lower scale")
     return Source(
         spec=asked,
         head_dim=rotary_dim(config),
         train_length=train_length,
-        length=config.max_position_embeddings if asked == now else length_of(config, {ONLY: asked}),
+        length=length,
         others=keys_of_model(config.rope_parameters),
     )
 

@@ -1,6 +1,7 @@
 """What each command of L-Eval does, from the files it reads to those it writes or the table it prints. Only `answer`
 loads torch."""
 
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -163,10 +164,11 @@ def compare(ours: Path, theirs: Path, task: str | None, seed: int) -> None:
         for group in groups:
             found = paired_tasks(group, {name: credits[1][name] for name in group}, seed)
             label = "average" if len(group) > 1 else next(iter(group))
+            known = not math.isnan(found.low)  # of equal credits there is no interval
+            between = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]" if known else "–"
             print(
-                f"{parser:8}  {label:8}  {100 * found.difference:+7.2f} points, 95% [{100 * found.low:+.2f}, "
-                f"{100 * found.high:+.2f}], p {_p(found.p)}; {found.n} questions, {found.better} better, {found.worse} "
-                f"worse, McNemar p {_p(found.mcnemar)}"
+                f"{parser:8}  {label:8}  {100 * found.difference:+7.2f} points, 95% {between}, p {_p(found.p)}; "
+                f"{found.n} questions, {found.better} better, {found.worse} worse, McNemar p {_p(found.mcnemar)}"
             )
 
 

@@ -1,7 +1,7 @@
 """The language-model half's settings but for its evaluations, and the runs that they stand for. Imports no torch."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -123,7 +123,7 @@ class ModelSource(Settings):
     """s = L'/L."""
     strategies: dict[Name, Strategy]
     """Fine-tuning strategies by name; empty: nothing is fine-tuned."""
-    lengths: list[Count] = Field(default_factory=list)
+    lengths: list[Annotated[int, Field(ge=2)]] = Field(default_factory=list)
     """Lengths at which perplexity is measured, in tokens; left out: it is not, and the model has no Figure 4."""
     tiny: TinyModel | None = None
     """The sizes and the pretraining of `train:tiny`."""

@@ -91,7 +91,7 @@ def _read(path: Path, kind: str) -> pl.DataFrame:
     if metadata.get("kind") != kind or metadata.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
             f"{path} must hold {kind} of schema version {SCHEMA_VERSION}, got {metadata.get('kind')!r} of "
-            f"{metadata.get('schema_version')!r}; delete it and run the workflow again"
+            f"{metadata.get('schema_version')!r}; delete it and run the workflow again, or name another"
         )
     return pl.read_parquet(path)
 

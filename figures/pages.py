@@ -86,12 +86,13 @@ def oracles(tables: Path) -> str:
     return _markdown(rows)
 
 
-def cells(tables: Path, study: str) -> str:
-    """Published and ours under both protocols side by side: a row an encoding, tasks below one another."""
-    ours = [_by(tables / f"{study}_{protocol}.csv", "task", "encoding") for protocol in PROTOCOLS]
-    rows = [["", "published", *(f"`{protocol}`" for protocol in PROTOCOLS)]]
+def cells(tables: Path, study: str, *more: str) -> str:
+    """Published and ours under both protocols, and more, side by side: a row an encoding, tasks below one another."""
+    protocols = (*PROTOCOLS, *more)
+    ours = [_by(tables / f"{study}_{protocol}.csv", "task", "encoding") for protocol in protocols]
+    rows = [["", "published", *(f"`{protocol}`" for protocol in protocols)]]
     for task in style.in_order({task for task, _ in ours[0]}):
-        rows.append([f"**{style.task_title(task)}**", "", *("" for _ in PROTOCOLS)])
+        rows.append([f"**{style.task_title(task)}**", "", *("" for _ in protocols)])
         for encoding in (encoding for of, encoding in ours[0] if of == task):
             found = [cells[task, encoding] for cells in ours]
             title, published = style.encoding_title(encoding), number(found[0]["paper_mean_percent"])

@@ -11,12 +11,15 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import NullLocator
 
 from resonance.record.files import replacing
 
 matplotlib.use("Agg")
 matplotlib.style.use(["default", str(Path(__file__).with_name("style.mplstyle"))])  # not the user's own matplotlibrc
+for _font in Path(matplotlib.get_data_path(), "fonts/ttf").glob("STIX*.ttf"):
+    fontManager.addfont(_font)  # the user's list of fonts may be that of a matplotlib which is gone
 
 TEXT_WIDTH = 6.3
 """Inches, both columns of an ACL page."""

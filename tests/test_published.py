@@ -114,13 +114,14 @@ def test_kept_rows_are_of_this_preset_and_whole(path: Path, laptop: Posgen, tmp_
     rows = read_rows(path, kind)
     assert run["preset"] == "laptop" and run["study"] in (study, {"table1": "five_seeds"}.get(study))
     lists = laptop.settings.all_studies[study]
-    # Encodings that paper+beta32 does not touch stand in one file of the two; YaRN's in both.
+    # Encodings that paper+beta32 does not touch, or P2 of a probe, stand in one file of the two; YaRN's in both.
     every = pl.concat(read_rows(each, kind) for each in files_of(study))
     whole = probes.under_one_name(every) if study in WHOLE else rows
     yarn = {name for name in lists.encodings if "yarn" in name}
     for (protocol, task), part in whole.group_by("protocol", "task"):
         found, others = set(part["encoding"]), set(lists.encodings) - yarn
-        others = set() if "beta32" in protocol and study in WHOLE else others
+        same = "beta32" in protocol or (study in PROBED and protocol == "paper+P2")
+        others = set() if same and study in WHOLE else others
         assert found - yarn == others and found & yarn in (set(), yarn), f"every encoding on {task} under {protocol}"
     for (protocol, task), part in rows.group_by("protocol", "task"):
         seeds = {tuple(sorted(set(found["seed"]))) for _, found in part.group_by("encoding")}

@@ -26,6 +26,8 @@ CHOICES = {
     "P10": ("schedule", "dropout", "selection"),
 }
 """The fields that a P number stands for. P11 to P14 are the same in both protocols here."""
+_UNSCALED = ("resonance", "rounding", "base")
+"""What an encoding without its scaling keeps."""
 VARIANTS = {"beta32": {"yarn_beta_fast": 32.0}}
 """Values that neither protocol takes. `beta32`: YaRN's alpha 1 and beta 32, which the text states for the LLaMA family
 (C.2) and the protocol `paper` does not carry over to L = 64, where they interpolate even the fastest feature."""
@@ -81,17 +83,24 @@ class Protocol(TrainChoices, YarnChoices):
 
     def train_encoding_name(self, name: str, encodings: dict[str, dict]) -> str:
         """The encoding that is in the model while `name` is trained for (P2)."""
-        if self.train_encoding == "evaluated":
+        fields = encodings[name]
+        if self.train_encoding == "evaluated" or fields.get("method", "rope") == "rope":
             return name
-        of = {key: encodings[name][key] for key in ("resonance", "rounding", "base") if key in encodings[name]}
-        wanted = EncodingSpec.from_dict(of).filled()
-        for candidate, fields in encodings.items():
-            if fields.get("method", "rope") == "rope" and EncodingSpec.from_dict(fields).filled() == wanted:
-                return candidate
+        wanted = EncodingSpec.from_dict({key: fields[key] for key in _UNSCALED if key in fields}).filled()
+        specs = {
+            other: EncodingSpec.from_dict(of).filled()
+            for other, of in encodings.items()
+            if of.get("method", "rope") == "rope"
+        }
+        alike = [
+            other for other, spec in specs.items() if all(getattr(spec, k) == getattr(wanted, k) for k in _UNSCALED)
+        ]
+        if alike:
+            return min(alike, key=lambda other: specs[other] != wanted)  # one that says no more, where there is one
         raise SettingsError(
             f"config/encodings.yaml: train_encoding `unscaled` (P2) trains {name} with its unscaled encoding "
             f"(method rope, base {wanted.base:g}, resonance {str(wanted.resonance).lower()}, rounding "
-            f"{wanted.rounding}, nothing else), which no entry is; add one"
+            f"{wanted.rounding}), which no entry is; add one"
         )
 
 

@@ -212,14 +212,20 @@ def test_a_cast_leaves_the_table_alone(cast):
     check_table(model, spec())
 
 
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_a_model_that_was_cast_can_be_swapped(kind):
-    model = swap_rotary(llama().to(kind), spec())
-    check_table(model, spec())
-    edited = llama().to(kind)
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "bfloat16 half", "bfloat16 float"])
+def test_a_model_that_was_cast_can_be_swapped(cast):
+    def made() -> torch.nn.Module:
+        model = llama(rope_parameters={"rope_type": "default", "rope_theta": 5e5}, head_dim=64)
+        for kind in cast.split():
+            model = getattr(model, kind)()
+        return model
+
+    asked = spec(base=5e5)
+    check_table(swap_rotary(made(), asked), asked)
+    edited = made()
     edited.model.rotary_emb.inv_freq *= 1.1
-    with pytest.raises(ValueError, match="must be that of its own config, but its inv_freq is another"):
-        swap_rotary(edited, spec())
+    with pytest.raises(ValueError, match="must give the table of its own config"):
+        swap_rotary(edited, asked)
 
 
 def test_a_swap_asks_for_no_default_of_torch():

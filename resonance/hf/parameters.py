@@ -138,7 +138,9 @@ def length_of(config, specs: Mapping[str, EncodingSpec]) -> int:
     """
     own, original, unchanged = own_specs(config), original_length(config), _own_length(config)
     return max(
-        unchanged if (spec.method, spec.scale) == (own[name].method, own[name].scale) else round(spec.scale * original)
+        unchanged
+        if (spec.method, spec.scale) == (own[name].method, own[name].scale)
+        else round(spec.scale * (spec.train_length or original))
         for name, spec in specs.items()
     )
 

@@ -292,22 +292,21 @@ def _structure(module: torch.nn.Module, config) -> _Structure:
 
 
 def _in_float32(module: torch.nn.Module, config) -> tuple[torch.nn.Module, torch.device | None]:
-    """The module and where it is; or one made anew on the CPU, where a cast of the model took its frequencies along.
+    """The module and where it is; or one made anew on the CPU, where a cast of the model rounded its frequencies."""
+    buffers = {name: buffer.float().cpu() for name, buffer in module.named_buffers()}
+    here = module, next((buffer.device for buffer in module.buffers()), None)
+    try:
+        with torch.device("cpu"):
+            anew = type(module)(config)
+    except TypeError:  # it is made of something else
+        return here
 
-    Raises ValueError where the cast ones are not those of the config.
-    """
-    buffers = dict(module.named_buffers())
-    device = next((b.device for b in buffers.values()), None)
-    if all(b.dtype == torch.float32 for b in buffers.values() if b.is_floating_point()):
-        return module, device
-    with torch.device("cpu"):
-        anew = type(module)(config)
-    for name, buffer in anew.named_buffers():
-        if not torch.allclose(
-            buffers[name].float().cpu(), buffer.float(), rtol=2 * torch.finfo(buffers[name].dtype).eps
-        ):
-            raise ValueError(f"the model's rotary module must be that of its own config, but its {name} is another")
-    return anew, torch.device("cpu")
+    def is_cast(name: str, exact: torch.Tensor) -> bool:
+        kinds = torch.bfloat16, torch.float16
+        rounded = [exact.to(first).to(second) for first in kinds for second in kinds]
+        return any(torch.equal(buffers.get(name, exact), each.float()) for each in rounded)
+
+    return (anew, torch.device("cpu")) if all(is_cast(*each) for each in anew.named_buffers()) else here
 
 
 def _cos_sin(table: FrequencyTable, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,7 @@
 """The command line of the language-model half: `resonance llm ...`. Parses, calls one function, exits."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +59,12 @@ def finetune(
 ) -> None:
     """Fine-tune a model with an encoding; also under torchrun. A killed one goes on when started again."""
     stages.finetune(settings, encoding, base, text, output_folder, threads, checkpoint_every)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # A thread of gloo frees tensors after the last barrier, for which it needs the interpreter. One that is being
+        # taken down ends such a thread, and with it the process: seen in one of three trainings.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 @app.command("evaluate")

@@ -191,7 +191,7 @@ def train(
     trained = Trained(rows=_curve(trainer.state.log_history, data), resumed_at=done, processes=world)
     if world > 1:
         torch.distributed.barrier()
-    trainer.accelerator.end_training()  # threads of a process group that outlive the interpreter may abort it
+    trainer.accelerator.end_training()
     if rank == 0:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return trained

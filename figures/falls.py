@@ -122,8 +122,8 @@ def drawing(lines: list[dict], preset: str) -> Figure:
     """Measured against predicted; on the grey band a prediction holds."""
     figure = Figure(figsize=(style.TEXT_WIDTH, 3.2), layout="constrained")
     tasks = style.in_order({line["task"] for line in lines})
-    least = min((line[name] for line in lines for name in ("fall", *BY) if line[name] is not None), default=60)
-    most = max((line[name] for line in lines for name in ("fall", *BY) if line[name] is not None), default=0)
+    places = [line[name] for line in lines for name in ("fall", *BY) if line[name] is not None]
+    least, most = min(places, default=60), max(places, default=0)
     ends = np.array([60 if least >= 60 else least - 5, max(150, most + 5)])
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         of = [line for line in inputs.where(lines, task=task) if line["fall"] is not None]

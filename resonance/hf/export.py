@@ -40,7 +40,6 @@ from resonance.hf.parameters import (
 _TOLERANCE = 1e-5  # of theta, relative: five times what float32 loses on the way through llama.cpp's chain of products
 _SAMPLE = 2048  # the last positions of L', where float32 loses most
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-_SAID = ("rope_theta", "original_max_position_embeddings")  # for every model, by the export itself
 _BASE_NAMES = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
 """What transformers before 5 calls rope_theta and partial_rotary_factor where it has names of their own."""
 
@@ -151,8 +150,7 @@ def write_config(model: Path, out: Path, source: Source, rope: Mapping[str, obje
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
-    others = {key: value for key, value in source.others.items() if key not in _SAID}
-    partial = others.get("partial_rotary_factor")
+    partial = source.others.get("partial_rotary_factor")
     names = _BASE_NAMES.get(text.get("model_type"), ("rope_theta", "partial_rotary_factor"))
     text.pop("rope_parameters", None)
     text.pop("rope_scaling", None)
@@ -160,10 +158,10 @@ def write_config(model: Path, out: Path, source: Source, rope: Mapping[str, obje
     text["max_position_embeddings"] = source.length
     if partial is not None:
         text[names[1]] = partial
-    if rope is None and others.keys() - {"partial_rotary_factor"}:
-        text["rope_scaling"] = {"rope_type": "default", **others}
+    if rope is None and source.others.keys() - {"partial_rotary_factor"}:
+        text["rope_scaling"] = {"rope_type": "default", **source.others}
     if rope is not None:
-        text["rope_scaling"] = {**others, **rope}
+        text["rope_scaling"] = {**source.others, **rope}
         # Phi-3 reads L from here, and takes a default of its own for a config's silence.
         text["original_max_position_embeddings"] = source.train_length
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -24,8 +24,8 @@ _CONSTANTS = {
     if field.name not in ("method", "resonance", "rounding", "base", "train_length", "parameters")
 }
 """The fields that say how a method scales, and their defaults."""
-_OF_TYPES = {"rope_type", "type", FIELD, OWN, OWN_LENGTH, *CONSTANTS}
-"""Keys of a config that belong to a rope type; a model may keep others of its own beside them."""
+_OF_TYPES = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", FIELD, OWN, OWN_LENGTH, *CONSTANTS}
+"""Keys of a config that are written with every encoding; a model may keep others of its own beside them."""
 _OF_MLA = {"factor", "mscale", "mscale_all_dim"}
 """What multi-head latent attention scales its logits by, whatever its rope type (DeepSeek and its kin)."""
 _THEIRS = {
@@ -165,12 +165,9 @@ def keys_of_model(given: Mapping[str, object]) -> dict[str, object]:
 
 def write_specs(config, specs: Mapping[str, EncodingSpec], length: int) -> None:
     """Say in a config what its model now turns by."""
-    own, before, original, own_length = (
-        own_specs(config),
-        _by_layer(config),
-        original_length(config),
-        _own_length(config),
-    )
+    own, before, original = own_specs(config), _by_layer(config), original_length(config)
+    own_length = _own_length(config)
+    length_told = own_length == _derived_length(config)
     written = {}
     for name, spec in specs.items():
         derived = EncodingSpec(base=spec.base, train_length=original).filled()
@@ -181,7 +178,7 @@ def write_specs(config, specs: Mapping[str, EncodingSpec], length: int) -> None:
             FIELD: spec.to_dict(),
         }
         written[name] |= {} if own[name] == derived else {OWN: own[name].to_dict()}
-        written[name] |= {} if own_length == _derived_length(config) else {OWN_LENGTH: own_length}
+        written[name] |= {} if length_told else {OWN_LENGTH: own_length}
         if spec.method == "longrope":  # transformers' module follows the length for a type of this name alone
             written[name] |= as_longrope(spec, rotary_dim(config))
     config.rope_parameters = written.get(ONLY, {**config.rope_parameters, **written})

@@ -121,11 +121,13 @@ def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
             "with choice P5 of released"
         )
     fields, other = protocols[base].model_dump(), protocols[others[base]]
-    given = [choice[0] if re.fullmatch(r"[Lk]\d+", choice) else choice for choice in flipped]
-    if len(set(given)) < len(given):
-        raise SettingsError(f"{name!r}: a choice must be given once, got {', '.join(flipped)}")
+    given = set()
     for choice in flipped:
-        if length := re.fullmatch(r"([Lk])([1-9]\d{0,5})", choice):
+        length = re.fullmatch(r"([Lk])([1-9]\d{0,5})", choice)
+        if (key := length[1] if length else choice) in given:
+            raise SettingsError(f"{name!r}: a choice must be given once, got {', '.join(flipped)}")
+        given.add(key)
+        if length:
             fields[LENGTHS[length[1]]] = int(length[2])
         elif choice in VARIANTS:
             fields.update(VARIANTS[choice])

@@ -67,7 +67,18 @@ WITH_TORCH = {
                 )
             ),
         ),
-        "llm": ("base", "checkpoints", "convert", "finetune", "generate", "models", "passkey", "perplexity", "tails"),
+        "llm": (
+            "attention",
+            "base",
+            "checkpoints",
+            "convert",
+            "finetune",
+            "generate",
+            "models",
+            "passkey",
+            "perplexity",
+            "tails",
+        ),
         "leval": ("answering",),
     }.items()
     for name in names

@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("accelerate")
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from conftest import DATA
 from llama2c import llama2c_to_folder
@@ -17,9 +18,10 @@ from llm_cases import TINY, L, make_plan, perplexity_run, spec, tiny
 from resonance.encoding.ops import implementation
 from resonance.hf.swap import rotation_on
 from resonance.llm import models
+from resonance.llm.attention import attend, attention_of
 from resonance.llm.fetch import fetch
 from resonance.llm.finetune import train
-from resonance.llm.models import Base, attention_of, load, prepare, tokenizer_of
+from resonance.llm.models import Base, load, prepare, tokenizer_of
 from resonance.llm.perplexity import token_losses, windows
 from resonance.llm.settings import ModelRun, Text, TextRun
 from resonance.llm.text import BYTE_BOS, Tokenizer, pack
@@ -309,10 +311,34 @@ def test_the_hub_fails_in_one_line(error, said):
     assert "\n" not in str(raised.value) and "hf:meta-llama/Llama-2-7b-chat-hf" in str(raised.value)
 
 
-def test_attention_by_name():
-    assert attention_of("auto", "cpu", "bf16") == "sdpa"
+def test_attention_by_name(monkeypatch):
+    assert attention_of("auto", "cpu", "fp32") == "sdpa"
+    for has, runs in (("amx_bf16 avx512_bf16", "sdpa"), ("avx512_bf16", "sdpa_float32"), ("bf16", "sdpa")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: dict.fromkeys(has.split(), True))
+        assert attention_of("auto", "cpu", "bf16") == runs
     with pytest.raises(ValueError, match=r"llm\.attention must be auto or sdpa here"):
         attention_of("flash_attention_2", "cpu", "bf16")
+
+
+@pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx512_bf16"), reason="a CPU with AVX-512's bfloat16")
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_the_wide_attention_is_nearer_to_the_exact_one_than_torchs(key_heads):
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(2, heads, 300, 32, generator=generator).bfloat16() for heads in (4, key_heads, key_heads)]
+    toward = torch.randn(2, 300, 4, 32, generator=generator).bfloat16()
+    module = torch.nn.Module()
+    module.is_causal, module.num_key_value_groups = True, 4 // key_heads
+
+    def made(attend, dtype):
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in given]
+        out, _ = attend(module, *inputs, None, scaling=0.2)
+        (out * toward.to(dtype)).sum().backward()
+        return [out.detach().double(), *(x.grad.double() for x in inputs)]
+
+    exact, theirs = (made(sdpa_attention_forward, dtype) for dtype in (torch.float64, torch.bfloat16))
+    for ours, other, wanted in zip(made(attend, torch.bfloat16), theirs, exact, strict=True):
+        assert (ours - wanted).abs().mean() < 1.05 * (other - wanted).abs().mean() < 0.02 * wanted.abs().mean()
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
 
 
 @pytest.mark.parametrize(

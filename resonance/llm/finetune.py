@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from resonance.llm.attention import ON_CPU
 from resonance.llm.checkpoints import WHOLE, last_whole, set_others_aside
 from resonance.llm.settings import LOGIT_ROWS, FinetuneRun, TinyModel
 from resonance.llm.text import Packed, Sequences
@@ -250,6 +251,7 @@ def _arguments(plan: Plan, checkpoints: Path) -> TrainingArguments:
             use_cpu=plan.device == "cpu" and not prepared,  # it would make DeepSpeed plain data parallelism
             accelerator_config={"use_configured_state": True} if prepared else None,
             activation_checkpointing=plan.gradient_checkpointing,
+            activation_checkpointing_kwargs=CHECKPOINTING if plan.device == "cpu" and deepspeed is None else None,
             deepspeed=deepspeed,
             seed=plan.seed,
             train_sampling_strategy="sequential",  # Sequences is in its order already
@@ -308,6 +310,15 @@ def zero3_offload(plan: Plan, accumulation: int) -> dict:
         "gradient_accumulation_steps": accumulation,
         "steps_per_print": 10**9,
     }
+
+
+def _keep_attention():
+    return create_selective_checkpoint_contexts([ON_CPU.default])
+
+
+CHECKPOINTING = {"use_reentrant": False, "context_fn": _keep_attention}
+"""On a CPU: what attention gave is kept, all else made again. It gives the same bits in less time, and a layer's output
+takes little of a host's memory."""
 
 
 def _stack(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers.utils import is_flash_attn_2_available
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.swap import describe, load_pretrained, original_length, rotation_on
+from resonance.llm.attention import attention_of
 from resonance.llm.base import Base, hub_errors
 from resonance.llm.base import tokenizer_of as tokenizer_of
 from resonance.llm.convert import gguf_to_folder
@@ -147,17 +147,6 @@ def load(
             use_safetensors=True,  # no pickles
         )
     return model if training else model.to(device).eval()
-
-
-def attention_of(asked: str, device: str, precision: str) -> str:
-    """The attention that runs: `auto` is FlashAttention-2 where it is installed and can, else SDPA."""
-    can_flash = device == "cuda" and precision == "bf16" and is_flash_attn_2_available()
-    if asked == "flash_attention_2" and not can_flash:
-        raise SettingsError(
-            "llm.attention must be auto or sdpa here, got flash_attention_2, which needs the package flash-attn, a "
-            "GPU and precision bf16"
-        )
-    return ("flash_attention_2" if can_flash else "sdpa") if asked == "auto" else asked
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

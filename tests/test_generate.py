@@ -42,6 +42,10 @@ def spec(method: str = "yarn", resonance: bool = True) -> EncodingSpec:
     return EncodingSpec(method=method, resonance=resonance, train_length=L, **scale)
 
 
+FACTORS = {"short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor": [1.0, 3.0, 5.0, 9.0]}
+LONGROPE = EncodingSpec(method="longrope", train_length=L, scale=4.0, parameters=FACTORS)
+
+
 def tiny(asked: EncodingSpec | None = None) -> torch.nn.Module:
     """A Llama over bytes, freshly initialised, in float32."""
     torch.manual_seed(0)  # transformers initialises from the global generator
@@ -86,8 +90,10 @@ def test_every_encoding_answers_alike_from_a_shared_beginning(method: str, reson
     assert shared == [greedy(model, prompt, 6) for prompt in prompts]
 
 
-def test_a_table_that_follows_the_length_is_never_shared() -> None:
-    model, prompts = tiny(spec("dynamic_ntk", False)), prompts_of(3, L // 2, seed=5)
+@pytest.mark.parametrize("asked", [spec("dynamic_ntk", False), LONGROPE], ids=lambda asked: asked.method)
+@pytest.mark.parametrize("length", [L // 2, L - 2, 2 * L])
+def test_a_beginning_of_another_table_is_not_shared(asked: EncodingSpec, length: int) -> None:
+    model, prompts = tiny(asked), prompts_of(3, length, seed=5)
     said = list(answers(model, prompts, max_new_tokens=1, ends=(), batch_size=3))
     assert said == [greedy(model, prompt, 1) for prompt in prompts]
 

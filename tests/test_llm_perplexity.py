@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 pytest.importorskip("accelerate")
-from llm_cases import make_text, perplexity_run, spec, tiny
+from llm_cases import L, make_text, perplexity_run, spec, tiny
 from resonance.llm import perplexity
 from resonance.llm.perplexity import choose, measure, token_losses, windows
 
@@ -35,13 +35,20 @@ def test_token_losses_are_those_of_the_whole_logits(tokens, monkeypatch):
     assert np.allclose(token_losses(model, tokens, "fp32"), plain_losses(model, tokens), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["rope", "linear", "ntk", "dynamic_ntk", "yarn"])
-def test_truncated_is_one_window_of_that_length(tokens, method):
-    """For every encoding, dynamic NTK included, whose table at a length is that length's own."""
-    model = tiny(spec(method, True))
-    for length, means, counts in windows(model, tokens, perplexity_run()):
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [("rope", 1), ("linear", 1), ("ntk", 1), ("yarn", 1), ("dynamic_ntk", 3), ("longrope", 2)],
+)
+def test_truncated_is_one_window_of_that_length(tokens, method, passes, monkeypatch):
+    """For every encoding, also where the table at a length is that length's own, as long as there are tables."""
+    parameters = {"short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor": [1.0, 3.0, 5.0, 9.0]}
+    own = {"parameters": parameters} if method == "longrope" else {}
+    model, lengths, read = tiny(spec(method, True, **own)), [8, L + 1, L + 2, 3 * L], []
+    monkeypatch.setattr(perplexity, "token_losses", lambda *given: read.append(len(given[1])) or token_losses(*given))
+    for length, means, counts in windows(model, tokens, perplexity_run(lengths=lengths)):
         assert counts.tolist() == [length - 1]
         assert means[0] == pytest.approx(plain_losses(model, tokens[:length]).mean(), abs=1e-5)
+    assert read == [[3 * L], [L + 1, 3 * L], [L + 1, L + 2, 3 * L]][passes - 1]
 
 
 @pytest.mark.parametrize("stride", [1, 5, 15])

@@ -160,6 +160,12 @@ class RotaryEmbedding(torch.nn.Module):
         device = self.angles[name][0].order.device
         self.angles[name] = torch.nn.ModuleList([self._angles(name, max(most + 1, train_length, 1)).to(device)])
 
+    def tables_at(self, length: int) -> tuple[int, ...]:
+        """What tells the tables of a length L_c from those of another: equal where they are the same."""
+        if self.follows_length:
+            return (max(length, min(spec.train_length or 0 for spec in self.specs.values())),)
+        return tuple(sum(length > limit for limit in breaks) for breaks in self.breaks.values())
+
     def extra_repr(self) -> str:
         return ", ".join(f"{name}: {spec.to_json()}" for name, spec in self.specs.items()) + f", form={self.form}"
 
@@ -167,3 +173,9 @@ class RotaryEmbedding(torch.nn.Module):
 def follows_length(model: torch.nn.Module) -> bool:
     """Whether a model's table depends on the length of what it reads (dynamic_ntk)."""
     return any(isinstance(m, RotaryEmbedding) and m.follows_length for m in model.modules())
+
+
+def same_tables(model: torch.nn.Module, *lengths: int) -> bool:
+    """Whether what a model reads is encoded alike at some lengths: past L not so under dynamic_ntk and longrope."""
+    ours = [m for m in model.modules() if isinstance(m, RotaryEmbedding)]
+    return len({tuple(m.tables_at(length) for m in ours) for length in lengths}) <= 1

@@ -14,7 +14,7 @@ from itertools import takewhile
 import torch
 from transformers import Cache, DynamicCache
 
-from resonance.hf.module import follows_length
+from resonance.hf.module import same_tables
 from resonance.llm.tails import Tails, can_share, over_tails
 
 
@@ -39,11 +39,10 @@ def answers(
 
     batch_size  how many prompts go on at a time from what they share
     share       read the common beginning once; else every prompt by itself
-    exact       of a model whose table follows the length (dynamic_ntk): read every prompt by itself, since its keys
-                hold for one length alone. Else its prompts share their beginning as well, whose keys then keep the
-                table of the beginning's length, and a batch has the table of its longest prompt. Under either, keys
-                cached while it answers past L keep the table of their length, as in transformers; our rotary module
-                says so.
+    exact       where the beginning has another table than a prompt (past L under dynamic_ntk and longrope): read every
+                prompt by itself, since keys hold for one table alone. Else the beginning's keys keep the table of its
+                length, and a batch has the table of its longest prompt. Under either, keys cached while it answers past
+                L keep the table of their length, as in transformers; our rotary module says so of dynamic_ntk.
 
     Raises ValueError for an empty prompt.
     """
@@ -51,8 +50,9 @@ def answers(
         return
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("prompt must hold at least one token, got an empty one")
-    share = share and not (exact and follows_length(model))
     shared, asked = common_beginning(prompts) if share else 0, (max_new_tokens, ends)
+    if exact and not same_tables(model, shared, *map(len, prompts)):
+        shared = 0
     beginning = DynamicCache(config=model.config)
     if shared:
         _read(model, beginning, prompts[0][:shared])

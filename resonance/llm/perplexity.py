@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from resonance.hf.module import follows_length
+from resonance.hf.module import same_tables
 from resonance.llm.evaluations.perplexity import PerplexityRun
 from resonance.llm.models import autocast
 from resonance.llm.text import Packed
@@ -90,17 +90,19 @@ def windows(model: torch.nn.Module, tokens: np.ndarray, run: PerplexityRun):
     """(length, mean loss of each window, tokens counted in each) at every length of a run.
 
     `truncated`: one window, the first tokens. A causal model's losses on a prefix are those of the
-    whole, so all lengths come from one pass; unless the table follows the length (dynamic_ntk),
-    which then gets a pass each. `sliding`: windows of the length at a stride, each counting what
-    no window before it did.
+    whole, so one pass serves all lengths that have the same tables: every length of most encodings,
+    those up to L of dynamic_ntk. `sliding`: windows of the length at a stride, each counting what no
+    window before it did.
     """
     precision, stride = run.precision, run.choices.stride
     if run.choices.window == "truncated":
-        shared = None if follows_length(model) else token_losses(model, tokens, precision)
-        for length in run.lengths:
-            cut = min(length, len(tokens)) - 1
-            losses = token_losses(model, tokens[:length], precision) if shared is None else shared[:cut]
-            yield length, np.array([losses.mean()]), np.array([len(losses)])
+        cuts = [min(length, len(tokens)) - 1 for length in run.lengths]
+        kept = np.empty(0)
+        for place, (length, cut) in enumerate(zip(run.lengths, cuts, strict=True)):
+            if cut > len(kept) or not same_tables(model, cut, len(kept)):
+                alike = [longer for longer in cuts[place:] if same_tables(model, cut, longer)]
+                kept = token_losses(model, tokens[: alike[-1] + 1], precision)
+            yield length, np.array([kept[:cut].mean()]), np.array([cut])
         return
     if stride > run.lengths[0]:
         raise ValueError(

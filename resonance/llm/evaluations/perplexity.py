@@ -79,9 +79,12 @@ def _check(llm: HalfSettings) -> None:
 
 
 def _windows(llm: HalfSettings, model: str, follows_length: bool) -> list[int]:
-    lengths = llm.models[model].lengths  # one pass serves all of them, where the table does not follow the length
+    """One pass serves all lengths that have the same table: where it follows the length, those up to L."""
+    asked = llm.models[model]
+    alone = [length for length in asked.lengths if length > asked.train_length + 1] if follows_length else []
+    shared = [length for length in asked.lengths if length not in alone]
     units = sum(corpus.documents * corpus.pieces for corpus in llm.perplexity.corpora.values())
-    return units * (lengths if follows_length else lengths[-1:])
+    return units * [*shared[-1:], *alone]
 
 
 def _measure(model, tokenizer, texts: dict, run: PerplexityRun) -> list[dict]:

@@ -82,7 +82,7 @@ schema: setup
 	python -m resonance config schema workflow/schemas/preset.schema.json
 
 pages: setup
-	snakemake published --cores $(CORES) --config preset=laptop
+	for preset in laptop smollm2; do snakemake published --cores $(CORES) --config preset=$$preset || exit 1; done
 	python -m figures.pages --tables results/laptop/published/tables --docs docs
 
 torture: setup

@@ -72,8 +72,10 @@ def filled(page: str, tables: Path) -> str:
 
 
 def whole(tables: Path, stem: str) -> str:
-    """A table as its script wrote it, caption and notes with it."""
-    return (tables / f"{stem}.md").read_text(encoding="utf-8")
+    """A table as its script wrote it, caption and notes with it; PRESET/NAME: of another preset's kept rows."""
+    preset, _, name = stem.rpartition("/")
+    folder = tables.parents[2] / preset / "published/tables" if preset else tables
+    return (folder / f"{name}.md").read_text(encoding="utf-8")
 
 
 def oracles(tables: Path) -> str:

@@ -82,9 +82,10 @@ def _finetune(llm: Llm, job: Job) -> Job:
     run, offload = llm.finetune_run(name, job.wildcards["strategy"]), asked.deepspeed == "zero3_offload"
     flop = train_flops(size, run.num_tokens, run.length, asked.gradient_checkpointing)
     job = replace(job, processes=asked.processes, slowdown=OFFLOADED if offload else 1.0)
+    attention = 3 * attention_flops(size, run.length) * run.num_tokens / run.length  # backward is twice the forward
     return on_device(
-        llm.settings, job, flop, run.num_tokens, size,
-        rows=asked.micro_batch_size * run.length, training=True, disk=FP32 * size.num_parameters,
+        llm.settings, job, flop, run.num_tokens, size, rows=asked.micro_batch_size * run.length, training=True,
+        disk=FP32 * size.num_parameters, attention=attention,
     )  # fmt: skip
 
 

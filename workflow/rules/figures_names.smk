@@ -118,9 +118,10 @@ def published_files(wildcards):
             )
     drawn = whole + (["verdict"] if published_cells(wildcards) else [])
     lines = [
-        f"fig4_perplexity_{name}"
-        for name, model in llm_drawn("perplexity").items()
-        if f"perplexity_{model}" in KEPT_LINES
+        f"{script}_{name}"
+        for script, evaluation in (("fig4_perplexity", "perplexity"), ("passkey", "passkey"))
+        for name, model in llm_drawn(evaluation).items()
+        if f"{evaluation}_{model}" in KEPT_LINES
     ]
     return (
         expand(published("tables/{stem}.{kind}"), stem=stems + lines, kind=TABLE_KINDS)
@@ -207,20 +208,25 @@ def foretold(study, title):
     return collected(study, title, "falls", predictions=f"results-published/predictions/{study}.csv")
 
 
-def of_model(script, evaluation, figure_stem, table_stem, caption, title):
-    """One evaluation of one language model, as a figure and a table."""
+def of_model(own, of_kept, script, evaluation, figure_stem, table_stem, caption, title):
+    """One evaluation of one language model, as a figure and a table; and the same of the lines that are kept of it."""
+
+    def drawn(picture, numbers, lines, caption, title):
+        output = figure_at(at(picture), caption, title, model="{drawn}")
+        output += table_at(at(numbers), caption, f"Table of {title}", model="{drawn}")
+        return drawing(script, output, told_of_model(evaluation, numbers), of="{drawn}", **{evaluation: lines})
 
     def measured(wildcards):
         return llm_measured(evaluation, llm_drawn(evaluation)[wildcards.drawn])
 
-    output = figure_at(at(figure_stem), caption, title, model="{drawn}")
-    output += table_at(at(table_stem), caption, f"Table of {title}", model="{drawn}")
-    return drawing(script, output, told_of_model(evaluation, table_stem), of="{drawn}", **{evaluation: measured})
+    def kept_lines(wildcards):
+        return KEPT_LINES[f"{evaluation}_{llm_drawn(evaluation)[wildcards.drawn]}"]
 
-
-def kept_lines(wildcards):
-    """A language model's kept files."""
-    return KEPT_LINES[f"perplexity_{llm_drawn('perplexity')[wildcards.drawn]}"]
+    kept_files = [published(f"{folder}/{script}_{{drawn}}") for folder in ("figures", "tables")]
+    return {
+        own: drawn(figure_stem, table_stem, measured, caption, title),
+        of_kept: drawn(*kept_files, kept_lines, None, None),
+    }
 
 
 DRAWINGS = {
@@ -269,20 +275,26 @@ DRAWINGS = {
     **foretold("falls", "First falls"),
     **foretold("lengths", "First falls at other lengths"),
     **foretold("fastest", "First falls, the fastest wavelength moved"),
-    "figure4_one": of_model(
-        "fig4_perplexity", "perplexity", llm_paths.FIGURE4, llm_paths.FIGURE4_TABLE, "fig4", "Figure 4"
-    ),
-    "published_figure4": drawing(
+    **of_model(
+        "figure4_one",
+        "published_figure4",
         "fig4_perplexity",
-        figure_at(published("figures/fig4_perplexity_{drawn}"), None, None)
-        + table_at(published("tables/fig4_perplexity_{drawn}"), None, None),
-        told_of_model("perplexity", published("tables/fig4_perplexity_{drawn}")),
-        of="{drawn}",
-        perplexity=kept_lines,
+        "perplexity",
+        llm_paths.FIGURE4,
+        llm_paths.FIGURE4_TABLE,
+        "fig4",
+        "Figure 4",
     ),
     # An extra beside perplexity (L14): asked of the models that `llm.passkey.lengths` names.
-    "passkey_figure": of_model(
-        "passkey", "passkey", llm_paths.PASSKEY, llm_paths.PASSKEY_TABLE, "passkey", "Passkey retrieval"
+    **of_model(
+        "passkey_figure",
+        "published_passkey",
+        "passkey",
+        "passkey",
+        llm_paths.PASSKEY,
+        llm_paths.PASSKEY_TABLE,
+        "passkey",
+        "Passkey retrieval",
     ),
     "table2_one": drawing(
         "table2_leval",

@@ -37,8 +37,8 @@ from resonance.hf.export import export_transformers
 from resonance.hf.inspect import inspect
 from resonance.hf.module import ONLY, RotaryEmbedding
 from resonance.hf.parameters import read_specs
+from resonance.hf.structure import structure_of
 from resonance.hf.swap import (
-    _structure,
     check_table,
     describe,
     load_pretrained,
@@ -609,7 +609,7 @@ def test_a_module_that_the_model_never_calls_is_refused():
 def test_three_positions_a_token_turn_the_features_that_the_model_gives_them():
     config = Qwen3_5TextConfig(head_dim=256, max_position_embeddings=4096)
     theirs = Qwen3_5TextRotaryEmbedding(config)
-    found = _structure(theirs, config)
+    found = structure_of(theirs, config)
     assert sorted(torch.bincount(found.axes).tolist()) == [10, 11, 11], "what mrope_section says"
     ours = RotaryEmbedding(
         read_specs(config), head_dim=found.head_dim, num_positions=64, form=found.form, axes=found.axes

@@ -39,7 +39,7 @@ WITH_TORCH = {
     f"resonance.{room}.{name}"
     for room, names in {
         "encoding": ("ops", "reference", "rotary"),
-        "hf": ("attention", "export", "gguf_file", "inspect", "module", "parameters", "swap"),
+        "hf": ("attention", "export", "gguf_file", "inspect", "module", "parameters", "structure", "swap"),
         "record": ("checkpoint",),
         "posgen": (
             "decoder",

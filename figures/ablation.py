@@ -11,7 +11,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from figures import inputs, probes, style
-from resonance.posgen.protocol import CHOICES, VARIANTS
+from resonance.posgen.protocol import CHOICES, base_and_choice
 from resonance.record.stats import estimate, paired_difference
 from resonance.record.tables import Groups, Table, grouped, number, write_csv, write_tables
 
@@ -71,14 +71,6 @@ def effects(cells: Cells, columns: list[str]) -> list[dict]:
         line = {"base": base, "choice": choice, "task": task, "column": column, "num_seeds": found.n}
         lines.append(line | {"value": found.mean, "low95": found.known("low"), "high95": found.known("high")})
     return lines
-
-
-def base_and_choice(protocol: str) -> tuple[str, str]:
-    """`paper+beta32+P5` as its base `paper+beta32`, which takes no choice of the other protocol, and `P5`."""
-    base, *parts = protocol.split("+")
-    while parts and parts[0] in VARIANTS:
-        base = f"{base}+{parts.pop(0)}"
-    return base, "+".join(parts)
 
 
 def in_groups(lines: list[dict], columns: list[str]) -> Groups:

@@ -17,7 +17,7 @@ from scipy import stats
 from figures import ablation, inputs, probes, style
 from figures.rounding import NONE, PARTS, RULES, TITLES
 from resonance.encoding.rounding import CONTROLS
-from resonance.posgen.protocol import CHOICES
+from resonance.posgen.protocol import CHOICES, base_and_choice
 from resonance.posgen.ranking import tasks as ranking
 from resonance.record.files import write_text
 from resonance.record.stats import Estimate, correlation, estimate, holm, p_value, paired_difference
@@ -248,7 +248,7 @@ def clusters(tables: Path) -> str:
 def flipped(tables: Path, task: str, protocol: str, resonance: str, plain: str) -> str:
     """What a flipped choice does to Resonance minus plain, and what that difference then is."""
     rows, _ = inputs.read_study([KEPT / f"ablation_{task}.parquet"])
-    (cells, _), base = ablation.cells_of(rows), ablation.base_and_choice(protocol)[0]
+    (cells, _), base = ablation.cells_of(rows), base_and_choice(protocol)[0]
     ours = cells[protocol, task, pair := f"{resonance} - {plain}"]
     change, after = (
         f"{number(found.mean, '+')} points {interval(found.low, found.high, '+')}"

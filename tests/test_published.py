@@ -13,6 +13,7 @@ from figures import (
     fig4_perplexity,
     leaderboard,
     pages,
+    passkey,
     probes,
     rounding,
     table1_posgen,
@@ -36,8 +37,14 @@ WHOLE = {
     "lengths": falls, "fastest": falls,
 }  # fmt: skip
 """Studies that have one table and figure of all their files, and what draws them."""
-KEPT_LINES = {"fig4_perplexity_stand_in_tiny": ROOT / "results-published/laptop/perplexity_tiny"}
-"""Figure 4 of a model -> the folder of its lines."""
+LINES = {"perplexity": fig4_perplexity, "passkey": passkey}
+"""Evaluations of language models whose lines are kept, and what draws them."""
+KEPT_LINES = {
+    f"{LINES[evaluation].__name__.partition('.')[2]}_stand_in_{model}": folder
+    for folder in sorted((ROOT / "results-published").glob("*/*_*/"))
+    for evaluation, model in [folder.name.split("_")]
+}
+"""A language model's figure -> the folder of its lines, in that of their preset."""
 PAGES = pages.with_tables(ROOT / "docs")
 
 
@@ -49,18 +56,20 @@ def laptop() -> Posgen:
 @pytest.fixture(scope="module")
 def tables(laptop, tmp_path_factory) -> Path:
     """What `snakemake published` writes, without it."""
-    folder = tmp_path_factory.mktemp("published")
+    root = tmp_path_factory.mktemp("results")
+    folder = root / "laptop/published/tables"
     baselines = {}
     for name, script in WHOLE.items():
         more = [ROOT / f"results-published/predictions/{name}.csv"] if script is falls else []
         if files_of(name):
             script.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
     for stem, lines in KEPT_LINES.items():
-        model = load(ROOT / "config", "laptop").llm.settings.models[lines.name.partition("_")[2]]
-        fig4_perplexity.main(
-            folder / f"figure_{stem}", "laptop", folder / stem, model.title, model.stand_in,
-            sorted(lines.glob("*.parquet")),
-            [f"{name}: {one.steps:,} steps of {one.length:,} tokens" for name, one in model.strategies.items()],
+        preset, (evaluation, name) = lines.parent.name, lines.name.split("_")
+        model, files = load(ROOT / "config", preset).llm.settings.models[name], sorted(lines.glob("*.parquet"))
+        told = [[f"{name}: {one.steps:,} steps of {one.length:,} tokens" for name, one in model.strategies.items()]]
+        LINES[evaluation].main(
+            folder / f"figure_{stem}", preset, root / preset / "published/tables" / stem, model.title, model.stand_in,
+            files, *(told if evaluation == "perplexity" else []),
         )  # fmt: skip
     leaderboard.main(ROOT / "results-published/ranking.parquet", folder / "leaderboard")
     for path in KEPT:
@@ -100,11 +109,12 @@ def test_every_kept_study_is_shown_whole_on_a_page(tables: Path) -> None:
     shown = [
         name
         for page in PAGES
-        for name in re.findall(r"<!-- table: whole ([\w+]+) -->", page.read_text(encoding="utf-8"))
+        for name in re.findall(r"<!-- table: whole ([\w+/]+) -->", page.read_text(encoding="utf-8"))
     ]
     stems = [path.stem for path in KEPT]
     whole = {study if (study := stem.split("_")[0]) in WHOLE else stem for stem in stems}
-    assert sorted(shown) == sorted(whole | {"leaderboard", *KEPT_LINES})
+    lines = {stem if (preset := of.parent.name) == "laptop" else f"{preset}/{stem}" for stem, of in KEPT_LINES.items()}
+    assert sorted(shown) == sorted(whole | {"leaderboard"} | lines)
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)

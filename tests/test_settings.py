@@ -500,6 +500,7 @@ def test_what_protocols_share_is_trained_once(folder: Path) -> None:
 def test_a_study_shares_the_rules_of_the_presets_own_lists(folder: Path) -> None:
     for old, new, said in (
         ("[paper, paper+P2", "[paper, paper", "posgen.studies.ablation: protocols must name each entry once"),
+        ("[paper, paper+P2", "[paper+P2", "posgen.studies.ablation.protocols must hold paper, from which paper+P2 is"),
         ("tasks: [cot]", "tasks: [cot_keyed]", "posgen: training.steps.paper.cot_keyed must be given"),
         ("yarn, resonance_yarn]}", "yarm]}", "posgen.studies.ablation.encodings: 'yarm' is not in "),
         ("    ablation:", "    ablations:", "posgen.studies.ablations"),

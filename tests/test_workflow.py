@@ -247,6 +247,13 @@ def test_a_wrong_config_key_stops_before_anything_runs(finished, arguments, said
     assert "Traceback" not in run.stdout + run.stderr
 
 
+def test_a_first_fall_that_nobody_predicted_is_not_run(finished):
+    run = run_snakemake(["falls", "--config", "preset=laptop", "--dry-run"], finished)
+    assert run.returncode != 0
+    said = "results-published/predictions/falls.csv must hold laptop, paper, recursive, rope, 6; predict it first"
+    assert said in run.stdout + run.stderr
+
+
 def newest_step(run: Path) -> int:
     return max((int(path.stem.removeprefix("step")) for path in run.glob("checkpoints/step*")), default=0)
 

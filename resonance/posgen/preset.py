@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from resonance.encoding.spec import EncodingSpec
-from resonance.posgen.protocol import Protocol, with_choices
+from resonance.posgen.protocol import Protocol, base_and_choice, with_choices
 from resonance.posgen.settings import (
     DataRun,
     DataSettings,
@@ -23,6 +23,8 @@ from resonance.record.settings import Count, Settings, SettingsError, check_know
 StudyName = Literal[
     "five_seeds", "extended", "keyed", "rounding", "ablation", "ends", "aliases", "leaks", "falls", "lengths", "fastest"
 ]  # fmt: skip
+ABLATIONS = ("ablation", "ends")
+"""Studies of protocols beside those that they are flips of."""
 PROBED = ("aliases", "leaks", "falls", "lengths", "fastest")
 """Studies of why models fail past L (`posgen.probe`); the others are of what they reach."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -220,6 +222,10 @@ def complete(
                 protocols[name].data(settings.data)
             except SettingsError as error:
                 raise SettingsError(f"{source}: {_key(study)}.protocols: {error}") from None
+        bases = {name: base_and_choice(name)[0] for name in lists.protocols if study in ABLATIONS}
+        for name, base in bases.items():
+            if base not in bases:
+                raise SettingsError(f"{source}: {_key(study)}.protocols must hold {base}, from which {name} is a flip")
         for name in lists.encodings:
             check_known(f"{source}: {_key(study)}.encodings", name, encodings, str(folder / "encodings.yaml"))
     for name, fields in encodings.items():

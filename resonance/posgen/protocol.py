@@ -104,6 +104,14 @@ class Protocol(TrainChoices, YarnChoices):
         )
 
 
+def base_and_choice(protocol: str) -> tuple[str, str]:
+    """`paper+beta32+P5` as its base `paper+beta32`, which takes no choice of the other protocol, and `P5`."""
+    base, *parts = protocol.split("+")
+    while parts and parts[0] in VARIANTS:
+        base = f"{base}+{parts.pop(0)}"
+    return base, "+".join(parts)
+
+
 def with_choices(name: str, protocols: dict[str, Protocol]) -> Protocol:
     """The protocol that a name like `paper+P5`, `released+P2+P3`, `paper+beta32` or `paper+L56` stands for: the one
     named first, with the named choices of the other one of `paper` and `released`, or a variant's values, from left to

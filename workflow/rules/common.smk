@@ -1,5 +1,6 @@
 # What all rule files need; the preset, read and checked before the graph is built, and names turned into paths.
 # Knows names and paths; never torch.
+import csv
 import os
 import sys
 from pathlib import Path

@@ -205,7 +205,19 @@ def collected(study, title, script=None, **inputs):
 
 def foretold(study, title):
     """A study of where accuracy first falls, beside what was predicted before it was run."""
-    return collected(study, title, "falls", predictions=f"results-published/predictions/{study}.csv")
+
+    def predictions(wildcards):
+        path, names = f"results-published/predictions/{study}.csv", ("preset", "protocol", "task", "encoding", "seed")
+        lines = Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []
+        told = {tuple(map(row.get, names)) for row in csv.DictReader(lines)}
+        for cell in POSGEN.cells(study):
+            model = cell.task, cell.encoding, str(cell.seed)
+            # What beta32 does not touch is drawn as the protocol's that trained it.
+            if not {(PRESET, name, *model) for name in (cell.protocol, cell.train_protocol)} & told:
+                raise WorkflowError(f"{path} must hold {', '.join((PRESET, cell.protocol, *model))}; predict it first")
+        return path
+
+    return collected(study, title, "falls", predictions=predictions)
 
 
 def of_model(own, of_kept, script, evaluation, figure_stem, table_stem, caption, title):

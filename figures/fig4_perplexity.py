@@ -51,7 +51,8 @@ def main(
     rows, about = read(perplexity)
     about |= {"title": title, "stand_in": stand_in}
     cells = cells_of(rows)
-    note = " ".join([caption(preset, about, rows), *(f"{told}." for told in strategy)])
+    tuned = [f"{told}." for told in strategy if told.partition(":")[0] in about["strategies"]]
+    note = " ".join([caption(preset, about, rows), *tuned])
     names = {"preset": preset, "model": about["model"]}
     pairs = [names | row for row in pairs_of(rows)]
     draw(output, cells, pairs, about, note)

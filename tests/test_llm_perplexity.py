@@ -31,7 +31,7 @@ def plain_losses(model, tokens: np.ndarray) -> np.ndarray:
 
 def test_token_losses_are_those_of_the_whole_logits(tokens, monkeypatch):
     model = tiny()
-    monkeypatch.setattr(perplexity, "_LOGIT_ROWS", 7)
+    monkeypatch.setattr(perplexity, "LOGIT_ROWS", 7)
     assert np.allclose(token_losses(model, tokens, "fp32"), plain_losses(model, tokens), atol=1e-5)
 
 
@@ -129,6 +129,6 @@ def test_logits_are_never_made_for_a_whole_window(monkeypatch):
     model, seen = tiny(), []
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda module, arguments, output: seen.append(output.shape[0]))
-    monkeypatch.setattr(perplexity, "_LOGIT_ROWS", 64)
+    monkeypatch.setattr(perplexity, "LOGIT_ROWS", 64)
     token_losses(model, np.arange(1000) % 200, "fp32")
     assert max(seen) == 64 and sum(seen) == 999

@@ -65,8 +65,8 @@ def tables(laptop, tmp_path_factory) -> Path:
             script.main(folder / name, "laptop", files_of(name), *more, folder / f"figure_{name}")
     for stem, lines in KEPT_LINES.items():
         preset, (evaluation, name) = lines.parent.name, lines.name.split("_")
-        model, files = load(ROOT / "config", preset).llm.settings.models[name], sorted(lines.glob("*.parquet"))
-        told = [[f"{name}: {one.steps:,} steps of {one.length:,} tokens" for name, one in model.strategies.items()]]
+        llm, files = load(ROOT / "config", preset).llm, sorted(lines.glob("*.parquet"))
+        model, told = llm.settings.models[name], [llm.strategies_told(name)]
         LINES[evaluation].main(
             folder / f"figure_{stem}", preset, root / preset / "published/tables" / stem, model.title, model.stand_in,
             files, *(told if evaluation == "perplexity" else []),

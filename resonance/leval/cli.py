@@ -33,7 +33,7 @@ def answer(
     record: Annotated[Path, typer.Argument(help="What made them, as JSON.")],
     journal: Annotated[Path, typer.Option(help="Where answers are kept until all are there.")],
     model: Annotated[Path | None, typer.Option(help="Fine-tuned weights in place of the base's.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads to compute with.")] = 1,
 ) -> None:
     """Have a model answer every question, greedily. A killed run goes on when started again."""
     stages.answer(settings, encoding, base, strategy, tasks, output, record, journal, model, threads)

@@ -12,7 +12,7 @@ from resonance.record.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="The language-model half: fetch, base, pack, finetune, evaluate.")
 
-Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads to compute with.")]
 Source = Annotated[Path | None, typer.Option(help="Where `llm fetch` put the source.")]
 
 

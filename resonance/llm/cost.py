@@ -12,7 +12,7 @@ from resonance.record.job import Job, Work, fetching
 
 BF16, FP32, MB = 2, 4, 1e6
 LOGIT = 16
-"""Bytes of a logit in training: in bfloat16 and float32, with its gradient and its softmax."""
+"""Bytes of a logit: in bfloat16 and float32, with its softmax, and in training its gradient."""
 OFFLOADED = 4 / 3
 """Products wait for the host under ZeRO-3 Offload: 30 % of a GPU's peak assumed in place of 40 %."""
 # Fitted to the laptop preset on two shared CPU cores, 2026-11-22, CPU time for time.
@@ -133,7 +133,8 @@ def on_device(
     asked = llm.finetuning
     offload = training and asked.deepspeed == "zero3_offload"
     recompute = training and asked.gradient_checkpointing
-    logits = (min(rows, LOGIT_ROWS) if recompute and not offload else rows) * size.vocabulary * LOGIT if training else 0
+    some = 0 if keys else min(rows, LOGIT_ROWS)  # who answers shows one position
+    logits = (rows if training and not (recompute and not offload) else some) * size.vocabulary * LOGIT
     if recompute:
         kept = size.num_layers * rows * size.d_model * BF16  # a checkpoint a layer
         alive = kept + 34 * rows * size.d_model + 4 * BF16 * n // size.num_layers  # one recomputed; two gathered

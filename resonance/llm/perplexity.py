@@ -15,11 +15,9 @@ from torch.nn import functional as F
 from resonance.hf.module import same_tables
 from resonance.llm.evaluations.perplexity import PerplexityRun
 from resonance.llm.models import autocast
+from resonance.llm.settings import LOGIT_ROWS
 from resonance.llm.text import Packed
 from resonance.record.progress import Progress
-
-_LOGIT_ROWS = 512
-"""Positions whose logits are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def token_losses(model: torch.nn.Module, tokens: np.ndarray, precision: str) -> 
             ) from None
         losses = [
             F.cross_entropy(model.get_output_embeddings()(rows).float(), targets, reduction="none").cpu()
-            for rows, targets in zip(hidden.split(_LOGIT_ROWS), ids[1:].split(_LOGIT_ROWS), strict=True)
+            for rows, targets in zip(hidden.split(LOGIT_ROWS), ids[1:].split(LOGIT_ROWS), strict=True)
         ]
     found = torch.cat(losses).double().numpy()
     if not np.isfinite(found).all():

@@ -99,6 +99,11 @@ class Llm:
             **llm.running(),
         )
 
+    def strategies_told(self, model: str) -> list[str]:
+        """`NAME: what it is` of every strategy of a model, for captions."""
+        runs = [self.finetune_run(model, name) for name in self.settings.models[model].strategies]
+        return [f"{run.strategy}: {run.num_tokens:,} tokens in sequences of {run.length:,}" for run in runs]
+
     def evaluation_run(self, model: str, name: str) -> Settings:
         """What an evaluation of a model depends on beside its weights, its encoding and its texts."""
         return evaluations()[name].run_of(self.settings, self.protocol, model)

@@ -9,8 +9,8 @@ from resonance.llm.paths import UNTUNED
 from resonance.record.settings import Count, Name, Seed, Settings, check_known
 
 TINY = "train:tiny"
-LOGIT_ROWS = 1024
-"""Positions whose logits a training holds at a time, where it makes activations again."""
+LOGIT_ROWS = 512
+"""Positions whose logits are in memory at a time: in an evaluation, and in a training that makes activations again."""
 _ELSEWHERE = (
     r"pypi:[\w.-]+==[\w.]+#sha256=[0-9a-f]{64}|hf:[\w.-]+/[\w.-]+@[\w.-]+%s|path:.+",
     "pypi:NAME==VERSION#sha256=DIGEST, hf:OWNER/NAME@COMMIT%s or path:FOLDER",

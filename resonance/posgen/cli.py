@@ -10,7 +10,7 @@ from resonance.record.files import alone
 
 app = typer.Typer(no_args_is_help=True, help="The synthetic half: generate, train, evaluate, rank.")
 
-Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads to compute with.")]
 
 
 @app.command("generate")

@@ -73,7 +73,7 @@ def _from_data_sheet(name: str, tf32: float, bf16: float, fp32: float, bandwidth
 
 CPU = "cpu"
 DEVICES = {
-    # An Intel Xeon with AMX.
+    # An Intel Xeon with AMX, a core each.
     CPU: Device("2 CPU cores", {"bf16": 1.2e12, "fp32": 0.14e12}, 2.8e-9, 2, 0.0, True, attention=0.185e12),
     "a100": _from_data_sheet("A100 80 GB", 156, 312, 19.5, 2.0),
     "h100": _from_data_sheet("H100 SXM", 495, 989, 67, 3.35),
@@ -132,7 +132,7 @@ class Job:
         return "GPU" if self.asks.gpu else "CPU"
 
     def seconds(self, device: Device) -> float | None:
-        """Wall time, None where the device cannot run it or nothing is known."""
+        """Wall time by the rates of a lane; None where the device cannot run it or nothing is known."""
         if self.unknown or (self.only_gpu and device is DEVICES[CPU]):
             return None
         if not self.computes:
@@ -142,7 +142,11 @@ class Job:
         speed = device.products[precision]
         work = (self.work.flop - self.work.attention) / speed + self.work.elements * device.element
         work += self.work.attention / min(speed, device.attention or speed) + self.work.traffic / device.bandwidth
-        return self.start + device.start + work * self.slowdown / self.processes
+        return self.start + device.start + work * self.slowdown / self.processes / self.lanes_of(device)
+
+    def lanes_of(self, device: Device) -> int:
+        """How many of a device's lanes it takes: a core a thread."""
+        return min(self.asks.threads, device.lanes)
 
 
 def fetching(job: Job, source: str) -> Job:

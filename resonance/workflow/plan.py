@@ -2,6 +2,7 @@
 partition and rule, beside a run's benchmarks where asked. Local rules, which write settings, are not counted. No torch.
 """
 
+import operator
 import re
 import subprocess
 import sys
@@ -99,8 +100,11 @@ def _row(partition: str, rule: str, some: list[Job]) -> Row:
     on_gpus = [job for job in known if job.asks.gpu]
     seconds = {}
     for key, device in DEVICES.items():
-        each = [job.seconds(device) for job in (known if key == CPU else on_gpus)]
-        seconds[key] = None if None in each or not each else sum(each) / device.lanes
+        there = known if key == CPU else on_gpus
+        each = [job.seconds(device) for job in there]
+        unknown = None in each or not each
+        lanes = [job.lanes_of(device) for job in there]
+        seconds[key] = None if unknown else sum(map(operator.mul, each, lanes)) / device.lanes
     gpu_hours = {key: sum(job.seconds(DEVICES[key]) * job.asks.gpu for job in on_gpus) / 3600 for key in GPUS}
     return Row(
         partition, rule, len(some), len(some) - len(known), sum(job.work.flop for job in known), seconds, gpu_hours,

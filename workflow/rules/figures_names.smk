@@ -167,8 +167,7 @@ def told_of_model(evaluation, numbers):
         model = LLM_SETTINGS.models[llm_drawn(evaluation)[wildcards.drawn]]
         named = [f"--title={model.title}", "--stand-in" if model.stand_in else "--no-stand-in"]
         if evaluation == "perplexity":  # whose lines are called by them
-            tuned = model.strategies.items()
-            named += [f"--strategy={name}: {one.steps:,} steps of {one.length:,} tokens" for name, one in tuned]
+            named += [f"--strategy={told}" for told in LLM.strategies_told(llm_drawn(evaluation)[wildcards.drawn])]
         return [f"--table={at(numbers).format(drawn=wildcards.drawn)}", *named]
 
     return told

@@ -18,7 +18,7 @@ from llm_cases import TINY, L, make_plan, perplexity_run, spec, tiny
 from resonance.encoding.ops import implementation
 from resonance.hf.swap import rotation_on
 from resonance.llm import models
-from resonance.llm.attention import attend, attention_of
+from resonance.llm.attention import attend, attend_faster, attention_of
 from resonance.llm.fetch import fetch
 from resonance.llm.finetune import train
 from resonance.llm.models import Base, load, prepare, tokenizer_of
@@ -312,12 +312,21 @@ def test_the_hub_fails_in_one_line(error, said):
 
 
 def test_attention_by_name(monkeypatch):
-    assert attention_of("auto", "cpu", "fp32") == "sdpa"
-    for has, runs in (("amx_bf16 avx512_bf16", "sdpa"), ("avx512_bf16", "sdpa_float32"), ("bf16", "sdpa")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: dict.fromkeys(has.split(), True))
-        assert attention_of("auto", "cpu", "bf16") == runs
+    assert attention_of("auto", "cpu", "bf16") == "sdpa"
     with pytest.raises(ValueError, match=r"llm\.attention must be auto or sdpa here"):
         attention_of("flash_attention_2", "cpu", "bf16")
+    for has, asked, runs in (
+        ("amx_bf16 avx512_bf16", "auto", "sdpa"),
+        ("avx512_bf16", "auto", "sdpa_float32"),
+        ("avx512_bf16", "sdpa", "sdpa"),
+        ("bf16", "auto", "sdpa"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: dict.fromkeys(has.split(), True))
+        model = tiny()
+        attend_faster(model, asked, "cpu", "bf16")
+        assert model.config._attn_implementation == runs
+    attend_faster(fp32 := tiny(), "auto", "cpu", "fp32")
+    assert fp32.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx512_bf16"), reason="a CPU with AVX-512's bfloat16")
@@ -339,6 +348,8 @@ def test_the_wide_attention_is_nearer_to_the_exact_one_than_torchs(key_heads):
     for ours, other, wanted in zip(made(attend, torch.bfloat16), theirs, exact, strict=True):
         assert (ours - wanted).abs().mean() < 1.05 * (other - wanted).abs().mean() < 0.02 * wanted.abs().mean()
     assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
+    with pytest.raises(ValueError, match="does not support `softcap`"):
+        attend(module, *given, None, softcap=30.0)
 
 
 @pytest.mark.parametrize(

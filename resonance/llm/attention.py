@@ -23,23 +23,22 @@ ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def attention_of(asked: str, device: str, precision: str) -> str:
-    """The attention that runs: `auto` is the fastest that the machine has."""
+    """What a model is loaded with: `auto` is FlashAttention-2 where it is installed and can, else SDPA."""
     can_flash = device == "cuda" and precision == "bf16" and is_flash_attn_2_available()
     if asked == "flash_attention_2" and not can_flash:
         raise SettingsError(
             "llm.attention must be auto or sdpa here, got flash_attention_2, which needs the package flash-attn, a "
             "GPU and precision bf16"
         )
-    if asked != "auto":
-        return asked
-    if device == "cpu" and precision == "bf16" and _multiplies_without_amx():
-        return NAME
-    return "flash_attention_2" if can_flash else "sdpa"
+    return ("flash_attention_2" if can_flash else "sdpa") if asked == "auto" else asked
 
 
-def _multiplies_without_amx() -> bool:
+def attend_faster(model: torch.nn.Module, asked: str, device: str, precision: str) -> None:
+    """Give a model the attention of this module, where `auto` was asked for and this CPU gains by it."""
     known = torch.cpu.get_capabilities()
-    return bool(known.get("avx512_bf16")) and not known.get("amx_bf16")
+    gains = known.get("avx512_bf16") and not known.get("amx_bf16") and (device, precision) == ("cpu", "bf16")
+    if asked == "auto" and gains and model._supports_attention_backend:
+        model.set_attn_implementation(NAME)
 
 
 @contextmanager
@@ -86,7 +85,8 @@ def attend(
     """SDPA [B, T, H, D] of query [B, H, T, D], key and value [B, K, T, D]; transformers' own unless plainly causal."""
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     whole = query.shape[2] == key.shape[2] > 1 and query.dtype == torch.bfloat16 and query.shape[3] == value.shape[3]
-    if not (causal and whole) or attention_mask is not None or dropout or options.get("position_bias") is not None:
+    more = any(options.get(name) is not None for name in ("softcap", "position_bias", "cache"))
+    if not (causal and whole) or attention_mask is not None or dropout or more:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **options
         )  # fmt: skip

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 
 from resonance.encoding.spec import EncodingSpec
 from resonance.hf.swap import describe, load_pretrained, original_length, rotation_on
-from resonance.llm.attention import attention_of
+from resonance.llm.attention import attend_faster, attention_of
 from resonance.llm.base import Base, hub_errors
 from resonance.llm.base import tokenizer_of as tokenizer_of
 from resonance.llm.convert import gguf_to_folder
@@ -146,6 +146,7 @@ def load(
             attn_implementation=attention_of(attention, device, precision),
             use_safetensors=True,  # no pickles
         )
+    attend_faster(model, attention, device, precision)
     return model if training else model.to(device).eval()
 
 

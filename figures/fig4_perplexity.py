@@ -221,17 +221,18 @@ def table_of(cells: pl.DataFrame, note: str) -> Table:
 
 
 def pair_table(pairs: list[dict], about: dict) -> Table:
-    header = ["", "Strategy", "Length", "Stretches", "Documents", "Difference in %", "95% interval", "Detectable"]
-    header += ["Verdict"]
+    """Rows by length; a block a corpus, pair and strategy."""
     lines = []
     for row in sorted(pairs, key=lambda row: row["corpus"]):
-        counted = [row["strategy"], *(str(row[name]) for name in ("length", "num_units", "num_documents"))]
+        pair = style.pair_title(row["resonance"], row["plain"])
+        counted = f"{row['num_units']} stretches of {row['num_documents']} documents"
         ends = interval(row["difference_low95_percent"], row["difference_high95_percent"], "+")
         mean = number(row["difference_percent"], "+")
         mean = Bold(mean) if row["holm_p"] is not None and row["holm_p"] < 0.05 else mean
-        difference = [mean, ends, number(row["detectable_percent"]), row["verdict"]]
-        lines.append((row["corpus"], [style.pair_title(row["resonance"], row["plain"]), *counted, *difference]))
+        cells = [str(row["length"]), mean, ends, number(row["detectable_percent"]), row["verdict"]]
+        lines.append((f"{row['corpus']}: {pair}, {row['strategy']} ({counted})", cells))
     caption = f"Resonance against plain, {about['title']}."
+    header = ["Length", "Difference in %", "95% interval", "Detectable", "Verdict"]
     return Table("perplexity-pairs", caption, header, grouped(lines), PAIR_NOTES)
 
 

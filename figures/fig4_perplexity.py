@@ -221,17 +221,16 @@ def table_of(cells: pl.DataFrame, note: str) -> Table:
 
 
 def pair_table(pairs: list[dict], about: dict) -> Table:
-    """Rows by length; a block a corpus, pair and strategy."""
-    lines = []
-    for row in sorted(pairs, key=lambda row: row["corpus"]):
-        pair = style.pair_title(row["resonance"], row["plain"])
-        counted = f"{row['num_units']} stretches of {row['num_documents']} documents"
+    """Rows by length; a block a corpus and strategy, and a pair where there are several."""
+    titles, lines = [style.pair_title(row["resonance"], row["plain"]) for row in pairs], []
+    several = len(set(titles)) > 1
+    for row, pair in sorted(zip(pairs, titles, strict=True), key=lambda entry: entry[0]["corpus"]):
         ends = interval(row["difference_low95_percent"], row["difference_high95_percent"], "+")
         mean = number(row["difference_percent"], "+")
         mean = Bold(mean) if row["holm_p"] is not None and row["holm_p"] < 0.05 else mean
         cells = [str(row["length"]), mean, ends, number(row["detectable_percent"]), row["verdict"]]
-        lines.append((f"{row['corpus']}: {pair}, {row['strategy']} ({counted})", cells))
-    caption = f"Resonance against plain, {about['title']}."
+        lines.append((f"{row['corpus']}, {row['strategy']}" + (f": {pair}" if several else ""), cells))
+    caption = f"{'Resonance against plain' if several else titles[0]}, {about['title']}."
     header = ["Length", "Difference in %", "95% interval", "Detectable", "Verdict"]
     return Table("perplexity-pairs", caption, header, grouped(lines), PAIR_NOTES)
 

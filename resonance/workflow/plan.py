@@ -2,7 +2,6 @@
 partition and rule, beside a run's benchmarks where asked. Local rules, which write settings, are not counted. No torch.
 """
 
-import operator
 import re
 import subprocess
 import sys
@@ -102,9 +101,10 @@ def _row(partition: str, rule: str, some: list[Job]) -> Row:
     for key, device in DEVICES.items():
         there = known if key == CPU else on_gpus
         each = [job.seconds(device) for job in there]
-        unknown = None in each or not each
-        lanes = [job.lanes_of(device) for job in there]
-        seconds[key] = None if unknown else sum(map(operator.mul, each, lanes)) / device.lanes
+        seconds[key] = None
+        if each and None not in each:
+            taken = sum(wall * job.lanes_of(device) for wall, job in zip(each, there, strict=True))
+            seconds[key] = taken / device.lanes
     gpu_hours = {key: sum(job.seconds(DEVICES[key]) * job.asks.gpu for job in on_gpus) / 3600 for key in GPUS}
     return Row(
         partition, rule, len(some), len(some) - len(known), sum(job.work.flop for job in known), seconds, gpu_hours,

@@ -164,10 +164,11 @@ def told_of_model(evaluation, numbers):
     """Where the table of a language model's figure goes, and which model it is."""
 
     def told(wildcards):
-        model = LLM_SETTINGS.models[llm_drawn(evaluation)[wildcards.drawn]]
+        name = llm_drawn(evaluation)[wildcards.drawn]
+        model = LLM_SETTINGS.models[name]
         named = [f"--title={model.title}", "--stand-in" if model.stand_in else "--no-stand-in"]
         if evaluation == "perplexity":  # whose lines are called by them
-            named += [f"--strategy={told}" for told in LLM.strategies_told(llm_drawn(evaluation)[wildcards.drawn])]
+            named += [f"--strategy={told}" for told in LLM.strategies_told(name)]
         return [f"--table={at(numbers).format(drawn=wildcards.drawn)}", *named]
 
     return told

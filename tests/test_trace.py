@@ -7,15 +7,15 @@ import pytest
 from typer.testing import CliRunner
 
 from resonance.cli import app
-from resonance.workflow.trace import TABLE1, told, trace
+from resonance.workflow.trace import FIGURE4, TABLE1, told, trace
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "results-published"
 
 
-def block(name: str) -> list[list[str]]:
-    """The rows of a table of docs/results.md, as cells."""
-    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+def block(name: str, page: str = "results.md") -> list[list[str]]:
+    """The rows of a page's table, as cells."""
+    page = (ROOT / "docs" / page).read_text(encoding="utf-8")
     text = re.search(rf"<!-- table: {re.escape(name)} -->(.*?)<!-- end -->", page, re.DOTALL)[1]
     return [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line.count("|") > 2]
 
@@ -45,6 +45,17 @@ def test_a_number_is_told_with_what_made_it() -> None:
     assert "paper+beta32, recursive, yarn, ood_accuracy, mean of 5 seeds" in text
     assert "results-published/laptop/table1_paper+beta32.parquet" in text and "snakemake five_seeds" in text
     assert "600 steps" in text and "afterwards, by the config" in text and "filed under paper until" in text
+
+
+@pytest.mark.parametrize("table", ["fig4_perplexity_stand_in_tiny", "smollm2/fig4_perplexity_stand_in_smollm2"])
+def test_every_number_of_figure_4_leads_to_its_rows(table: str) -> None:
+    preset, rows = (table.split("/")[0] if "/" in table else "laptop"), block(f"whole {table}", "language-models.md")
+    lines = [row for row in rows if len(row) > 6 and re.fullmatch(r"\d+\.\d+", row[2])]
+    pairs = [row for row in rows if len(row) == 5 and re.fullmatch(r"[\d.]+", row[0])]
+    assert len(lines) >= 4 and len(pairs) >= 20
+    for number in {*lines[0][2:-2], lines[-1][-1], *(row[1].strip("*") for row in pairs[::7])}:
+        found = [each for each in trace(number, KEPT) if each.study == FIGURE4 and each.preset == preset]
+        assert found and "snakemake figure4 --config preset=" in told(found[0]), number
 
 
 @pytest.mark.parametrize(("number", "said"), [("3.14159", "no mean of"), ("forty", "as a table prints it")])

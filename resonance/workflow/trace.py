@@ -1,22 +1,28 @@
 """From a number in the docs or a table back to the kept rows that it is made of, and to what made them.
 
-A number is looked for, as it is printed, among the means over seeds of every kept study, in percent, and among the
-differences from the plain encoding that the tables show. Imports no torch.
+A number is looked for, as it is printed, among the means over seeds of every kept study, in percent, among the kept
+perplexities of language models, and among the differences from the plain encoding that the tables show. Imports no
+torch.
 """
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import polars as pl
 
+from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.posgen.probe_rows import PROBES
 from resonance.posgen.rows import STUDY
 from resonance.record.rows import kind_of, read_rows, read_run
 from resonance.record.stats import LEAST_RUNS
 
 RESONANCE = "resonance_"
+FIGURE4 = "figure4"
+SHOWN = {"token_loss": "perplexity", "window_loss": "released mean"}
+"""What Figure 4's table makes of a metric."""
 TABLE1 = ("five_seeds", "table1")
 """What Table 1 was collected as; the first has all its seeds."""
 _CELL = ["protocol", "task", "encoding", "metric"]
@@ -26,8 +32,9 @@ _CELL = ["protocol", "task", "encoding", "metric"]
 class Found:
     """One mean of kept rows that prints as the number asked for.
 
-    what     protocol, task, encoding, metric and, of probes, mask; an encoding may be `resonance_yarn - yarn`
-    by_seed  percent or percentage points
+    what     protocol, task, encoding, metric and, of probes, mask; of a perplexity corpus, length, encoding, strategy,
+             metric; an encoding may be `resonance_yarn - yarn`
+    by_seed  percent or percentage points; none of a perplexity
     made     what made the rows, each once
     """
 
@@ -35,12 +42,9 @@ class Found:
     study: str
     preset: str
     what: dict[str, str]
-    by_seed: dict[int, float]
+    mean: float
     made: list[dict]
-
-    @property
-    def mean(self) -> float:
-        return sum(self.by_seed.values()) / len(self.by_seed)
+    by_seed: dict[int, float] = field(default_factory=dict)
 
 
 def trace(number: str, folder: Path) -> list[Found]:
@@ -49,14 +53,15 @@ def trace(number: str, folder: Path) -> list[Found]:
     if not re.fullmatch(r"-?\d+(\.\d+)?", text):
         raise ValueError(f"a number must be as a table prints it (44.81, -11.30), got {number!r}")
     decimals = len(text.partition(".")[2])
-    files = sorted(folder.glob("*/*.parquet"))
+    files, lines = sorted(folder.glob("*/*.parquet")), sorted(folder.glob("*/perplexity_*/*.parquet"))
     if not files:
         raise ValueError(f"--rows must be a folder of kept rows, got {folder} without any; the checkout has one")
-    found = [each for path in files for each in _means(path) if f"{each.mean + 0.0:.{decimals}f}" == text]
+    known = [each for path in files for each in _means(path)] + [each for path in lines for each in _perplexities(path)]
+    found = [each for each in known if f"{each.mean + 0.0:.{decimals}f}" == text]
     if not found:
         raise ValueError(
-            f"{number}: no mean of the {len(files)} files of kept rows in {folder} prints so; what is measured and not "
-            "kept (language models, speed) stands with its date and command in docs/log.md and docs/commands.md"
+            f"{number}: no mean of the {len(files) + len(lines)} files of kept rows in {folder} prints so; what is "
+            "measured and not kept (speed, memory) stands with its date and command in docs/log.md and docs/commands.md"
         )
     return sorted(found, key=lambda each: (each.what["metric"] != "ood_accuracy", each.study not in TABLE1))
 
@@ -76,7 +81,7 @@ def _means(path: Path) -> list[Found]:
     found = []
     for key, (by_seed, made) in cells.items():
         what = dict(zip(names, key, strict=True))
-        found.append(Found(path, run["study"], run["preset"], what, by_seed, made))
+        found.append(_over_seeds(path, run, what, by_seed, made))
         name = what["encoding"]
         # resonance_dynamic_ntk: dynamic_ntk; rope_even: rope
         plain = name.removeprefix(RESONANCE) if name.startswith(RESONANCE) else name.partition("_")[0]
@@ -85,24 +90,67 @@ def _means(path: Path) -> list[Found]:
             other, others = cells[beside]
             difference = {seed: by_seed[seed] - other[seed] for seed in by_seed if seed in other}
             pair = what | {"encoding": f"{name} - {plain}"}
-            found.append(Found(path, run["study"], run["preset"], pair, difference, made + others))
+            found.append(_over_seeds(path, run, pair, difference, made + others))
     return found
+
+
+def _over_seeds(path: Path, run: dict, what: dict[str, str], by_seed: dict[int, float], made: list[dict]) -> Found:
+    mean = sum(by_seed.values()) / len(by_seed)
+    return Found(path, run["study"], run["preset"], what, mean, made, by_seed)
+
+
+@cache
+def _perplexities(path: Path) -> list[Found]:
+    """One line of Figure 4: its perplexities, and by how many percent they are another's than plain's beside it."""
+    run, nats = read_run(path), _nats(path)
+    encoding, strategy = path.stem.removesuffix(f"_{run['strategy']}"), run["strategy"]
+    plain = encoding.removeprefix(RESONANCE)
+    beside, found = path.with_name(f"{plain}_{strategy}.parquet"), []
+    others = _nats(beside) if plain != encoding and beside.exists() else {}
+    for (corpus, length, metric), mean in nats.items():
+        what = {"corpus": corpus, "length": f"{length} tokens", "encoding": encoding, "strategy": strategy}
+        what["metric"] = SHOWN[metric]
+        of = path, FIGURE4, path.parents[1].name
+        found.append(Found(*of, what, math.exp(mean), [run]))
+        if metric == "token_loss" and (other := others.get((corpus, length, metric))) is not None:
+            pair = what | {"encoding": f"{encoding} - {plain} in percent"}
+            found.append(Found(*of, pair, 100 * math.expm1(mean - other), [run, read_run(beside)]))
+    return found
+
+
+def _nats(path: Path) -> dict[tuple[str, int, str], float]:
+    """Mean nats of a line by corpus, length and metric, a stretch's by the tokens or windows that it has."""
+    units = ["corpus", "document", "piece", "length", "num_tokens"]
+    rows = read_rows(path, PERPLEXITY).pivot("metric", index=units, values="value")
+    weights = {"token_loss": pl.col("num_tokens"), "window_loss": pl.col("num_windows")}
+    means = [((pl.col(name) * weight).sum() / weight.sum()).alias(name) for name, weight in weights.items()]
+    table = rows.group_by("corpus", "length", maintain_order=True).agg(means).unpivot(index=["corpus", "length"])
+    return {(corpus, length, metric): mean for corpus, length, metric, mean in table.iter_rows()}
 
 
 def told(found: Found) -> str:
     """A mean with its rows, seeds, makers and the command that makes it anew, a line each."""
-    one = found.made[0]
-    settings, versions = one["settings"], one.get("versions") or {}
-    target = TABLE1[0] if found.study in TABLE1 else found.study
-    few = "" if len(found.by_seed) >= LEAST_RUNS else " (too few for an interval)"
+    one, of, target = found.made[0], "", found.study
+    if found.study == FIGURE4:
+        commits = [made["provenance"]["commit"] or "no commit" for made in found.made]
+        trained = f"{one['source'].partition('#')[0]}, {one['precision']}, on {one['device']}"
+    else:
+        few = "" if len(found.by_seed) >= LEAST_RUNS else " (too few for an interval)"
+        of, target = f", mean of {len(found.by_seed)} seeds{few}", TABLE1[0] if found.study in TABLE1 else found.study
+        commits = [f"{made['commit'] or 'no commit'} ({made['recorded']})" for made in found.made]
+        settings = one["settings"]
+        trained = (
+            f"preset {found.preset}, protocol {settings['protocol']}, {settings['steps']:,} steps, width "
+            f"{settings['model']['d_model']}, {one['train_precision']}, on {one['device']}"
+        )
+    versions = one.get("versions") or one.get("provenance", {}).get("versions", {})
     lines = {
-        "": f"{found.mean:.4f}  {', '.join(found.what.values())}, mean of {len(found.by_seed)} seeds{few}",
+        "": f"{found.mean:.4f}  {', '.join(found.what.values())}{of}",
         "rows": str(found.path),
         "seeds": ", ".join(f"{seed}: {value:.2f}" for seed, value in found.by_seed.items()),
-        "trained": f"preset {found.preset}, protocol {settings['protocol']}, {settings['steps']:,} steps, width "
-        f"{settings['model']['d_model']}, {one['train_precision']}, on {one['device']}",
+        "model" if found.study == FIGURE4 else "trained": trained,
         "with": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "commit": ", ".join(dict.fromkeys(f"{m['commit'] or 'no commit'} ({m['recorded']})" for m in found.made)),
+        "commit": ", ".join(dict.fromkeys(commits)),
         "again": f"snakemake {target} --config preset={found.preset}",
     }
     return "\n".join(f"{name:>8}  {text}" if name else text for name, text in lines.items() if text)

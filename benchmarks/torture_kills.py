@@ -1,6 +1,6 @@
-"""Killed and gone on with, or run twice at once, for `benchmarks.torture`: a training, a fine-tuning and the answering
-of questions are SIGKILLed at random moments after each got further, or meet themselves in their folder, and end with
-the bits of one that was left alone."""
+"""Killed and gone on with, or run twice at once, for `benchmarks.torture`: a training, a fine-tuning, an evaluation and
+the answering of questions are SIGKILLed at random moments after each got further, or meet themselves in their folder,
+and end with the bits of one that was left alone."""
 
 import hashlib
 import json
@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import polars as pl
+
 from benchmarks.torture_runs import CHAIN, OUTPUTS, call
 
 # Of a command: what shows that it got further, what is changed in a settings file so that it is longer than its
@@ -21,6 +23,7 @@ from benchmarks.torture_runs import CHAIN, OUTPUTS, call
 KILLED = {
     "posgen train": ("checkpoints", "settings/train.json", {"steps": 400}, ["--checkpoint-seconds=0"]),
     "llm finetune": ("checkpoints", "settings/finetune.json", {"steps": 100}, ["--checkpoint-every=2"]),
+    "llm evaluate passkey": ("journal", "settings/passkey.json", {"repetitions": 40}, []),
     "leval answer": ("journal", "settings/answer.json", {"max_new_tokens": 256}, []),
 }
 REFUSED = 2
@@ -131,7 +134,8 @@ def _state(mark: Path) -> list[tuple[str, int]]:
 
 
 def _bits(folder: Path, name: str) -> dict[str, str]:
-    """SHA-256 of weights and answers; records hold times."""
+    """SHA-256 of weights, answers and rows; records hold times."""
     files = [path for output in OUTPUTS[name] for path in [folder / output, *(folder / output).rglob("*")]]
-    kept = [path for path in files if path.suffix in (".safetensors", ".jsonl")]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
+    kept = {path: path.read_bytes() for path in files if path.suffix in (".safetensors", ".jsonl")}
+    kept |= {path: pl.read_parquet(path).write_csv().encode() for path in files if path.suffix == ".parquet"}
+    return {str(path.relative_to(folder)): hashlib.sha256(held).hexdigest() for path, held in kept.items()}

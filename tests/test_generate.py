@@ -1,12 +1,8 @@
-"""Shared prefill gives the unshared answers; predictions survive any kill."""
+"""Shared prefill gives the unshared answers."""
 
 import contextlib
 import json
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,40 +12,20 @@ from hypothesis import strategies as st
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MistralConfig, MistralForCausalLM
 
 from conftest import ROOT
+from llm_cases import TINY, L, spec, tiny
 from resonance.encoding.spec import EncodingSpec
-from resonance.hf.swap import swap_rotary
 from resonance.leval import answering
-from resonance.leval.answering import Asking, answer_task
+from resonance.leval.answering import UNIT, Asking, answer_task
 from resonance.leval.files import Document, Question, read_predictions, score_rows
-from resonance.leval.journal import Journal
 from resonance.leval.settings import Prompts
 from resonance.llm import tails
 from resonance.llm.generate import answers, common_beginning
-from resonance.llm.models import make_tiny
-from resonance.llm.settings import TinyModel
 from resonance.llm.text import Tokenizer
-from resonance.record.identity import digest, identity
+from resonance.record.journal import Journal
 from resonance.record.settings import parse, read_yaml
-
-L = 32
-TINY = TinyModel(
-    d_model=16, d_ff=24, num_layers=2, num_heads=2, text="t", steps=1, sequences_per_step=1, learning_rate=1e-2
-)
-
-
-def spec(method: str = "yarn", resonance: bool = True) -> EncodingSpec:
-    scale = {} if method == "rope" else {"scale": 4.0}
-    return EncodingSpec(method=method, resonance=resonance, train_length=L, **scale)
-
 
 FACTORS = {"short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor": [1.0, 3.0, 5.0, 9.0]}
 LONGROPE = EncodingSpec(method="longrope", train_length=L, scale=4.0, parameters=FACTORS)
-
-
-def tiny(asked: EncodingSpec | None = None) -> torch.nn.Module:
-    """A Llama over bytes, freshly initialised, in float32."""
-    torch.manual_seed(0)  # transformers initialises from the global generator
-    return swap_rotary(make_tiny(TINY, L, 10_000.0), asked or spec()).eval()
 
 
 def prompts_of(count: int, beginning: int, seed: int = 0) -> list[list[int]]:
@@ -207,7 +183,7 @@ def ask(folder: Path, task: str, documents: tuple[Document, ...], stop: int = 10
         if len(came) == stop:
             raise KeyboardInterrupt
 
-    with Journal(path, "abc") as journal, contextlib.suppress(KeyboardInterrupt):
+    with Journal(path, "abc", UNIT) as journal, contextlib.suppress(KeyboardInterrupt):
         answer_task(tiny(), tokenizer, task, documents, asking, journal, report)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -242,76 +218,3 @@ def test_documents_of_one_text_share_its_prefill(tmp_path: Path, monkeypatch: py
     ask(tmp_path, "gsm100", made_documents("18", same=True), name="same")
     ask(tmp_path, "gsm100", made_documents("18"), name="other")
     assert calls == [7, 3, 3, 1]
-
-
-# The journal
-
-
-def test_a_journal_goes_on_where_it_stopped_and_repairs_a_torn_line(tmp_path: Path) -> None:
-    path = tmp_path / "deep/m.tpo.jsonl"
-    with Journal(path, "abc") as journal:
-        for number in range(3):
-            journal.append("tpo", number, "Why?", "A", f"é\n{number}")
-        with pytest.raises(ValueError, match="question 2 of tpo is answered already"):
-            journal.append("tpo", 2, "Why?", "A", "B")
-    whole = path.read_bytes()
-    for cut in (1, 2, 30):
-        path.write_bytes(whole[:-cut])
-        with Journal(path, "abc") as journal:
-            assert journal.repaired and journal.done == {("tpo", 0), ("tpo", 1)}
-            journal.append("tpo", 2, "Why?", "A", "é\n2")
-        assert path.read_bytes() == whole
-    found = read_predictions(path)
-    assert [row.text for row in found.rows] == ["é\n0", "é\n1", "é\n2"] and not found.torn
-
-
-def test_a_damaged_answer_is_no_answer(tmp_path: Path) -> None:
-    path = tmp_path / "m.tpo.jsonl"
-    with Journal(path, "abc") as journal:
-        journal.append("tpo", 0, "Why?", "A", "Because of the war")
-    path.write_bytes(path.read_bytes().replace(b"the war", b"the wax"))
-    with pytest.raises(ValueError, match=r"m\.tpo\.jsonl:1: is damaged: its sum is another"):
-        Journal(path, "abc")
-
-
-def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.tpo.jsonl"
-    with Journal(path, digest(identity({"encoding": "yarn"}))) as journal:
-        journal.append("tpo", 0, "Why?", "A", "A")
-    with pytest.raises(ValueError, match="another model, encoding or protocol wrote it"):
-        Journal(path, digest(identity({"encoding": "rope"})))
-    path.write_bytes(path.read_bytes() * 2)
-    with pytest.raises(ValueError, match="question 0 of tpo stands there twice"):
-        Journal(path, digest(identity({"encoding": "yarn"})))
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from resonance.leval.journal import Journal
-with Journal(Path(sys.argv[1]), "abc") as journal:
-    print("ready", flush=True)
-    for number in range(150):
-        if ("tpo", number) not in journal.done:
-            journal.append("tpo", number, "Why? " * 200, "A", f"answer {number}")
-"""
-
-
-def test_twenty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    path, draw, kills = tmp_path / "m.tpo.jsonl", random.Random(0), 0
-    counts = []
-    while kills < 20:
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], cwd=ROOT, stdout=subprocess.PIPE)
-        writer.stdout.readline()
-        time.sleep(draw.uniform(0, 0.004))
-        writer.send_signal(signal.SIGKILL)
-        kills += writer.wait() == -signal.SIGKILL
-        writer.stdout.close()
-        counts.append(path.read_bytes().count(b"\n"))
-        if counts[-1] == 150:
-            path.unlink()  # too fast for this machine: begin again until all kills have fallen
-    assert subprocess.run([sys.executable, "-c", WRITER, path], cwd=ROOT, check=False).returncode == 0
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [row["question"] for row in rows] == list(range(150))
-    assert all(row["prediction"] == f"answer {row['question']}" for row in rows)
-    assert any(0 < count < 150 for count in counts)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 pytest.importorskip("accelerate")
 from llm_cases import L, make_text, perplexity_run, spec, tiny
 from resonance.llm import perplexity
-from resonance.llm.perplexity import choose, measure, token_losses, windows
+from resonance.llm.perplexity import choose, token_losses, units, windows
 
 METRICS = ("token_loss", "window_loss", "num_windows")
 
@@ -68,16 +68,20 @@ def test_a_stride_that_would_skip_tokens_is_an_error(tokens):
         list(windows(tiny(), tokens, perplexity_run(lengths=[16, 64], window="sliding", stride=17)))
 
 
+def measured(packed, run):
+    return [row for measure in units(tiny(), {"t": packed}, run).values() for row in measure()]
+
+
 def test_the_two_means_differ_where_windows_do(packed):
     run = perplexity_run(lengths=[16, 100], window="sliding", stride=9)
-    rows = [row for row in measure(tiny(), packed, run, "t") if row["length"] == 16]
+    rows = [row for row in measured(packed, run) if row["length"] == 16]
     token, window, count = ([r["value"] for r in rows if r["metric"] == m] for m in METRICS)
     assert all(n > 9 for n in count)
     assert not np.allclose(token, window, atol=1e-6)
 
 
 def test_rows_say_what_they_measured(packed):
-    rows = measure(tiny(), packed, perplexity_run(documents=3, lengths=[16, 32]), "t")
+    rows = measured(packed, perplexity_run(documents=3, lengths=[16, 32]))
     assert len(rows) == 3 * 2 * 3
     held_out = set(packed.of("held_out")["document"])
     assert {row["document"] for row in rows} <= held_out
@@ -102,7 +106,7 @@ def test_pieces_lie_apart_and_begin_with_bos(packed):
 
 
 def test_a_short_document_gives_what_it_has(packed):
-    rows = measure(tiny(), packed, perplexity_run(documents=1, lengths=[64, 1000]), "t")
+    rows = measured(packed, perplexity_run(documents=1, lengths=[64, 1000]))
     whole = packed.of("held_out").filter(packed.of("held_out")["document"] == rows[0]["document"])["num_tokens"][0]
     assert {row["num_tokens"] for row in rows if row["length"] == 1000} == {whole - 1}
 

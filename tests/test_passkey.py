@@ -78,6 +78,10 @@ def test_the_first_number_counts(answer, found):
     assert found_in(answer, 417) is found
 
 
+def measured(model, tokenizer, asked):
+    return [row for ask in passkey.units(model, tokenizer, asked).values() for row in ask()]
+
+
 def test_rows_say_what_was_asked_and_answered(monkeypatch):
     """The answers are put in its mouth: right ones at 400 tokens, others at 700."""
 
@@ -88,7 +92,7 @@ def test_rows_say_what_was_asked_and_answered(monkeypatch):
         yield BYTES.encode(f" {key}." if len(ids) <= 400 else f" {key + 1}")
 
     monkeypatch.setattr(passkey, "answers", said)
-    rows = passkey.measure(tiny(), BYTES, run())
+    rows = measured(tiny(), BYTES, run())
     assert [(row["length"], row["repetition"]) for row in rows] == [(n, r) for n in (400, 700) for r in range(3)]
     assert [row["value"] for row in rows] == [1.0] * 3 + [0.0] * 3
     assert {row["metric"] for row in rows} == {"found"}
@@ -97,7 +101,7 @@ def test_rows_say_what_was_asked_and_answered(monkeypatch):
 @pytest.mark.filterwarnings("ignore:dynamic_ntk is continuing from a cache past L")
 @pytest.mark.parametrize("method", ["rope", "dynamic_ntk", "yarn"])
 def test_a_real_model_answers_the_same_prompts_under_every_encoding(method):
-    rows = passkey.measure(tiny(spec(method, True)), BYTES, run(lengths=[300], precision="bf16"))
+    rows = measured(tiny(spec(method, True)), BYTES, run(lengths=[300], precision="bf16"))
     assert [row["key"] for row in rows] == [hide(BYTES, 300, n, seed=0).key for n in range(3)]
 
 

@@ -53,11 +53,14 @@ class FirstRun(Running):
 FIRST = Kind("first", {**NAMES, "metric": pl.String, "value": pl.Float64}, {"first_logit": "the first logit"})
 
 
-def _measure(model, tokenizer, texts, run):
+def _units(model, tokenizer, texts, run):
     import torch
 
-    logits = model(input_ids=torch.tensor([tokenizer.encode("a" * run.length)])).logits
-    return [{"metric": "first_logit", "value": float(logits[0, 0, 0])}]
+    def first():
+        logits = model(input_ids=torch.tensor([tokenizer.encode("a" * run.length)])).logits
+        return [{"metric": "first_logit", "value": float(logits[0, 0, 0])}]
+
+    return {"first": first}
 
 
 EVALUATION = Evaluation(
@@ -69,7 +72,7 @@ EVALUATION = Evaluation(
     models=lambda llm: list(llm.models),
     check=lambda llm: None,
     windows=lambda llm, model, follows_length: [llm.first.length],
-    measure=_measure,
+    units=_units,
     disk=1e3,
 )
 '''

@@ -93,7 +93,8 @@ class RotaryEmbedding(torch.nn.Module):
     chooses on the device. One whose table follows L_c (dynamic_ntk) gets the table of exactly that length at every
     call, which the host has to wait for. transformers keeps the table of the longest sequence since one shorter than L
     came by, so that its logits depend on what ran before. Under either, keys in a cache keep the table of the length
-    that they were computed at: this module says so once when it meets such a call; `use_cache=False` is exact.
+    that they were computed at; `use_cache=False` is exact. This module says so once when it meets such a call under
+    the latter, whose length the host knows.
     """
 
     def __init__(
@@ -168,11 +169,6 @@ class RotaryEmbedding(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}: {spec.to_json()}" for name, spec in self.specs.items()) + f", form={self.form}"
-
-
-def follows_length(model: torch.nn.Module) -> bool:
-    """Whether a model's table depends on the length of what it reads (dynamic_ntk)."""
-    return any(isinstance(m, RotaryEmbedding) and m.follows_length for m in model.modules())
 
 
 def same_tables(model: torch.nn.Module, *lengths: int) -> bool:

@@ -6,22 +6,24 @@ answers depend on: another model, encoding, protocol or question begins one of i
 """
 
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from resonance.leval import files, questions
-from resonance.leval.journal import Journal
 from resonance.leval.settings import AnswerRun, Prompts
 from resonance.llm.generate import answers
 from resonance.llm.text import Tokenizer
 from resonance.record.files import alone, check_replaceable, disk_errors, sums
 from resonance.record.identity import digest, identity
+from resonance.record.journal import Journal
 from resonance.record.progress import Progress
+
+UNIT = ("task", "question")
+"""What a line of a journal is about."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def answer_task(
     ends = ends_of(tokenizer, asking.texts, asking.family)
     by_text: dict[str, list[files.Question]] = {}
     for document in documents:
-        left = [question for question in document.questions if (task, question.number) not in journal.done]
+        left = [question for question in document.questions if (task, question.number) not in journal.rows]
         by_text.setdefault(document.text, []).extend(left)
 
     def said(asked: list[str]) -> Iterator[str]:
@@ -71,8 +73,9 @@ def answer_task(
         more = [list(said(list(later))) for later in zip(*(prompt[1:] for prompt in asked), strict=True)]
         for place, (question, first) in enumerate(zip(left, said([prompt[0] for prompt in asked]), strict=True)):
             answer = files.answer_of(task, [first, *(later[place] for later in more)])
-            journal.append(task, question.number, question.text, question.gold, answer)
-            report(len(journal.done))
+            row = {"task": task, "question": question.number, "query": question.text, "gt": question.gold}
+            journal.append(row | {"prediction": answer})
+            report(len(journal.rows))
 
 
 def ends_of(tokenizer: Tokenizer, texts: Prompts, family: str) -> frozenset[int]:
@@ -126,15 +129,13 @@ def answer(
     total, folder = sum(counts.values()), Path(journals) / ours
     with ExitStack() as stack:
         stack.enter_context(alone(folder))
-        progress = stack.enter_context(Progress(f"answers of {run.model}", total))
-        opened = {name: stack.enter_context(Journal(folder / f"{name}.jsonl", ours)) for name in asked}
-        found = sum(len(journal.done) for journal in opened.values())
-        model, started = make_model(), time.perf_counter()
+        opened = {name: stack.enter_context(Journal(folder / f"{name}.jsonl", ours, UNIT)) for name in asked}
+        found = sum(len(journal.rows) for journal in opened.values())
+        model = make_model()
+        progress = stack.enter_context(Progress(f"answers of {run.model}", total, found=found))
 
         def report(_: int) -> None:
-            done = sum(len(journal.done) for journal in opened.values())
-            seconds = (time.perf_counter() - started) * (total - done) / (done - found)
-            progress.report(done, f"about {seconds / 60:.1f} min left")
+            progress.report(sum(len(journal.rows) for journal in opened.values()))
 
         for name, documents in asked.items():
             if opened[name].repaired:
@@ -165,13 +166,6 @@ def answer(
             for name, documents in asked.items()
         },
     }
-
-
-def discard(journals: Path, ours: str) -> None:
-    """Remove the journal of a run whose predictions and record are written; those of other runs stay."""
-    shutil.rmtree(Path(journals) / ours, ignore_errors=True)
-    with suppress(OSError):  # other runs'
-        Path(journals).rmdir()
 
 
 def _sizes(tokenizer: Tokenizer, documents: tuple[files.Document, ...], budget: int, task: str) -> dict:

@@ -15,6 +15,7 @@ from resonance.leval.settings import AnswerRun, TasksRun
 from resonance.record.encoding import read_encoding
 from resonance.record.files import read_record, sha256, sums, write_record
 from resonance.record.identity import code_of
+from resonance.record.journal import discard
 from resonance.record.precision import precision_here
 from resonance.record.provenance import Stopwatch, provenance
 from resonance.record.rows import read_rows, write_rows
@@ -46,7 +47,7 @@ def answer(
 ) -> None:
     """Have a model answer every question, greedily. A killed run goes on when started again."""
     watch, run, spec = Stopwatch(), read_settings(AnswerRun, settings), read_encoding(encoding)
-    from resonance.hf.module import follows_length
+    from resonance.hf.module import same_tables
     from resonance.leval import answering
     from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
 
@@ -69,10 +70,10 @@ def answer(
     values |= {
         "names": names,
         "answers": said,
-        "cached_keys": "the table of their length" if follows_length(kept[0]) else "exact",
+        "cached_keys": "exact" if same_tables(kept[0], 1, run.context) else "the table of their length",
     }
     write_record(record, "answers", values)
-    answering.discard(journal, said["digest"])
+    discard(journal, said["digest"])
 
 
 def score(

@@ -171,7 +171,7 @@ def train(
     model = make_model()
     if plan.gradient_checkpointing and plan.deepspeed == "none":  # under ZeRO-3 a weight is whole only in its own call
         never_hold_all_logits(model)
-    with Progress(plan.title, plan.steps, quiet=rank != 0) as progress:
+    with Progress(plan.title, plan.steps, found=done, quiet=rank != 0) as progress:
         try:
             trainer = _Trainer(
                 plan=plan, model=model, args=arguments, train_dataset=data, data_collator=_stack,

@@ -6,15 +6,16 @@ The frame says the same as theirs in our words, so that a score compares encodin
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
+from resonance.llm.evaluations import Units
 from resonance.llm.evaluations.passkey import PasskeyRun
 from resonance.llm.generate import answers
 from resonance.llm.models import autocast
 from resonance.llm.text import Tokenizer
-from resonance.record.progress import Progress
 
 LARGEST_KEY = 50_000
 STEP = 128
@@ -75,26 +76,30 @@ def found_in(answer: str, key: int) -> bool:
     return number is not None and int(number[0]) == key
 
 
-def measure(model: torch.nn.Module, tokenizer: Tokenizer, run: PasskeyRun) -> list[dict]:
-    """A row a length and repetition: the key, where it was hidden, what was answered, and whether that is it."""
-    rows, ends, device = [], {tokenizer.eos} - {None}, next(model.parameters()).device
-    cells = [(length, repetition) for length in run.lengths for repetition in range(run.repetitions)]
-    with Progress("passkey", len(cells)) as progress, autocast(device, run.precision):
-        for done, (length, repetition) in enumerate(cells, start=1):
-            hidden = hide(tokenizer, length, repetition, run.seed)
-            said = next(answers(model, [hidden.ids], max_new_tokens=MAX_NEW_TOKENS, ends=ends, share=False))
-            answer = tokenizer.decode(said)
-            rows.append(
-                {
-                    "length": length,
-                    "repetition": repetition,
-                    "num_tokens": len(hidden.ids),
-                    "depth": hidden.depth,
-                    "key": hidden.key,
-                    "answer": answer,
-                    "metric": "found",
-                    "value": float(found_in(answer, hidden.key)),
-                }
-            )
-            progress.report(done, f"{length} tokens")
-    return rows
+def units(model: torch.nn.Module, tokenizer: Tokenizer, run: PasskeyRun) -> Units:
+    """Every key of every length."""
+    return {
+        f"{length} tokens, key {repetition + 1}": partial(ask, model, tokenizer, run, length, repetition)
+        for length in run.lengths
+        for repetition in range(run.repetitions)
+    }
+
+
+def ask(model: torch.nn.Module, tokenizer: Tokenizer, run: PasskeyRun, length: int, repetition: int) -> list[dict]:
+    """One row: the key, where it was hidden, what was answered, and whether that is it."""
+    hidden, ends = hide(tokenizer, length, repetition, run.seed), {tokenizer.eos} - {None}
+    with autocast(next(model.parameters()).device, run.precision):
+        said = next(answers(model, [hidden.ids], max_new_tokens=MAX_NEW_TOKENS, ends=ends, share=False))
+    answer = tokenizer.decode(said)
+    return [
+        {
+            "length": length,
+            "repetition": repetition,
+            "num_tokens": len(hidden.ids),
+            "depth": hidden.depth,
+            "key": hidden.key,
+            "answer": answer,
+            "metric": "found",
+            "value": float(found_in(answer, hidden.key)),
+        }
+    ]

@@ -22,6 +22,7 @@ RUN = RUN_FOLDER + "/run.json"
 MODEL = RUN_FOLDER + "/model"
 TRAINING = RUN_FOLDER + "/train.parquet"
 MEASURED = RUN_FOLDER + "/{evaluation}.parquet"
+JOURNAL = RUN_FOLDER + "/journal"
 
 FIGURE4 = FIGURES + "/fig4_perplexity_{drawn}"
 FIGURE4_TABLE = TABLES + "/fig4_perplexity_{drawn}"

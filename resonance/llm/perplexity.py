@@ -7,17 +7,18 @@ Legend: T tokens of a window, V vocabulary.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from resonance.hf.module import same_tables
+from resonance.llm.evaluations import Units
 from resonance.llm.evaluations.perplexity import PerplexityRun
 from resonance.llm.models import autocast
 from resonance.llm.settings import LOGIT_ROWS
 from resonance.llm.text import Packed
-from resonance.record.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,29 @@ def choose(packed: Packed, run: PerplexityRun, corpus: str) -> list[Piece]:
     return pieces
 
 
-def measure(model: torch.nn.Module, packed: Packed, run: PerplexityRun, corpus: str) -> list[dict]:
-    """Rows of one corpus: a document, piece and length each, with its losses."""
-    pieces, rows = choose(packed, run, corpus), []
-    with Progress(f"perplexity {corpus}", len(pieces)) as progress:
-        for done, piece in enumerate(pieces, start=1):
-            tokens = packed.read(piece.start, piece.length)
-            if piece.bos is not None:
-                tokens[0] = piece.bos
-            for length, means, counts in windows(model, tokens, run):
-                total = int(counts.sum())
-                values = {
-                    "token_loss": float((means * counts).sum() / total),
-                    "window_loss": float(means.mean()),
-                    "num_windows": float(len(means)),
-                }
-                named = {"corpus": corpus, "document": piece.document, "piece": piece.number, "length": length}
-                rows += [{**named, "num_tokens": total, "metric": m, "value": v} for m, v in values.items()]
-            progress.report(done)
+def units(model: torch.nn.Module, texts: dict[str, Packed], run: PerplexityRun) -> Units:
+    """The pieces of every corpus."""
+    return {
+        f"{corpus} {piece.document[:12]} {piece.number}": partial(measure, model, texts[corpus], run, corpus, piece)
+        for corpus in run.settings.corpora
+        for piece in choose(texts[corpus], run, corpus)
+    }
+
+
+def measure(model: torch.nn.Module, packed: Packed, run: PerplexityRun, corpus: str, piece: Piece) -> list[dict]:
+    """Rows of one piece: its losses at every length."""
+    tokens, rows = packed.read(piece.start, piece.length), []
+    if piece.bos is not None:
+        tokens[0] = piece.bos
+    for length, means, counts in windows(model, tokens, run):
+        total = int(counts.sum())
+        values = {
+            "token_loss": float((means * counts).sum() / total),
+            "window_loss": float(means.mean()),
+            "num_windows": float(len(means)),
+        }
+        named = {"corpus": corpus, "document": piece.document, "piece": piece.number, "length": length}
+        rows += [{**named, "num_tokens": total, "metric": m, "value": v} for m, v in values.items()]
     return rows
 
 

@@ -12,8 +12,11 @@ from resonance.llm.rows import TRAINING
 from resonance.llm.settings import FinetuneRun, ModelRun, TextRun
 from resonance.record.encoding import read_encoding
 from resonance.record.files import alone, disk_errors, read_record, sums, write_record
-from resonance.record.identity import code_of
-from resonance.record.provenance import Stopwatch, device_name, provenance
+from resonance.record.identity import code_of, digest, identity
+from resonance.record.journal import Journal, discard
+from resonance.record.precision import precision_here
+from resonance.record.progress import Progress
+from resonance.record.provenance import Stopwatch, device_name, instruction_sets, provenance
 from resonance.record.rows import write_rows
 from resonance.record.settings import SettingsError, read_settings
 
@@ -168,7 +171,7 @@ def evaluate(
     from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
     from resonance.llm.text import Packed, check_disjoint, check_tokenizer
 
-    torch_on(run.device, threads)
+    torch = torch_on(run.device, threads)
     made = provenance(PACKAGES)
     found, packed = Base.read(base), {text: Packed(folder) for text, folder in texts.items()}
     for text, own in packed.items():
@@ -178,6 +181,27 @@ def evaluate(
         found.check_tuned(model, run.model, strategy, spec.to_dict())
     loaded = load(found, spec, **run.where(), folder=model)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
-    rows = [{**names, **row} for row in evaluation.measure(loaded, tokenizer_of(found), packed, run)]
+    units = evaluation.units(loaded, tokenizer_of(found), packed, run)
     code = code_of(*paths.evaluate_code(name), methods=[spec.method])
-    write_rows(output, evaluation.kind, rows, measured(names, run, found, loaded, spec, code, threads, made, watch))
+    made_of = {
+        "run": run.to_json(),
+        "precision used": precision_here(run.device, run.precision),
+        "encoding": spec.to_dict(),
+        "base": read_record(base, "base"),
+        "weights": sums(model) if model else "the base's",
+        "texts": {text: [own.run, own.documents["document"].to_list()] for text, own in packed.items()},
+        "processor": device_name(run.device) if run.device == "cuda" else instruction_sets(),
+        "torch": torch.__version__,
+    }
+    journals, ours = output.parent / Path(paths.JOURNAL).name, digest(identity(made_of, code))
+    with alone(journals / ours), Journal(journals / ours / f"{name}.jsonl", ours, ("unit",)) as journal:
+        found_units = len(journal.rows)
+        with Progress(f"{name} of {run.model}", len(units), found=found_units) as progress:
+            for done, (unit, measure) in enumerate(units.items(), start=1):
+                if (unit,) not in journal.rows:
+                    journal.append({"unit": unit, "rows": measure()})
+                    progress.report(done, unit)
+        rows = [{**names, **row} for unit in units for row in journal.rows[unit,]["rows"]]
+    record = measured(names, run, found, loaded, spec, code, threads, made, watch)
+    write_rows(output, evaluation.kind, rows, record | {"units_found": found_units})
+    discard(journals, ours)

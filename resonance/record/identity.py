@@ -20,7 +20,8 @@ from resonance.encoding.methods import module_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUMBING = tuple(
-    f"resonance.record.{name}" for name in ("checkpoint", "files", "identity", "progress", "provenance", "job")
+    f"resonance.record.{name}"
+    for name in ("checkpoint", "files", "identity", "job", "journal", "progress", "provenance")
 )
 """Modules that move results and make none, the wings' `paths` with them: where files lie, how they are written, what is
 told about them."""

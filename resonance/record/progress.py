@@ -12,17 +12,20 @@ LINES = 20
 
 
 class Progress:
-    """title and how much there is to do (None: not known); `report(done, note)` as it goes on."""
+    """title and how much there is to do (None: not known); `report(done, note)` as it goes on.
 
-    def __init__(self, title: str, total: int | None, *, quiet: bool = False) -> None:
-        self.title, self.total, self.quiet = title, total, quiet
+    found  how much of it a run before this one had done
+    """
+
+    def __init__(self, title: str, total: int | None, *, found: int = 0, quiet: bool = False) -> None:
+        self.title, self.total, self.found, self.quiet = title, total, found, quiet
         self.started, self.shown, self.bar = time.perf_counter(), 0.0, None
         console = Console(file=sys.stderr)
         if console.is_terminal and not quiet:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             note = TextColumn("{task.fields[note]}")
             self.bar = Bar(*columns, note, TimeRemainingColumn(), console=console)
-            self.job = self.bar.add_task(title, total=total, note="")
+            self.job = self.bar.add_task(title, total=total, completed=found, note="")
 
     def __enter__(self) -> "Progress":
         self.started = time.perf_counter()
@@ -46,5 +49,6 @@ class Progress:
         if due or line:
             self.shown = (int(LINES * done / self.total) + 1) / LINES if self.total else passed + 10
             of = f"/{self.total}" if self.total else ""
-            left = f" left {passed / done * (self.total - done):.0f} s" if self.total and done else ""
+            new = done - self.found
+            left = f" left {passed / new * (self.total - done):.0f} s" if self.total and new > 0 else ""
             print(f"{self.title}: {done}{of} {note} elapsed {passed:.0f} s{left}", file=sys.stderr, flush=True)

@@ -15,6 +15,9 @@ from resonance.llm.settings import HalfSettings
 from resonance.record.rows import Kind
 from resonance.record.settings import Settings
 
+Units = dict[str, Callable[[], list[dict]]]
+"""What each part of a measurement gives, rows without the names, by a name of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -26,7 +29,8 @@ class Evaluation:
     check     raises ValueError where its settings do not go with the others of `llm`
     texts     names of the packed texts that it reads
     windows   (llm, model, whether the table follows the length) -> tokens of every window that it reads, for the plan
-    measure   (model, tokenizer, texts by name, run) -> rows without the names; torch is loaded when it is called
+    units     (model, tokenizer, texts by name, run) -> the parts that it is measured in; torch is loaded when it is
+              called. What is measured is kept as it comes, so that a killed evaluation goes on
     disk      bytes of its file, about
     resources the kind of job that it is, a key of a preset's `resources`
     """
@@ -39,7 +43,7 @@ class Evaluation:
     models: Callable[[HalfSettings], list[str]]
     check: Callable[[HalfSettings], None]
     windows: Callable[[HalfSettings, str, bool], list[int]]
-    measure: Callable[..., list[dict]]
+    units: Callable[..., Units]
     disk: float
     texts: Callable[[HalfSettings], list[str]] = lambda llm: []
     resources: str = "llm_evaluate"

@@ -3,7 +3,7 @@
 import polars as pl
 from pydantic import Field, model_validator
 
-from resonance.llm.evaluations import Evaluation
+from resonance.llm.evaluations import Evaluation, Units
 from resonance.llm.protocol import LlmProtocol
 from resonance.llm.rows import NAMES
 from resonance.llm.settings import HalfSettings, Running
@@ -75,10 +75,10 @@ def _windows(llm: HalfSettings, model: str, follows_length: bool) -> list[int]:
     return llm.passkey.lengths[model] * llm.passkey.repetitions
 
 
-def _measure(model, tokenizer, texts: dict, run: PasskeyRun) -> list[dict]:
-    from resonance.llm.passkey import measure
+def _units(model, tokenizer, texts: dict, run: PasskeyRun) -> Units:
+    from resonance.llm.passkey import units
 
-    return measure(model, tokenizer, run)
+    return units(model, tokenizer, run)
 
 
 EVALUATION = Evaluation(
@@ -90,6 +90,6 @@ EVALUATION = Evaluation(
     models=lambda llm: list(llm.passkey.lengths),
     check=_check,
     windows=_windows,
-    measure=_measure,
+    units=_units,
     disk=1e4,
 )

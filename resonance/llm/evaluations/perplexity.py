@@ -3,7 +3,7 @@
 import polars as pl
 from pydantic import Field
 
-from resonance.llm.evaluations import Evaluation
+from resonance.llm.evaluations import Evaluation, Units
 from resonance.llm.protocol import LlmProtocol
 from resonance.llm.rows import NAMES
 from resonance.llm.settings import HalfSettings, PerplexityChoices, Running
@@ -87,15 +87,15 @@ def _windows(llm: HalfSettings, model: str, follows_length: bool) -> list[int]:
     return units * [*shared[-1:], *alone]
 
 
-def _measure(model, tokenizer, texts: dict, run: PerplexityRun) -> list[dict]:
-    from resonance.llm.perplexity import measure
+def _units(model, tokenizer, texts: dict, run: PerplexityRun) -> Units:
+    from resonance.llm.perplexity import units
 
     if missing := [name for name in run.settings.corpora if name not in texts]:
         raise SettingsError(f"--text must be given for every corpus, got none for {', '.join(missing)}")
     for name, least in run.min_tokens.items():
         if (found := texts[name].run["text"]["min_tokens"]) != least:
             raise SettingsError(f"--text {name} must be packed with min_tokens {least}, got {found}; pack it again")
-    return [row for name in run.settings.corpora for row in measure(model, texts[name], run, name)]
+    return units(model, texts, run)
 
 
 EVALUATION = Evaluation(
@@ -108,6 +108,6 @@ EVALUATION = Evaluation(
     check=_check,
     texts=lambda llm: list(llm.perplexity.corpora),
     windows=_windows,
-    measure=_measure,
+    units=_units,
     disk=1e5,
 )

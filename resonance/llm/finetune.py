@@ -164,9 +164,12 @@ def train(
     data = Sequences(packed, plan.length, sequences, plan.seed, chunks=plan.chunks, skip=skip)
     arguments.ignore_data_skip = bool(skip)
     if rank == 0:
+        idle = sum(plan.schedule(step) == 0 for step in range(plan.steps))
         print(
             f"{plan.title}: {plan.num_tokens:,} tokens = {plan.steps} steps x {plan.sequences_per_step} sequences x "
-            f"{plan.length}; {data.epochs:.2f} epochs" + (f"; resumed at step {done}" if done else "")
+            f"{plan.length}; {data.epochs:.2f} epochs"
+            + (f"; {idle} steps train nothing, for the learning rate is 0 there (L2)" if idle else "")
+            + (f"; resumed at step {done}" if done else "")
         )
     model = make_model()
     if plan.gradient_checkpointing and plan.deepspeed == "none":  # under ZeRO-3 a weight is whole only in its own call

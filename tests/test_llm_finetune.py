@@ -47,6 +47,16 @@ def test_it_learns_and_leaves_a_model_that_loads(packed, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_steps_that_train_nothing_are_said(packed, tmp_path, capsys):
+    """L2: the released schedule is over at step 20 of a training of any length."""
+    choices = protocols()["released"]
+    plan = make_plan(steps=24, schedule=lambda step: warm_up(step, choices.warmup_steps, choices.decay_steps))
+    train(lambda: tiny(), packed, plan, tmp_path / "released")
+    train(lambda: tiny(), packed, make_plan(), tmp_path / "flat")
+    said = [line for line in capsys.readouterr().out.splitlines() if " tokens = " in line]
+    assert ["4 steps train nothing" in line for line in said] == [True, False]
+
+
 def test_equal_arguments_give_equal_weights(packed, tmp_path):
     made = [train(lambda: tiny(), packed, make_plan(), tmp_path / name) for name in "ab"]
     assert losses(made[0]) == losses(made[1])

@@ -64,8 +64,9 @@ report: setup
 	fi
 	@echo "Every job behind them: $(RESULTS)/report.html. All tables and figures on one page: $(RESULTS)/summary.html"
 
+# A file of tests a process at a time; those of the workflow use several cores by themselves.
 test: setup
-	python -m pytest
+	python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	ruff check .

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from resonance.posgen import tasks
 from resonance.posgen.protocol import Protocol
@@ -32,10 +33,15 @@ def config_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory) -> Path:
     """A copy of the repository in which the smoke preset has run to its end, by one process, a job a core.
-    Nobody changes it: tests that edit or run take a copy."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("smoke") / "repository")
-    run = snakemake(folder)
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+    Nobody changes it: tests that edit or run take a copy. Processes that share the tests (pytest-xdist) share it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / "smoke/repository", base / "smoke/done"
+    with FileLock(base / "smoke.lock"):
+        if not done.exists():
+            run = snakemake(copy_of_repository(folder))
+            assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+            done.touch()
     return folder
 
 

@@ -13,10 +13,9 @@ from resonance.leval.catalogue import ALL_TASKS, PARSERS, TASKS
 from resonance.leval.rows import ANSWERS
 from resonance.leval.settings import AnswerRun, TasksRun
 from resonance.record.encoding import read_encoding
-from resonance.record.files import read_record, sha256, sums, write_record
+from resonance.record.files import read_record, sha256, write_record
 from resonance.record.identity import code_of
 from resonance.record.journal import discard
-from resonance.record.precision import precision_here
 from resonance.record.provenance import Stopwatch, provenance
 from resonance.record.rows import read_rows, write_rows
 from resonance.record.settings import read_settings
@@ -49,7 +48,7 @@ def answer(
     watch, run, spec = Stopwatch(), read_settings(AnswerRun, settings), read_encoding(encoding)
     from resonance.hf.module import same_tables
     from resonance.leval import answering
-    from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
+    from resonance.llm.models import PACKAGES, Base, load, made_of, measured, tokenizer_of, torch_on
 
     torch_on(run.device, threads)
     made = provenance(PACKAGES)
@@ -59,12 +58,10 @@ def answer(
         kept.append(load(found, spec, **run.where(), folder=model, generating=True))
         return kept[0]
 
-    made_of = {"encoding": spec.to_dict(), "base": read_record(base, "base"), "strategy": strategy}
-    made_of["precision used"] = precision_here(run.device, run.precision)
-    if model is not None:  # the weights themselves: another training of the same settings may end elsewhere
+    if model is not None:
         found.check_tuned(model, run.model, strategy, spec.to_dict())
-        made_of["weights"] = sums(model)
-    said = answering.answer(run, made_of, code, make, tokenizer_of(found), tasks, output, journal)
+    asked_of = made_of(run, spec, base, model) | {"strategy": strategy}
+    said = answering.answer(run, asked_of, code, make, tokenizer_of(found), tasks, output, journal)
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     values = measured(names, run, found, kept[0], spec, code, threads, made, watch)
     values |= {

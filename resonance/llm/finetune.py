@@ -29,7 +29,7 @@ from resonance.record.files import write_json
 from resonance.record.identity import identity
 from resonance.record.precision import precision_here
 from resonance.record.progress import Progress
-from resonance.record.provenance import device_name, instruction_sets
+from resonance.record.provenance import bits_depend_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,7 +376,7 @@ def _identity_of(plan: Plan, packed: Packed, made_of: Mapping[str, object], code
     del known["title"], known["checkpoint_every"]  # no number depends on them
     known["schedule"] = [plan.schedule(step) for step in range(plan.steps)]
     known |= {"text": packed.run, "documents": packed.documents["document"].to_list(), "torch": torch.__version__}
-    known["processor"] = device_name(plan.device) if plan.device == "cuda" else instruction_sets()
+    known["processor"] = bits_depend_on(plan.device)
     return identity({**known, **made_of}, code)
 
 

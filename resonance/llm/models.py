@@ -19,9 +19,9 @@ from resonance.llm.base import tokenizer_of as tokenizer_of
 from resonance.llm.convert import gguf_to_folder
 from resonance.llm.settings import ModelRun, TinyModel
 from resonance.llm.text import BYTE_BOS, BYTE_EOS, BYTE_VOCABULARY, BYTES
-from resonance.record.files import read_json
+from resonance.record.files import read_json, read_record, sums
 from resonance.record.precision import precision_here
-from resonance.record.provenance import Stopwatch, cuda_versions, device_name
+from resonance.record.provenance import Stopwatch, bits_depend_on, cuda_versions, device_name
 from resonance.record.settings import Settings, SettingsError
 
 PACKAGES = ("transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "gguf", "datasets")
@@ -174,6 +174,21 @@ def measured(
         "code": code,
         "provenance": made,
         "cost": watch.read(),
+    }
+
+
+def made_of(run: Settings, spec: EncodingSpec, base: Path, model: Path | None) -> dict:
+    """What all that a model says depends on beside the run, the code and what it reads, for `record.identity`.
+
+    model  fine-tuned weights: themselves, for another training of the same settings may end elsewhere
+    """
+    return {
+        "precision used": precision_here(run.device, run.precision),
+        "encoding": spec.to_dict(),
+        "base": read_record(base, "base"),
+        "weights": sums(model) if model else "the base's",
+        "processor": bits_depend_on(run.device),
+        "torch": torch.__version__,
     }
 
 

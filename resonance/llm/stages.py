@@ -14,9 +14,8 @@ from resonance.record.encoding import read_encoding
 from resonance.record.files import alone, disk_errors, read_record, sums, write_record
 from resonance.record.identity import code_of, digest, identity
 from resonance.record.journal import Journal, discard
-from resonance.record.precision import precision_here
 from resonance.record.progress import Progress
-from resonance.record.provenance import Stopwatch, device_name, instruction_sets, provenance
+from resonance.record.provenance import Stopwatch, device_name, provenance
 from resonance.record.rows import write_rows
 from resonance.record.settings import SettingsError, read_settings
 
@@ -168,10 +167,10 @@ def evaluate(
         raise SettingsError(f"evaluation must be one of {', '.join(evaluations())}, got {name!r}")
     evaluation = evaluations()[name]
     watch, run, spec = Stopwatch(), read_settings(evaluation.run, settings), read_encoding(encoding)
-    from resonance.llm.models import PACKAGES, Base, load, measured, tokenizer_of, torch_on
+    from resonance.llm.models import PACKAGES, Base, load, made_of, measured, tokenizer_of, torch_on
     from resonance.llm.text import Packed, check_disjoint, check_tokenizer
 
-    torch = torch_on(run.device, threads)
+    torch_on(run.device, threads)
     made = provenance(PACKAGES)
     found, packed = Base.read(base), {text: Packed(folder) for text, folder in texts.items()}
     for text, own in packed.items():
@@ -183,17 +182,10 @@ def evaluate(
     names = {"model": run.model, "encoding": encoding.stem, "strategy": strategy}
     units = evaluation.units(loaded, tokenizer_of(found), packed, run)
     code = code_of(*paths.evaluate_code(name), methods=[spec.method])
-    made_of = {
-        "run": run.to_json(),
-        "precision used": precision_here(run.device, run.precision),
-        "encoding": spec.to_dict(),
-        "base": read_record(base, "base"),
-        "weights": sums(model) if model else "the base's",
-        "texts": {text: [own.run, own.documents["document"].to_list()] for text, own in packed.items()},
-        "processor": device_name(run.device) if run.device == "cuda" else instruction_sets(),
-        "torch": torch.__version__,
-    }
-    journals, ours = output.parent / Path(paths.JOURNAL).name, digest(identity(made_of, code))
+    asked_of = {f"text {text}": [own.run, own.documents["document"].to_list()] for text, own in packed.items()}
+    asked_of |= {"run": run.to_json(), **made_of(run, spec, base, model)}
+    journals = output.parent / Path(paths.JOURNAL).name
+    ours = digest(identity(asked_of, code))
     with alone(journals / ours), Journal(journals / ours / f"{name}.jsonl", ours, ("unit",)) as journal:
         found_units = len(journal.rows)
         with Progress(f"{name} of {run.model}", len(units), found=found_units) as progress:

@@ -104,6 +104,11 @@ def instruction_sets() -> str:
     return " ".join([platform.machine(), *sorted(kept)])
 
 
+def bits_depend_on(device: str) -> str:
+    """What of a device tells whether another gives the same bits."""
+    return device_name(device) if device == "cuda" else instruction_sets()
+
+
 def _cpu(name: str) -> str:
     """What Linux says of the first processor; nothing elsewhere."""
     try:

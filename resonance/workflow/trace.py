@@ -106,7 +106,8 @@ def _perplexities(path: Path) -> list[Found]:
     encoding, strategy = path.stem.removesuffix(f"_{run['strategy']}"), run["strategy"]
     plain = encoding.removeprefix(RESONANCE)
     beside, found = path.with_name(f"{plain}_{strategy}.parquet"), []
-    others = _nats(beside) if plain != encoding and beside.exists() else {}
+    paired = plain != encoding and beside.exists()
+    others, both = (_nats(beside), [run, read_run(beside)]) if paired else ({}, [])
     for (corpus, length, metric), mean in nats.items():
         what = {"corpus": corpus, "length": f"{length} tokens", "encoding": encoding, "strategy": strategy}
         what["metric"] = SHOWN[metric]
@@ -114,10 +115,11 @@ def _perplexities(path: Path) -> list[Found]:
         found.append(Found(*of, what, math.exp(mean), [run]))
         if metric == "token_loss" and (other := others.get((corpus, length, metric))) is not None:
             pair = what | {"encoding": f"{encoding} - {plain} in percent"}
-            found.append(Found(*of, pair, 100 * math.expm1(mean - other), [run, read_run(beside)]))
+            found.append(Found(*of, pair, 100 * math.expm1(mean - other), both))
     return found
 
 
+@cache
 def _nats(path: Path) -> dict[tuple[str, int, str], float]:
     """Mean nats of a line by corpus, length and metric, a stretch's by the tokens or windows that it has."""
     units = ["corpus", "document", "piece", "length", "num_tokens"]

@@ -71,6 +71,11 @@ def test_a_bad_preset_is_one_line(broken, old, new, said):
     assert said in broken(old, new)
 
 
+def test_a_passkey_must_hold_its_frame(broken):
+    said = broken("tiny: [300, 600]", "tiny: [5, 600]", "smoke")
+    assert "lengths.tiny must hold the frame of 44 words, got 5" in said
+
+
 def test_a_token_count_far_from_the_target_is_an_error(broken):
     said = broken("long: {length: 32768, steps: 50}", "long: {length: 32768, steps: 5}", "paper")
     assert "must be within 10% of token_target 100,000,000, got 10,485,760" in said

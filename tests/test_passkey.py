@@ -10,7 +10,7 @@ pytest.importorskip("accelerate")
 from figures.passkey import cells_of, pairs_of, read
 from llm_cases import spec, tiny
 from resonance.llm import passkey
-from resonance.llm.evaluations.passkey import PASSKEY, PasskeyRun
+from resonance.llm.evaluations.passkey import FRAME_WORDS, PASSKEY, PasskeyRun
 from resonance.llm.passkey import STEP, found_in, hide, prompt
 from resonance.llm.text import Tokenizer
 from resonance.record.rows import write_rows
@@ -67,6 +67,7 @@ def test_the_key_stands_where_it_is_said_to():
 def test_a_length_that_cannot_hold_the_frame_is_one_line():
     with pytest.raises(ValueError, match=rf"must hold the frame of \d+ tokens, got {FRAME - 10}"):
         hide(BYTES, FRAME - 10, 0, seed=0)
+    assert len(prompt(1, 0.5, 0).split()) == FRAME_WORDS  # what a preset is held to
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from resonance.cli import app
-from resonance.workflow.trace import FIGURE4, TABLE1, told, trace
+from resonance.workflow.trace import FIGURE4, RETRIEVAL, TABLE1, told, trace
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "results-published"
@@ -56,6 +56,17 @@ def test_every_number_of_figure_4_leads_to_its_rows(table: str) -> None:
     for number in {*lines[0][2:-2], lines[-1][-1], *(row[1].strip("*") for row in pairs[::7])}:
         found = [each for each in trace(number, KEPT) if each.study == FIGURE4 and each.preset == preset]
         assert found and "snakemake figure4 --config preset=" in told(found[0]), number
+
+
+def test_every_share_of_passkeys_leads_to_its_rows() -> None:
+    rows = [row for row in block("whole smollm2/passkey_stand_in_smollm2", "language-models.md") if "[" in row[-1]]
+    assert len(rows) >= 3
+    for name, *shares in rows:
+        for length, share in zip(("8192 tokens", "16384 tokens"), shares, strict=True):
+            found = [each for each in trace(share.split(" [")[0], KEPT) if each.study == RETRIEVAL]
+            mine = [each for each in found if each.what["encoding"].replace("_", " ") == name.lower()]
+            assert length in {each.what["length"] for each in mine}, (name, share)
+            assert "snakemake passkey --config preset=smollm2" in told(mine[0])
 
 
 @pytest.mark.parametrize(("number", "said"), [("3.14159", "no mean of"), ("forty", "as a table prints it")])

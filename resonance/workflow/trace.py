@@ -1,8 +1,8 @@
 """From a number in the docs or a table back to the kept rows that it is made of, and to what made them.
 
 A number is looked for, as it is printed, among the means over seeds of every kept study, in percent, among the kept
-perplexities of language models, and among the differences from the plain encoding that the tables show. Imports no
-torch.
+perplexities and shares of found passkeys of language models, and among the differences from the plain encoding that
+the tables show. Imports no torch.
 """
 
 import math
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from resonance.llm.evaluations.passkey import PASSKEY
 from resonance.llm.evaluations.perplexity import PERPLEXITY
 from resonance.posgen.probe_rows import PROBES
 from resonance.posgen.rows import STUDY
@@ -20,7 +21,7 @@ from resonance.record.rows import kind_of, read_rows, read_run
 from resonance.record.stats import LEAST_RUNS
 
 RESONANCE = "resonance_"
-FIGURE4 = "figure4"
+FIGURE4, RETRIEVAL = "figure4", "passkey"
 SHOWN = {"token_loss": "perplexity", "window_loss": "released mean"}
 """What Figure 4's table makes of a metric."""
 TABLE1 = ("five_seeds", "table1")
@@ -32,9 +33,9 @@ _CELL = ["protocol", "task", "encoding", "metric"]
 class Found:
     """One mean of kept rows that prints as the number asked for.
 
-    what     protocol, task, encoding, metric and, of probes, mask; of a perplexity corpus, length, encoding, strategy,
-             metric; an encoding may be `resonance_yarn - yarn`
-    by_seed  percent or percentage points; none of a perplexity
+    what     protocol, task, encoding, metric and, of probes, mask; of a language model corpus (none of passkeys),
+             length, encoding, strategy, metric; an encoding may be `resonance_yarn - yarn`
+    by_seed  percent or percentage points; none of a language model
     made     what made the rows, each once
     """
 
@@ -53,10 +54,11 @@ def trace(number: str, folder: Path) -> list[Found]:
     if not re.fullmatch(r"-?\d+(\.\d+)?", text):
         raise ValueError(f"a number must be as a table prints it (44.81, -11.30), got {number!r}")
     decimals = len(text.partition(".")[2])
-    files, lines = sorted(folder.glob("*/*.parquet")), sorted(folder.glob("*/perplexity_*/*.parquet"))
+    files = sorted(folder.glob("*/*.parquet"))
+    lines = {path: read for name, read in OF_LINES.items() for path in sorted(folder.glob(f"*/{name}_*/*.parquet"))}
     if not files:
         raise ValueError(f"--rows must be a folder of kept rows, got {folder} without any; the checkout has one")
-    known = [each for path in files for each in _means(path)] + [each for path in lines for each in _perplexities(path)]
+    known = [each for path, read in {**dict.fromkeys(files, _means), **lines}.items() for each in read(path)]
     found = [each for each in known if f"{each.mean + 0.0:.{decimals}f}" == text]
     if not found:
         raise ValueError(
@@ -103,7 +105,7 @@ def _over_seeds(path: Path, run: dict, what: dict[str, str], by_seed: dict[int, 
 def _perplexities(path: Path) -> list[Found]:
     """One line of Figure 4: its perplexities, and by how many percent they are another's than plain's beside it."""
     run, nats = read_run(path), _nats(path)
-    encoding, strategy = path.stem.removesuffix(f"_{run['strategy']}"), run["strategy"]
+    encoding, strategy = _line(path, run)
     plain = encoding.removeprefix(RESONANCE)
     beside, found = path.with_name(f"{plain}_{strategy}.parquet"), []
     paired = plain != encoding and beside.exists()
@@ -120,6 +122,27 @@ def _perplexities(path: Path) -> list[Found]:
 
 
 @cache
+def _passkeys(path: Path) -> list[Found]:
+    """One line of passkey retrieval: how many of its keys were found at each length, in percent."""
+    rows, run = read_rows(path, PASSKEY), read_run(path)
+    encoding, strategy = _line(path, run)
+    found = []
+    for length, share in rows.group_by("length", maintain_order=True).agg(pl.col("value").mean()).iter_rows():
+        what = {"length": f"{length} tokens", "encoding": encoding, "strategy": strategy, "metric": "passkeys found"}
+        found.append(Found(path, RETRIEVAL, path.parents[1].name, what, 100 * share, [run]))
+    return found
+
+
+OF_LINES = {"perplexity": _perplexities, "passkey": _passkeys}
+"""A folder of kept lines of a language model, by the beginning of its name, and what reads one."""
+
+
+def _line(path: Path, run: dict) -> tuple[str, str]:
+    """Encoding and strategy of a kept line's file."""
+    return path.stem.removesuffix(f"_{run['strategy']}"), run["strategy"]
+
+
+@cache
 def _nats(path: Path) -> dict[tuple[str, int, str], float]:
     """Mean nats of a line by corpus, length and metric, a stretch's by the tokens or windows that it has."""
     units = ["corpus", "document", "piece", "length", "num_tokens"]
@@ -133,7 +156,7 @@ def _nats(path: Path) -> dict[tuple[str, int, str], float]:
 def told(found: Found) -> str:
     """A mean with its rows, seeds, makers and the command that makes it anew, a line each."""
     one, of, target = found.made[0], "", found.study
-    if found.study == FIGURE4:
+    if not found.by_seed:
         commits = [made["provenance"]["commit"] or "no commit" for made in found.made]
         trained = f"{one['source'].partition('#')[0]}, {one['precision']}, on {one['device']}"
     else:
@@ -150,7 +173,7 @@ def told(found: Found) -> str:
         "": f"{found.mean:.4f}  {', '.join(found.what.values())}{of}",
         "rows": str(found.path),
         "seeds": ", ".join(f"{seed}: {value:.2f}" for seed, value in found.by_seed.items()),
-        "model" if found.study == FIGURE4 else "trained": trained,
+        "trained" if found.by_seed else "model": trained,
         "with": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "commit": ", ".join(dict.fromkeys(commits)),
         "again": f"snakemake {target} --config preset={found.preset}",

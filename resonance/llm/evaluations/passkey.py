@@ -10,6 +10,9 @@ from resonance.llm.settings import HalfSettings, Running
 from resonance.record.rows import Kind
 from resonance.record.settings import Count, Settings, check_known
 
+FRAME_WORDS = 44
+"""Words of a prompt without its filler: a tokenizer makes as many tokens of them, or more."""
+
 
 class PasskeySettings(Settings):
     """How passkey retrieval is asked (L14: YaRN's extra, not in the paper)."""
@@ -26,6 +29,8 @@ class PasskeySettings(Settings):
         for model, lengths in self.lengths.items():
             if not lengths or lengths != sorted(set(lengths)):
                 raise ValueError(f"lengths.{model} must rise, each given once, got {lengths}")
+            if lengths[0] < FRAME_WORDS:
+                raise ValueError(f"lengths.{model} must hold the frame of {FRAME_WORDS} words, got {lengths[0]}")
         return self
 
 

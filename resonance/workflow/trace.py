@@ -33,8 +33,8 @@ _CELL = ["protocol", "task", "encoding", "metric"]
 class Found:
     """One mean of kept rows that prints as the number asked for.
 
-    what     protocol, task, encoding, metric and, of probes, mask; of a language model corpus (none of passkeys),
-             length, encoding, strategy, metric; an encoding may be `resonance_yarn - yarn`
+    what     protocol, task, encoding, metric and, of probes, mask; of a language model, length, encoding, strategy,
+             metric and, of perplexities, corpus; an encoding may be `resonance_yarn - yarn`
     by_seed  percent or percentage points; none of a language model
     made     what made the rows, each once
     """
@@ -54,15 +54,16 @@ def trace(number: str, folder: Path) -> list[Found]:
     if not re.fullmatch(r"-?\d+(\.\d+)?", text):
         raise ValueError(f"a number must be as a table prints it (44.81, -11.30), got {number!r}")
     decimals = len(text.partition(".")[2])
-    files = sorted(folder.glob("*/*.parquet"))
-    lines = {path: read for name, read in OF_LINES.items() for path in sorted(folder.glob(f"*/{name}_*/*.parquet"))}
-    if not files:
+    readers = dict.fromkeys(sorted(folder.glob("*/*.parquet")), _means)
+    if not readers:
         raise ValueError(f"--rows must be a folder of kept rows, got {folder} without any; the checkout has one")
-    known = [each for path, read in {**dict.fromkeys(files, _means), **lines}.items() for each in read(path)]
+    for name, read in OF_LINES.items():
+        readers |= dict.fromkeys(sorted(folder.glob(f"*/{name}_*/*.parquet")), read)
+    known = [each for path, read in readers.items() for each in read(path)]
     found = [each for each in known if f"{each.mean + 0.0:.{decimals}f}" == text]
     if not found:
         raise ValueError(
-            f"{number}: no mean of the {len(files) + len(lines)} files of kept rows in {folder} prints so; what is "
+            f"{number}: no mean of the {len(readers)} files of kept rows in {folder} prints so; what is "
             "measured and not kept (speed, memory) stands with its date and command in docs/log.md and docs/commands.md"
         )
     return sorted(found, key=lambda each: (each.what["metric"] != "ood_accuracy", each.study not in TABLE1))

@@ -7,14 +7,9 @@ STUDY_STEMS = {
     "five_seeds": (["five_seeds_{protocol}"], []),
     "extended": (["extended_{protocol}"], []),
     "keyed": (["keyed_{protocol}"], ["shortcuts_keyed_{protocol}"]),
-    "rounding": (["rounding"], ["rounding"]),
-    "ablation": (["ablation"], ["ablation"]),
-    "ends": (["ends"], ["ends"]),
-    "aliases": (["aliases"], ["aliases"]),
-    "leaks": (["leaks"], ["leaks"]),
-    "falls": (["falls"], ["falls"]),
-    "lengths": (["lengths"], ["lengths"]),
-    "fastest": (["fastest"], ["fastest"]),
+} | {
+    study: ([study], [study])
+    for study in ("rounding", "ablation", "ends", "aliases", "leaks", "falls", "lengths", "fastest")
 }
 # Snakemake's report lists its categories by the alphabet.
 TABLES_FIRST, FIGURES_SECOND = "1. Tables", "2. Figures"

@@ -12,6 +12,7 @@ from resonance.record.stats import LEAST_RUNS, Estimate, detectable, estimate, h
 from resonance.record.tables import Bold, Table, interval, number, with_sd, write_csv, write_tables
 
 REFERENCE = "rope"
+"""What every encoding is compared with."""
 LAST = "to_4L"
 FAMILIES = {"ours": [name for name, task in TASKS.items() if task.far],
             "the paper's": [name for name, task in TASKS.items() if not task.far]}  # fmt: skip

@@ -19,7 +19,7 @@ import polars as pl
 import torch
 
 from resonance.posgen.ranking import tasks
-from resonance.posgen.ranking.board import write_board
+from resonance.posgen.ranking.board import REFERENCE, write_board
 from resonance.posgen.ranking.check import checked
 from resonance.posgen.ranking.cost import step_ratio
 from resonance.posgen.ranking.encodings import encodings, file_of, named
@@ -33,8 +33,6 @@ from resonance.record.provenance import instruction_sets, provenance
 from resonance.record.rows import read_rows, read_run, write_rows
 
 KEPT = Path(__file__).resolve().parents[3] / "results-published/ranking.parquet"
-REFERENCE = "rope"
-"""What every encoding is compared with."""
 _SAME = ("ranking", "code")
 """Of what made a row, all that must be equal for rows to be compared; torch and processor may be others."""
 

@@ -34,7 +34,7 @@ PAIR_NOTES = (
     "interval over the documents; negative is better. lower / higher: the interval excludes zero, not corrected for "
     "the number of comparisons; a difference in bold is significant after Holm's correction for all of this table. "
     "Detectable: the true difference that this spread and this many documents would find significant, by itself, four "
-    "times of five. A length's tokens are among those of the next, so rows of one line are not independent."
+    "times out of five. A length's tokens are among those of the next, so rows of one line are not independent."
 )
 
 

@@ -52,13 +52,13 @@ PAIR_CAPTION = (
     "95% t-interval"
 )
 PAIR_VERDICTS = (
-    "agrees / contradicts: our interval excludes 0, on the paper's side / on the other. undecided: it holds 0. "
+    "agrees / contradicts: our interval excludes 0, on the paper's side / on the other. undecided: it contains 0. "
     f"Fewer than {LEAST_RUNS} seeds get neither interval nor verdict. "
 )
 PAIR_NOTES = (
     "The intervals are not corrected for the number of comparisons; a difference in bold is significant after Holm's "
     "correction for all of this table. Detectable: the true difference that this spread and this many seeds would find "
-    "significant, by itself, four times of five."
+    "significant, by itself, four times out of five."
 )
 
 RUN = ("encoding", "task", "metric")

@@ -60,7 +60,7 @@ def trace(number: str, folder: Path) -> list[Found]:
     for name, read in OF_LINES.items():
         readers |= dict.fromkeys(sorted(folder.glob(f"*/{name}_*/*.parquet")), read)
     known = [each for path, read in readers.items() for each in read(path)]
-    found = [each for each in known if f"{each.mean + 0.0:.{decimals}f}" == text]
+    found = [each for each in known if f"{round(each.mean, decimals) + 0.0:.{decimals}f}" == text]
     if not found:
         raise ValueError(
             f"{number}: no mean of the {len(readers)} files of kept rows in {folder} prints so; what is "

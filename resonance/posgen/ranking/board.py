@@ -148,7 +148,7 @@ def _of_task(task: str, by_seed: dict, compared: dict, own: list[str]) -> Table:
         [("", rows)],
         f"What a solver that sees the last w tokens alone reaches at best past L: {windows}. − RoPE: paired by seed, "
         "at 2L to 4L; bold after Holm's correction over the whole leaderboard. Detectable: the true difference that "
-        "this spread and this many seeds would find by itself, four times of five.",
+        "this spread and this many seeds would find by itself, four times out of five.",
     )
 
 

@@ -23,7 +23,7 @@ def test_the_snippet_runs_on_a_model_of_llama_3s_kind(tmp_path, monkeypatch):
     torch.manual_seed(0)
     config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, rope_parameters=rope)
     monkeypatch.chdir(tmp_path)
-    LlamaForCausalLM(config).save_pretrained("meta-llama/Llama-3.1-8B")
+    LlamaForCausalLM(config).save_pretrained("HuggingFaceTB/SmolLM2-135M")
     scope = {}
     exec(snippet, scope)
     assert describe(scope["model"])["rope_type"] == "resonance_llama3"

@@ -37,14 +37,16 @@ def score(parser: str, task: str, prediction: str, gold: str, query: str = "") -
         raise ValueError(f"parser must be one of {', '.join(PARSERS)}, got {parser!r}")
     if task not in ALL_TASKS:
         raise ValueError(f"task must be one of {', '.join(ALL_TASKS)}, got {task!r}")
-    if not _GOLD[task](gold):
-        raise ValueError(f"gold of {task} must be {_GOLD_RULE[task]}, got {gold!r}")
-    return _SCORERS[parser, task](prediction, gold, query)
+    kind = _KINDS[task]
+    if not kind.is_gold(gold):
+        raise ValueError(f"gold of {task} must be {kind.gold}, got {gold!r}")
+    read = kind.released if parser == "released" else kind.strict
+    return read(prediction, gold, query)
 
 
 def misreading(task: str, prediction: str, gold: str, released: Reading, strict: Reading) -> str | None:
     """The kind of mistake that `released` made with an answer, as `strict` reads it; None for none."""
-    return _MISREADINGS[task](prediction, gold, released, strict)
+    return _KINDS[task].misread(prediction, gold, released, strict)
 
 
 # released
@@ -287,54 +289,39 @@ def _misread_word(prediction: str, gold: str, released: Reading, strict: Reading
 
 _Scorer = Callable[[str, str, str], Reading]
 
-_SCORERS: dict[tuple[str, str], _Scorer] = {
-    ("released", "coursera"): _released_coursera,
-    ("released", "gsm100"): _released_number,
-    ("released", "quality"): _released_choice,
-    ("released", "tpo"): _released_choice,
-    ("released", "codeu"): _released_code,
-    ("released", "sci_fi"): _released_judgement,
-    ("released", "line_end"): _released_word,
-    ("released", "line_end_blind"): _released_word,
-    ("strict", "coursera"): _strict_coursera,
-    ("strict", "gsm100"): _strict_number,
-    ("strict", "quality"): _strict_choice,
-    ("strict", "tpo"): _strict_choice,
-    ("strict", "codeu"): _strict_code,
-    ("strict", "sci_fi"): _strict_judgement,
-    ("strict", "line_end"): _strict_word,
-    ("strict", "line_end_blind"): _strict_word,
-}
 
-_MISREADINGS: dict[str, Callable[[str, str, Reading, Reading], str | None]] = {
-    "coursera": _misread_choice,
-    "gsm100": _misread_number,
-    "quality": _misread_choice,
-    "tpo": _misread_choice,
-    "codeu": _misread_code,
-    "sci_fi": _misread_judgement,
-    "line_end": _misread_word,
-    "line_end_blind": _misread_word,
-}
+@dataclass(frozen=True)
+class _Kind:
+    """How answers of a task are read by each parser, and what its gold must be."""
+
+    released: _Scorer
+    strict: _Scorer
+    misread: Callable[[str, str, Reading, Reading], str | None]
+    is_gold: Callable[[str], object]
+    """True, or something that is not empty, for a gold that an answer can equal."""
+    gold: str
 
 
-_GOLD: dict[str, Callable[[str], bool]] = {
-    "coursera": lambda gold: bool(_gold_letters(gold)),
-    "gsm100": lambda gold: _value(reading.number(gold)) is not None,
-    "quality": lambda gold: bool(_gold_letters(gold)),
-    "tpo": lambda gold: bool(_gold_letters(gold)),
-    "codeu": lambda gold: bool(gold.strip()),
-    "line_end": lambda gold: bool(gold.strip()),
-    "line_end_blind": lambda gold: bool(gold.strip()),
-    "sci_fi": lambda gold: all(_first_truth(half) != ERROR for half in _halves(gold)),
-}
-_GOLD_RULE = {
-    "coursera": "letters A to D",
-    "gsm100": "a number",
-    "quality": "an option A to D",
-    "tpo": "an option A to D",
-    "codeu": "some output",
-    "line_end": "a word",
-    "line_end_blind": "a word",
-    "sci_fi": "True or False, then [fact: True or False]",
-}
+def _has_number(gold: str) -> bool:
+    return _value(reading.number(gold)) is not None
+
+
+def _has_truths(gold: str) -> bool:
+    return all(_first_truth(half) != ERROR for half in _halves(gold))
+
+
+_CHOICE = _Kind(_released_choice, _strict_choice, _misread_choice, _gold_letters, "an option A to D")
+_WORD = _Kind(_released_word, _strict_word, _misread_word, str.strip, "a word")
+_KINDS = {
+    "coursera": _Kind(_released_coursera, _strict_coursera, _misread_choice, _gold_letters, "letters A to D"),
+    "gsm100": _Kind(_released_number, _strict_number, _misread_number, _has_number, "a number"),
+    "quality": _CHOICE,
+    "tpo": _CHOICE,
+    "codeu": _Kind(_released_code, _strict_code, _misread_code, str.strip, "some output"),
+    "sci_fi": _Kind(
+        _released_judgement, _strict_judgement, _misread_judgement, _has_truths,
+        "True or False, then [fact: True or False]",
+    ),
+    "line_end": _WORD,
+    "line_end_blind": _WORD,
+}  # fmt: skip

@@ -19,6 +19,7 @@ from resonance.posgen.probe_rows import PROBES
 from resonance.posgen.rows import STUDY
 from resonance.record.rows import kind_of, read_rows, read_run
 from resonance.record.stats import LEAST_RUNS
+from resonance.record.tables import number as printed
 
 RESONANCE = "resonance_"
 FIGURE4, RETRIEVAL = "figure4", "passkey"
@@ -50,8 +51,8 @@ class Found:
 
 def trace(number: str, folder: Path) -> list[Found]:
     """Every mean that prints as a number. Raises ValueError for text that is none, or where no kept row gives it."""
-    text = number.strip().rstrip("%").strip().replace("\u2212", "-").removeprefix("+")
-    if not re.fullmatch(r"-?\d+(\.\d+)?", text):
+    text = number.strip().rstrip("%").strip().replace("-", "\u2212").removeprefix("+")
+    if not re.fullmatch(r"\u2212?\d+(\.\d+)?", text):
         raise ValueError(f"a number must be as a table prints it (44.81, -11.30), got {number!r}")
     decimals = len(text.partition(".")[2])
     readers = dict.fromkeys(sorted(folder.glob("*/*.parquet")), _means)
@@ -60,7 +61,7 @@ def trace(number: str, folder: Path) -> list[Found]:
     for name, read in OF_LINES.items():
         readers |= dict.fromkeys(sorted(folder.glob(f"*/{name}_*/*.parquet")), read)
     known = [each for path, read in readers.items() for each in read(path)]
-    found = [each for each in known if f"{round(each.mean, decimals) + 0.0:.{decimals}f}" == text]
+    found = [each for each in known if printed(each.mean, decimals=decimals) == text]
     if not found:
         raise ValueError(
             f"{number}: no mean of the {len(readers)} files of kept rows in {folder} prints so; what is "
